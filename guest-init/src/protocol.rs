@@ -1,0 +1,238 @@
+//! What stage 1 and guest-init say to each other over vsock.
+//!
+//! The guest dials, always: it listens nowhere. Its first connection, to [`CONTROL_PORT`] of the host, is the control
+//! stream: length-prefixed JSON, [`ToHost`] one way and [`ToGuest`] the other. Every other stream is plain bytes on a
+//! connection to the port that the host named for it in a control message, and is good for one connection.
+//!
+//! A pod in order:
+//! 1. guest: `Hello`; host: `Boot` (what a machine needs before any app: name, clock, entropy, CPUs, scratch disk).
+//! 2. host: `Start` for each app; guest: connects the app's streams, then `Started` or `NotStarted`.
+//! 3. host: `Signal`, `Resize` as they come.
+//! 4. an app ends: the guest drains its pipes, half-closes its streams, sends `Exited`.
+//! 5. the host has written the last byte of every stream and recorded the status: `PowerOff`. The guest syncs and
+//!    writes its code to the port that ends the machine.
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Version of this protocol; stage 1 and its initramfs are packed together, so a mismatch is a packing fault.
+pub const VERSION: u32 = 1;
+
+/// The host's vsock port of the control stream.
+pub const CONTROL_PORT: u32 = 1;
+
+/// The lowest host port used for plain streams.
+pub const FIRST_STREAM_PORT: u32 = 1024;
+
+/// The largest control message, in bytes of JSON. A longer length prefix ends the connection.
+pub const MAX_MESSAGE_BYTES: u32 = 1 << 20;
+
+/// The I/O port to which guest-init writes one byte to end the machine.
+pub const END_PORT: u16 = 0x600;
+
+/// The byte on [`END_PORT`] that says: ended in order.
+pub const END_POWERED_OFF: u8 = 0x01;
+
+/// The byte on [`END_PORT`] that says: guest-init could not go on; the reason went to the console or the control stream.
+pub const END_INIT_FAILED: u8 = 0x02;
+
+/// Spacing of images on the images disk: image `n` starts at byte `n * IMAGE_SLOT_BYTES`.
+pub const IMAGE_SLOT_BYTES: u64 = 64 << 30;
+
+/// How many images fit on the images disk, whose capacity is constant.
+pub const IMAGE_SLOTS: u8 = 128;
+
+/// Messages from the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToGuest {
+    /// Makes the booted machine this pod's machine.
+    Boot(Boot),
+    /// Launches an app.
+    Start(Box<App>),
+    /// Sends a signal to the app's first process.
+    Signal {
+        /// Name of the app.
+        app: String,
+        /// Linux signal number, 1 to 64.
+        signal: i32,
+    },
+    /// The terminal of an app has a new size.
+    Resize {
+        /// Name of the app.
+        app: String,
+        /// The new size.
+        window: Window,
+    },
+    /// All output has been written and all statuses recorded on the host: end the machine.
+    PowerOff,
+}
+
+/// Messages from the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToHost {
+    /// First message: guest-init is ready for `Boot`.
+    Hello {
+        /// [`VERSION`] of the guest's side.
+        version: u32,
+    },
+    /// The app's first instruction is about to run: execve succeeded.
+    Started {
+        /// Name of the app.
+        app: String,
+    },
+    /// The app could not be launched. It has no further messages.
+    NotStarted {
+        /// Name of the app.
+        app: String,
+        /// 127 command not found, 126 found but not executable, 254 anything else.
+        code: u8,
+        /// The chain of causes, one line.
+        reason: String,
+    },
+    /// The app has ended and every byte of its output has been sent.
+    Exited {
+        /// Name of the app.
+        app: String,
+        /// How it ended.
+        status: Status,
+    },
+    /// guest-init cannot go on; the machine ends after this message.
+    Failed {
+        /// The chain of causes, one line.
+        reason: String,
+    },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It exited with this code.
+    Code(u8),
+    /// This signal killed it.
+    Signal(u8),
+}
+
+/// What the machine needs before any app. Nothing pod-specific reaches the guest before this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Host name of the pod's UTS namespace.
+    pub hostname: String,
+    /// The host's CLOCK_REALTIME, nanoseconds since the epoch.
+    pub clock_ns: u64,
+    /// Random bytes for the guest's pool, credited as entropy.
+    pub entropy: Vec<u8>,
+    /// CPUs to bring online, the boot CPU included.
+    pub cpus: u8,
+    /// Where the apps' writable layers live.
+    pub scratch: Scratch,
+    /// Whether guest-init tells its steps on the console.
+    pub debug: bool,
+}
+
+/// Where writable layers live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scratch {
+    /// On the scratch disk: an ext4 template that is grown to the size of the disk.
+    Disk,
+    /// On a tmpfs in the guest's memory.
+    Tmpfs,
+}
+
+/// One app, resolved as far as the host can: names of users and the command are looked up in the image, in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// ACName, unique in the pod.
+    pub name: String,
+    /// Which image of the images disk is its root, 0 to [`IMAGE_SLOTS`] - 1.
+    pub image: u8,
+    /// Size of that image, bytes, a multiple of 512.
+    pub image_bytes: u64,
+    /// Whether the root is mounted read-only, without a writable layer.
+    pub read_only_root: bool,
+    /// Command and arguments, not empty. Lookup: with a `/` first as is; with a `/` inside relative to
+    /// `working_directory`; else along PATH of `environment`, or `working_directory:/bin:/usr/bin` without one.
+    pub exec: Vec<String>,
+    /// The whole environment, in order.
+    pub environment: Vec<(String, String)>,
+    /// Absolute path in the image; made (0755) when missing.
+    pub working_directory: String,
+    /// User: `root` or decimal; a path, whose owner it is; else a name in the image's etc/passwd.
+    pub user: String,
+    /// Group, by the same rules. When it equals `user`, the image named a user alone: the user's primary and
+    /// supplementary groups from the image apply, and a number that has no entry is its own group.
+    pub group: String,
+    /// Supplementary group ids.
+    pub supplementary_gids: Vec<u32>,
+    /// Where its stdio goes.
+    pub stdio: Stdio,
+}
+
+/// An app's stdio. A port is a host port that takes one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stdio {
+    /// Pipes, pumped to plain streams; without a port the stream is /dev/null.
+    Streams {
+        /// Host to guest.
+        stdin: Option<u32>,
+        /// Guest to host.
+        stdout: Option<u32>,
+        /// Guest to host.
+        stderr: Option<u32>,
+    },
+    /// A pty of which the app's session is the owner, both ways on one stream.
+    Terminal {
+        /// Both directions.
+        port: u32,
+        /// Its first size.
+        window: Window,
+    },
+}
+
+/// Size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Lines.
+    pub rows: u16,
+    /// Characters a line.
+    pub columns: u16,
+}
+
+/// Writes one message: its length in bytes (u32, little-endian), then its JSON.
+///
+/// # Errors
+/// Those of `stream`; `InvalidInput` for a message longer than [`MAX_MESSAGE_BYTES`].
+pub fn send<M: Serialize>(mut stream: impl Write, message: &M) -> io::Result<()> {
+    let json = serde_json::to_vec(message)?;
+    let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_MESSAGE_BYTES);
+    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "control message too long"))?;
+    let mut frame = Vec::with_capacity(json.len() + 4);
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(&json);
+    stream.write_all(&frame)
+}
+
+/// Reads one message; `None` at a clean end of the stream.
+///
+/// # Errors
+/// Those of `stream`; `InvalidData` for a length over [`MAX_MESSAGE_BYTES`] or JSON that is no `M`; `UnexpectedEof`
+/// for a stream that ends within a message.
+pub fn receive<M: DeserializeOwned>(mut stream: impl Read) -> io::Result<Option<M>> {
+    let mut prefix = [0; 4];
+    match stream.read(&mut prefix)? {
+        0 => return Ok(None),
+        read => stream.read_exact(&mut prefix[read..])?,
+    }
+    let length = u32::from_le_bytes(prefix);
+    if length > MAX_MESSAGE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("control message of {length} bytes")));
+    }
+    let mut json = vec![0; length as usize];
+    stream.read_exact(&mut json)?;
+    Ok(Some(serde_json::from_slice(&json)?))
+}

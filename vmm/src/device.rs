@@ -1,0 +1,79 @@
+//! The seam between a virtio device and the rest of the machine. A device sees guest memory, its queues and two
+//! descriptors to wait on and to raise; never KVM, the bus, the layout or a thread.
+//!
+//! Virtio 1.2, section 2 (basic facilities).
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::memory::GuestMemory;
+
+/// A virtio device at rest. To run it, its whole value moves into [`Device::run`], on a thread of its own, and comes
+/// back when that returns; so pause, reset and snapshot are the same motion.
+pub trait Device: Send {
+    /// Device ID, section 5.
+    fn id(&self) -> u32;
+    /// Device-specific feature bits offered, and VIRTIO_F_* of the device's own; the transport adds its own.
+    fn features(&self) -> u64;
+    /// Maximum size of each queue, in order.
+    fn queue_sizes(&self) -> &'static [u16];
+    /// The device-specific configuration space as the driver reads it.
+    fn config(&self) -> Vec<u8>;
+    /// Serves the queues until `stop` is signalled. The queues come back with their positions, all requests begun
+    /// answered.
+    fn run(self: Box<Self>, activation: Activation, stop: &Stop) -> (Box<dyn Device>, Vec<Queue>);
+}
+
+/// What a device gets when the driver sets DRIVER_OK.
+pub struct Activation {
+    /// Guest memory.
+    pub memory: GuestMemory,
+    /// The features the driver accepted.
+    pub features: u64,
+    /// One entry for each of [`Device::queue_sizes`]; a queue the driver did not enable is not ready.
+    pub queues: Vec<ActiveQueue>,
+    /// Raises this device's interrupt line.
+    pub interrupt: Arc<dyn Interrupt>,
+}
+
+/// A queue and the descriptor that becomes readable when the driver kicks it.
+pub struct ActiveQueue {
+    /// Ring addresses, size and positions.
+    pub queue: Queue,
+    /// Signalled by KVM itself (ioeventfd).
+    pub kick: EventFd,
+}
+
+/// Device to driver notification. The transport's is an irqfd with a status register; tests count.
+pub trait Interrupt: Send + Sync {
+    /// A queue has used buffers.
+    fn used_buffer(&self);
+    /// The configuration space changed.
+    fn config_changed(&self);
+    /// The device has met something only a reset can mend (DEVICE_NEEDS_RESET).
+    fn needs_reset(&self);
+}
+
+/// Becomes readable, and stays so, when a running device must give itself back.
+pub struct Stop(EventFd);
+
+impl Stop {
+    /// Watches `event`.
+    pub fn new(event: EventFd) -> Self {
+        Self(event)
+    }
+}
+
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsRawFd;
+        #[expect(unsafe_code, reason = "EventFd gives no borrowed descriptor")]
+        // SAFETY: the descriptor is open as long as the EventFd that self owns.
+        unsafe {
+            BorrowedFd::borrow_raw(self.0.as_raw_fd())
+        }
+    }
+}
