@@ -1,1 +1,18 @@
-//! (to be written)
+//! All that passes between stage 0 and stage 1: manifests, file names in a pod directory, argv and annotations.
+//!
+//! Follows App Container 0.8.11 and rkt's stage 1 interface, version 6. Used by both stages; runs nothing itself.
+#![warn(missing_docs)]
+
+pub mod annotation;
+pub mod argv;
+pub mod image;
+mod list;
+pub mod name;
+pub mod pod;
+pub mod pod_dir;
+pub mod quantity;
+
+pub use argv::RunArguments;
+pub use image::ImageManifest;
+pub use pod::PodManifest;
+pub use pod_dir::PodDir;

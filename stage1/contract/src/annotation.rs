@@ -1,0 +1,68 @@
+//! Annotations that carry meaning between the stages.
+
+use serde::{Deserialize, Serialize};
+
+/// One annotation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Annotation {
+    /// ACIdentifier.
+    pub name: String,
+    /// Any text.
+    pub value: String,
+}
+
+impl Annotation {
+    /// `name` = `value`.
+    pub fn new(name: &str, value: impl Into<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            value: value.into(),
+        }
+    }
+}
+
+/// The value of the annotation called `name`; of several, the last.
+pub fn find<'a>(annotations: &'a [Annotation], name: &str) -> Option<&'a str> {
+    annotations
+        .iter()
+        .rev()
+        .find(|annotation| annotation.name == name)
+        .map(|annotation| annotation.value.as_str())
+}
+
+/// Stage 1 image: the interface version, decimal; absent = 1.
+pub const INTERFACE_VERSION: &str = "coreos.com/rkt/stage1/interface-version";
+
+/// Stage 1 image: prefix of the annotations that name an entrypoint's path inside the stage 1 root file system.
+pub const ENTRYPOINT_PREFIX: &str = "coreos.com/rkt/stage1/";
+
+/// Stage 1 image: how it takes an app's root file system besides a directory. The one value is `erofs`.
+pub const STAGE1_ROOTFS: &str = "fairing/stage1/rootfs";
+
+/// Stage 1 image: `true` if it writes nothing into its root file system but under `rkt/`, so that its files may be
+/// hard links shared by all pods.
+pub const STAGE1_SHARED_FILES: &str = "fairing/stage1/shared-files";
+
+/// Stage 1 image: path of the entrypoint that tells whether this host can run pods.
+pub const STAGE1_PROBE: &str = "fairing/stage1/probe";
+
+/// Pod: size of the scratch disk, an appc quantity of bytes.
+pub const POD_SCRATCH_SIZE: &str = "fairing/scratch-size";
+
+/// Pod: `true` puts writable layers on a tmpfs instead of the scratch disk.
+pub const POD_TMPFS_ROOT: &str = "fairing/tmpfs-root";
+
+/// Pod: seconds, decimal with fraction, after which the pod is ended with exit code 124.
+pub const POD_TIMEOUT: &str = "fairing/timeout";
+
+/// Pod: `true` makes stage 1 print where the time of the start went, on stderr, one `name=microseconds` a line.
+pub const POD_TIMINGS: &str = "fairing/timings";
+
+/// App: where stdin comes from: `stream`, `tty`, `interactive`, `null`.
+pub const APP_STDIN: &str = "coreos.com/rkt/stage2/stdin";
+
+/// App: where stdout goes: `stream`, `tty`, `interactive`, `null`, `log`.
+pub const APP_STDOUT: &str = "coreos.com/rkt/stage2/stdout";
+
+/// App: where stderr goes, as [`APP_STDOUT`].
+pub const APP_STDERR: &str = "coreos.com/rkt/stage2/stderr";

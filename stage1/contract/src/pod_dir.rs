@@ -1,0 +1,92 @@
+//! Where things lie in a pod directory. The names are rkt's wherever rkt had them.
+
+use std::path::{Path, PathBuf};
+
+/// Environment variable that carries the number of the descriptor which holds the pod's lock.
+pub const LOCK_FD_VARIABLE: &str = "RKT_LOCK_FD";
+
+/// A pod directory, absolute or relative to the working directory.
+#[derive(Clone, Debug)]
+pub struct PodDir(PathBuf);
+
+impl PodDir {
+    /// The pod directory at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The pod manifest.
+    pub fn manifest(&self) -> PathBuf {
+        self.0.join("pod")
+    }
+
+    /// Image manifest of the stage 1.
+    pub fn stage1_manifest(&self) -> PathBuf {
+        self.0.join("stage1/manifest")
+    }
+
+    /// Root file system of the stage 1.
+    pub fn stage1_rootfs(&self) -> PathBuf {
+        self.0.join("stage1/rootfs")
+    }
+
+    /// Image manifest of an app.
+    pub fn app_image_manifest(&self, app: &str) -> PathBuf {
+        self.stage2(app).join("manifest")
+    }
+
+    /// Root file system of an app, rendered as a directory.
+    pub fn app_rootfs(&self, app: &str) -> PathBuf {
+        self.stage2(app).join("rootfs")
+    }
+
+    /// Root file system of an app as an EROFS file, for a stage 1 that takes one.
+    pub fn app_rootfs_erofs(&self, app: &str) -> PathBuf {
+        self.stage2(app).join("rootfs.erofs")
+    }
+
+    /// The folder of an app in the stage 1 root file system.
+    pub fn stage2(&self, app: &str) -> PathBuf {
+        self.stage1_rootfs().join("opt/stage2").join(app)
+    }
+
+    /// The app's own metadata at stage 0: `manifest`, and for rkt `treeStoreID`.
+    pub fn app_info(&self, app: &str) -> PathBuf {
+        self.0.join("appsinfo").join(app)
+    }
+
+    /// The folder in which stage 1 reports: the one part of the pod the running machine's process can write.
+    pub fn report(&self) -> PathBuf {
+        self.stage1_rootfs().join("rkt")
+    }
+
+    /// Exit codes of apps.
+    pub fn status(&self) -> PathBuf {
+        self.report().join("status")
+    }
+
+    /// Exit code of an app, decimal.
+    pub fn app_status(&self, app: &str) -> PathBuf {
+        self.status().join(app)
+    }
+
+    /// Symbolic link whose target is `ready` once the apps run.
+    pub fn supervisor_status(&self) -> PathBuf {
+        self.report().join("supervisor-status")
+    }
+
+    /// Pid of the pod's process, decimal and newline.
+    pub fn pid(&self) -> PathBuf {
+        self.0.join("pid")
+    }
+
+    /// The writable layers of the pod's apps, a sparse disk.
+    pub fn scratch_disk(&self) -> PathBuf {
+        self.0.join("scratch.ext4")
+    }
+}
