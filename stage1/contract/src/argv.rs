@@ -118,7 +118,7 @@ impl RunArguments {
             "--hostname" => self.hostname = Some(text()?),
             "--dns-conf-mode" => self.dns_conf_mode = Some(text()?),
             "--disable-capabilities-restriction" => {
-                self.disable_capabilities_restriction = flag(value)?
+                self.disable_capabilities_restriction = flag(value)?;
             }
             "--disable-paths" => self.disable_paths = flag(value)?,
             "--disable-seccomp" => self.disable_seccomp = flag(value)?,
