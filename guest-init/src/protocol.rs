@@ -155,8 +155,10 @@ pub struct App {
     /// Whether the root is mounted read-only, without a writable layer.
     pub read_only_root: bool,
     /// Command and arguments, not empty. Lookup: with a `/` first as is; with a `/` inside relative to
-    /// `working_directory`; else along PATH of `environment`, or `working_directory:/bin:/usr/bin` without one.
+    /// `working_directory`; else along `search_path`.
     pub exec: Vec<String>,
+    /// Folders of the image, separated by `:`, in which a bare command is looked for.
+    pub search_path: String,
     /// The whole environment, in order.
     pub environment: Vec<(String, String)>,
     /// Absolute path in the image; made (0755) when missing.
@@ -209,8 +211,11 @@ pub struct Window {
 /// Those of `stream`; `InvalidInput` for a message longer than [`MAX_MESSAGE_BYTES`].
 pub fn send<M: Serialize>(mut stream: impl Write, message: &M) -> io::Result<()> {
     let json = serde_json::to_vec(message)?;
-    let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_MESSAGE_BYTES);
-    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "control message too long"))?;
+    let length = u32::try_from(json.len())
+        .ok()
+        .filter(|length| *length <= MAX_MESSAGE_BYTES);
+    let length = length
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "control message too long"))?;
     let mut frame = Vec::with_capacity(json.len() + 4);
     frame.extend_from_slice(&length.to_le_bytes());
     frame.extend_from_slice(&json);
@@ -230,9 +235,14 @@ pub fn receive<M: DeserializeOwned>(mut stream: impl Read) -> io::Result<Option<
     }
     let length = u32::from_le_bytes(prefix);
     if length > MAX_MESSAGE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("control message of {length} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("control message of {length} bytes"),
+        ));
     }
     let mut json = vec![0; length as usize];
     stream.read_exact(&mut json)?;
-    Ok(Some(serde_json::from_slice(&json)?))
+    serde_json::from_slice(&json)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

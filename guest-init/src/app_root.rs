@@ -1,0 +1,80 @@
+//! An app's root file system: a writable layer on the scratch space over its image. Called by `launch`, in the app's
+//! process and its own mount namespace.
+
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+
+use anyhow::{Context, Result};
+use guest_init::protocol::App;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{chdir, fchdir, pivot_root};
+
+use crate::disks::{SCRATCH, mount_image};
+
+/// Where the image is mounted, below the overlay.
+const IMAGE: &str = "/image";
+
+/// Where the root is put together.
+const ROOT: &str = "/root";
+
+/// The machine's root, still reachable as the working directory, so that more can be bound out of it.
+pub struct OldRoot(());
+
+/// Mounts the root of `app` and enters it.
+pub fn enter(app: &App) -> Result<OldRoot> {
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        .context("make the mounts private")?;
+    mount_image(app.image, app.image_bytes, IMAGE)?;
+    mount_overlay(&app.name)?;
+    pivot()
+}
+
+/// The root folder takes its owner and mode from the writable layer, so the layer's is made like the image's.
+fn mount_overlay(app: &str) -> Result<()> {
+    let layer = format!("{SCRATCH}/{app}");
+    let (upper, work) = (format!("{layer}/upper"), format!("{layer}/work"));
+    let image = fs::metadata(IMAGE).context("read the image's root folder")?;
+    for folder in [&upper, &work] {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .with_context(|| format!("make {folder}"))?;
+    }
+    fs::set_permissions(&upper, fs::Permissions::from_mode(image.mode() & 0o7777))
+        .with_context(|| format!("set the mode of {upper}"))?;
+    chown(&upper, Some(image.uid()), Some(image.gid()))
+        .with_context(|| format!("set the owner of {upper}"))?;
+    // Hard links stay whole when one of their names is written to.
+    let options = format!("lowerdir={IMAGE},upperdir={upper},workdir={work},index=on");
+    mount(
+        Some("overlay"),
+        ROOT,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(&*options),
+    )
+    .with_context(|| format!("mount overlay {options}"))
+}
+
+fn pivot() -> Result<OldRoot> {
+    let old = File::open("/").context("open the machine's root")?;
+    chdir(ROOT).context("enter the app's root")?;
+    pivot_root(".", ".").context("change to the app's root")?;
+    fchdir(&old).context("return to the machine's root")?;
+    Ok(OldRoot(()))
+}
+
+impl OldRoot {
+    /// Binds a folder of the machine, a path without leading slash, to `target` in the app's root.
+    pub fn bind(&self, source: &str, target: &str) -> Result<()> {
+        crate::mount_table::bind(source, target)
+    }
+
+    /// Leaves the machine's root for good.
+    pub fn leave(self) -> Result<()> {
+        umount2(".", MntFlags::MNT_DETACH).context("unmount the machine's root")?;
+        chdir("/").context("enter the app's root")
+    }
+}

@@ -1,0 +1,148 @@
+//! The control stream of the supervision loop: framing without waiting, in both directions.
+//!
+//! Before the loop `protocol::send` and `protocol::receive` are used on the same stream, blocking.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context, Result, bail};
+use guest_init::protocol::{MAX_MESSAGE_BYTES, ToGuest, ToHost, send};
+use nix::poll::PollFlags;
+use serde::de::DeserializeOwned;
+
+/// Answers that may wait for the host, bytes, before its next messages are left unread.
+const OUTGOING_LIMIT_BYTES: usize = 64 << 10;
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 16 << 10;
+
+/// The control stream.
+pub struct Control {
+    stream: File,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+}
+
+impl Control {
+    /// Takes over a nonblocking stream.
+    pub fn new(stream: File) -> Self {
+        Self {
+            stream,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+        }
+    }
+
+    /// The stream and what to wait for.
+    pub fn poll(&self) -> (BorrowedFd<'_>, PollFlags) {
+        let mut events = PollFlags::empty();
+        events.set(
+            PollFlags::POLLIN,
+            self.outgoing.len() < OUTGOING_LIMIT_BYTES,
+        );
+        events.set(PollFlags::POLLOUT, !self.outgoing.is_empty());
+        (self.stream.as_fd(), events)
+    }
+
+    /// Queues a message for [`Control::flush`].
+    ///
+    /// # Errors
+    /// A message over the protocol's limit.
+    pub fn queue(&mut self, message: &ToHost) -> Result<()> {
+        send(&mut self.outgoing, message).context("frame a control message")
+    }
+
+    /// Writes what the stream takes.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn flush(&mut self) -> Result<()> {
+        while !self.outgoing.is_empty() {
+            match self.stream.write(&self.outgoing) {
+                Ok(count) => drop(self.outgoing.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("write to the control stream"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is there: the whole messages in it.
+    ///
+    /// # Errors
+    /// The stream has ended or failed, or holds no valid message.
+    pub fn receive(&mut self) -> Result<Vec<ToGuest>> {
+        let mut chunk = [0; CHUNK_BYTES];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => bail!("the host closed the control stream"),
+            Ok(count) => self.incoming.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("read the control stream"),
+        }
+        let mut messages = Vec::new();
+        while let Some(message) = take_message(&mut self.incoming)? {
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+}
+
+/// Takes the first message off `bytes`, if it is whole.
+fn take_message<M: DeserializeOwned>(bytes: &mut Vec<u8>) -> Result<Option<M>> {
+    let Some(prefix) = bytes.first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = u32::from_le_bytes(*prefix);
+    if length > MAX_MESSAGE_BYTES {
+        bail!("control message of {length} bytes");
+    }
+    let end = 4 + usize::try_from(length)?;
+    let Some(json) = bytes.get(4..end) else {
+        return Ok(None);
+    };
+    let message = serde_json::from_slice(json).context("parse a control message")?;
+    bytes.drain(..end);
+    Ok(Some(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn signal(number: i32) -> ToGuest {
+        ToGuest::Signal {
+            app: "web".into(),
+            signal: number,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn take_message_any_split_gives_the_same_messages(count in 0i32..20, chunk in 1usize..50) {
+            let mut wire = Vec::new();
+            for number in 0..count {
+                send(&mut wire, &signal(number)).unwrap();
+            }
+            let (mut arrived, mut messages) = (Vec::new(), Vec::new());
+            for part in wire.chunks(chunk) {
+                arrived.extend_from_slice(part);
+                while let Some(message) = take_message::<ToGuest>(&mut arrived).unwrap() {
+                    messages.push(message);
+                }
+            }
+            prop_assert_eq!(messages, (0..count).map(signal).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn take_message_any_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            while let Ok(Some(_)) = take_message::<ToGuest>(&mut bytes) {}
+        }
+    }
+
+    #[test]
+    fn take_message_too_long_is_an_error() {
+        assert!(take_message::<ToGuest>(&mut vec![255; 8]).is_err());
+    }
+}

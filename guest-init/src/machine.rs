@@ -1,0 +1,89 @@
+//! The machine before any app: kernel file systems, then what `Boot` says. Called by `main`, step by step.
+
+use std::fs::{self, File, OpenOptions};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::time::{ClockId, clock_settime};
+use nix::unistd::{chdir, chroot, sethostname};
+
+use crate::ioctls;
+use crate::mount_table::MACHINE;
+
+/// The tree of cgroups that PID 1 sees whole.
+pub const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Moves off the first root file system, which an app's `pivot_root` could not leave, onto a bind mount of itself.
+pub fn leave_first_root() -> Result<()> {
+    mount(
+        Some("/"),
+        "/root",
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .context("bind / to /root")?;
+    chdir("/root").context("enter /root")?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .context("move /root to /")?;
+    chroot(".").context("change root to the bind mount")
+}
+
+/// Mounts what PID 1 itself needs.
+pub fn mount_kernel_file_systems() -> Result<()> {
+    MACHINE.iter().try_for_each(|mount| mount.apply())
+}
+
+/// Sets the clock to `ns` nanoseconds since the epoch.
+pub fn set_clock(ns: u64) -> Result<()> {
+    clock_settime(ClockId::CLOCK_REALTIME, Duration::from_nanos(ns).into()).context("set the clock")
+}
+
+/// Seeds the kernel's random generator.
+pub fn seed(entropy: &[u8]) -> Result<()> {
+    let random = OpenOptions::new()
+        .write(true)
+        .open("/dev/urandom")
+        .context("open /dev/urandom")?;
+    ioctls::add_entropy(&random, entropy).context("seed the random generator")
+}
+
+/// Brings CPUs 1 to `cpus` - 1 online; the boot CPU is.
+pub fn bring_cpus_online(cpus: u8) -> Result<()> {
+    (1..cpus).try_for_each(|cpu| {
+        let switch = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+        fs::write(&switch, "1").with_context(|| format!("bring CPU {cpu} online by {switch}"))
+    })
+}
+
+/// Names the pod.
+pub fn set_hostname(name: &str) -> Result<()> {
+    sethostname(name).with_context(|| format!("set the host name to {name:?}"))
+}
+
+/// Brings the loopback interface up; the kernel gives it its addresses.
+pub fn bring_loopback_up() -> Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket =
+        socket(AddressFamily::Inet, SockType::Datagram, flags, None).context("make a socket")?;
+    ioctls::bring_up(&socket, "lo").context("bring interface lo up")
+}
+
+/// Gives the apps' cgroups every controller that the kernel has.
+pub fn delegate_controllers() -> Result<()> {
+    let known = fs::read_to_string(format!("{CGROUPS}/cgroup.controllers"))
+        .context("read the cgroup controllers")?;
+    let all: String = known
+        .split_whitespace()
+        .map(|controller| format!("+{controller} "))
+        .collect();
+    fs::write(format!("{CGROUPS}/cgroup.subtree_control"), &all)
+        .with_context(|| format!("delegate the controllers {all}"))
+}
+
+/// Opens a disk of the machine for reading.
+pub fn open_disk(path: &str) -> Result<File> {
+    File::open(path).with_context(|| format!("open disk {path}"))
+}

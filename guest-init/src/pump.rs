@@ -1,0 +1,153 @@
+//! One direction of an app's stdio between two descriptors: `Flow` with the kernel around it.
+//!
+//! Owned by `App`, stepped by the supervision loop when poll says so. Both descriptors are nonblocking. A sink that is a
+//! socket is half-closed at the end and kept until the host closes its side, so that nothing on the way is cut off.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
+
+use crate::flow::{Flow, Read};
+
+/// poll's sign that the peer of a socket has closed its sending side, which nix does not name.
+const POLLRDHUP: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
+
+/// One direction.
+pub struct Pump {
+    flow: Flow,
+    source: Option<Rc<File>>,
+    sink: Option<Rc<File>>,
+    half_closed: bool,
+    peer_finished: bool,
+}
+
+impl Pump {
+    /// Carries what `source` gives to `sink`.
+    pub fn new(source: Rc<File>, sink: Rc<File>) -> Self {
+        Self {
+            flow: Flow::new(),
+            source: Some(source),
+            sink: Some(sink),
+            half_closed: false,
+            peer_finished: false,
+        }
+    }
+
+    /// The source and what to wait for there.
+    pub fn poll_source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let source = self.source.as_ref().filter(|_| self.flow.wants_read())?;
+        Some((source.as_fd(), PollFlags::POLLIN))
+    }
+
+    /// The sink and what to wait for there; poll reports its failure in any case.
+    pub fn poll_sink(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let mut events = PollFlags::empty();
+        events.set(POLLRDHUP, !self.peer_finished);
+        events.set(PollFlags::POLLOUT, !self.flow.pending().is_empty());
+        Some((self.sink.as_ref()?.as_fd(), events))
+    }
+
+    /// Moves what can be moved without waiting.
+    pub fn step(&mut self) {
+        self.read();
+        self.write();
+        self.settle();
+    }
+
+    /// Answers an event on the sink. `None` stands for bits that nix does not know, which is [`POLLRDHUP`] alone.
+    pub fn sink_event(&mut self, events: Option<PollFlags>) {
+        let failed =
+            events.is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP));
+        if failed || (events.is_none() && !self.peer_still_reads()) {
+            self.flow.sink_gone();
+            self.sink = None;
+        }
+        self.step();
+    }
+
+    /// From now on the source ends where it has nothing more to read: its writer is dead.
+    pub fn take_last_words(&mut self) {
+        self.flow.take_last_words();
+        self.step();
+    }
+
+    /// Whether everything was handed to the kernel, or nobody takes it.
+    pub fn is_delivered(&self) -> bool {
+        self.flow.is_done()
+    }
+
+    /// Whether both descriptors are closed.
+    pub fn is_closed(&self) -> bool {
+        self.source.is_none() && self.sink.is_none()
+    }
+
+    fn read(&mut self) {
+        let (Some(source), Some(room)) = (&self.source, self.flow.room()) else {
+            return;
+        };
+        let read = match (&**source).read(room) {
+            Ok(0) => Read::End,
+            Ok(count) => Read::Bytes(count),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                Read::Blocked
+            }
+            Err(_) => Read::End,
+        };
+        self.flow.filled(read);
+    }
+
+    fn write(&mut self) {
+        let Some(sink) = self
+            .sink
+            .as_ref()
+            .filter(|_| !self.flow.pending().is_empty())
+        else {
+            return;
+        };
+        match (&**sink).write(self.flow.pending()) {
+            Ok(count) => self.flow.sent(count),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(_) => self.flow.sink_gone(),
+        }
+    }
+
+    /// Closes what the flow needs no more.
+    fn settle(&mut self) {
+        if self.flow.is_source_done() {
+            self.source = None;
+        }
+        if self.flow.is_done() && !self.half_closed {
+            self.half_closed = true;
+            let half_closed = self
+                .sink
+                .as_ref()
+                .map(|sink| shutdown(sink.as_raw_fd(), Shutdown::Write));
+            // What is no socket is closed; a socket whose peer has finished too is needed no more.
+            if half_closed != Some(Ok(())) || self.peer_finished {
+                self.sink = None;
+            }
+        }
+    }
+
+    /// The peer sends no more; whether it has closed altogether only a send can tell.
+    fn peer_still_reads(&mut self) -> bool {
+        self.peer_finished = true;
+        let probe = self
+            .sink
+            .as_ref()
+            .map(|sink| send(sink.as_raw_fd(), &[], MsgFlags::MSG_NOSIGNAL));
+        !self.half_closed
+            && !matches!(
+                probe,
+                Some(Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN))
+            )
+    }
+}
