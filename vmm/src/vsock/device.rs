@@ -1,0 +1,106 @@
+//! The device at rest, and the call that runs it. The transport's driver calls [`Device::run`] on the device's own
+//! thread; everything that happens there is in `session`.
+
+use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
+
+use virtio_queue::{Queue, QueueT};
+
+use super::packet::Header;
+use super::session::Session;
+use super::spec::{VIRTIO_ID_VSOCK, VIRTIO_VSOCK_F_STREAM};
+use super::table::Table;
+use crate::device::{Activation, ActiveQueue, Device, Stop};
+
+/// Says what a host port leads to: the host's end of a new connection, or `None` to refuse it.
+///
+/// It is called on the device's thread, under that thread's system call filter, and must not block.
+pub type Connector = Box<dyn FnMut(u32) -> Option<UnixStream> + Send>;
+
+/// The virtio-vsock device. Its connections live as long as it, through pause and resume.
+///
+/// The process must ignore SIGPIPE, as every Rust program does by default.
+pub struct Vsock {
+    pub(super) guest_cid: u64,
+    pub(super) connector: Connector,
+    pub(super) table: Table,
+    /// Resets due to the guest for connections it has and the table has not.
+    pub(super) resets: VecDeque<Header>,
+    pub(super) reset_event_due: bool,
+    pub(super) faults_logged: u32,
+}
+
+impl Vsock {
+    /// A device without connections, for a guest of the context ID `guest_cid`.
+    pub fn new(guest_cid: u64, connector: Connector) -> Self {
+        Self {
+            guest_cid,
+            connector,
+            table: Table::default(),
+            resets: VecDeque::new(),
+            reset_event_due: false,
+            faults_logged: 0,
+        }
+    }
+
+    /// Drops every connection, and lets the guest know when the device next runs (VIRTIO_VSOCK_EVENT_TRANSPORT_RESET):
+    /// for a machine that goes on from a snapshot, whose host side is another.
+    pub fn reset_transport(&mut self) {
+        self.table.clear();
+        self.resets.clear();
+        self.reset_event_due = true;
+    }
+}
+
+impl Device for Vsock {
+    fn id(&self) -> u32 {
+        VIRTIO_ID_VSOCK
+    }
+
+    fn features(&self) -> u64 {
+        VIRTIO_VSOCK_F_STREAM
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        // A receive buffer of Linux is a page: 512 KiB of the guest's memory. It keeps 8 event buffers.
+        &[128, 128, 8]
+    }
+
+    fn config(&self) -> Vec<u8> {
+        self.guest_cid.to_le_bytes().to_vec()
+    }
+
+    fn run(
+        mut self: Box<Self>,
+        activation: Activation,
+        stop: &Stop,
+    ) -> (Box<dyn Device>, Vec<Queue>) {
+        let Activation {
+            memory,
+            queues,
+            interrupt,
+            features: _,
+        } = activation;
+        let [rx, tx, event] = match <[ActiveQueue; 3]>::try_from(queues) {
+            Ok(queues) => queues,
+            Err(queues) => {
+                tracing::error!("vsock device was given {} queues", queues.len());
+                return (
+                    self,
+                    queues.into_iter().map(|active| active.queue).collect(),
+                );
+            }
+        };
+        // A driver that has just begun knows of no connection; those of its predecessor are gone.
+        if [&rx, &tx]
+            .iter()
+            .all(|active| active.queue.next_avail() == 0)
+        {
+            self.table.clear();
+            self.resets.clear();
+        }
+        let queues =
+            Session::new(&mut self, &memory, [rx, tx, event], interrupt.as_ref()).run(stop);
+        (self, queues)
+    }
+}

@@ -1,0 +1,5 @@
+//! The device through real queues and sockets, driven by a small driver of the guest's side.
+
+mod driver;
+mod hostile;
+mod streams;
