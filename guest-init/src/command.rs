@@ -7,22 +7,13 @@ use nix::errno::Errno;
 use crate::fault::{CANNOT_EXECUTE, Fault, NOT_FOUND, OTHER};
 use crate::interpreter::interpreter;
 
-/// Where a bare command is looked for without a PATH, after the working directory.
-const DEFAULT_PATH: [&str; 2] = ["/bin", "/usr/bin"];
-
 /// The paths that `command` may mean, in order.
-pub fn candidates(command: &str, path: Option<&str>, working_directory: &str) -> Vec<String> {
-    if command.starts_with('/') {
-        return vec![command.to_owned()];
-    }
+pub fn candidates(command: &str, search_path: &str, working_directory: &str) -> Vec<String> {
     if command.contains('/') {
         return vec![join(working_directory, command)];
     }
-    let along = |directory: &str| join(&join(working_directory, directory), command);
-    match path {
-        Some(path) => path.split(':').map(along).collect(),
-        None => [""].into_iter().chain(DEFAULT_PATH).map(along).collect(),
-    }
+    let along = |folder: &str| join(&join(working_directory, folder), command);
+    search_path.split(':').map(along).collect()
 }
 
 /// `path` as seen from `directory`.
@@ -95,28 +86,21 @@ mod tests {
 
     #[test]
     fn candidates_absolute_as_is() {
-        assert_eq!(candidates("/bin/sh", Some("/usr/bin"), "/srv"), ["/bin/sh"]);
+        assert_eq!(candidates("/bin/sh", "/usr/bin", "/srv"), ["/bin/sh"]);
     }
 
     #[test]
     fn candidates_with_slash_from_the_working_directory() {
-        assert_eq!(candidates("bin/run", Some("/usr/bin"), "/"), ["/bin/run"]);
-        assert_eq!(candidates("./run", None, "/srv"), ["/srv/./run"]);
+        assert_eq!(candidates("bin/run", "/usr/bin", "/"), ["/bin/run"]);
+        assert_eq!(candidates("./run", "", "/srv"), ["/srv/./run"]);
     }
 
     #[test]
-    fn candidates_bare_along_path() {
+    fn candidates_bare_along_the_search_path() {
+        let found = candidates("sh", "/usr/bin:tools::/bin", "/srv");
         assert_eq!(
-            candidates("sh", Some("/usr/bin:tools::/bin"), "/srv"),
+            found,
             ["/usr/bin/sh", "/srv/tools/sh", "/srv/sh", "/bin/sh"]
-        );
-    }
-
-    #[test]
-    fn candidates_bare_without_path() {
-        assert_eq!(
-            candidates("sh", None, "/srv"),
-            ["/srv/sh", "/bin/sh", "/usr/bin/sh"]
         );
     }
 

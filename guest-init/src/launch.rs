@@ -116,12 +116,7 @@ impl Launch<'_> {
             .iter()
             .map(|(name, value)| text(&format!("{name}={value}")))
             .collect::<Result<Vec<_>>>()?;
-        let path = app
-            .environment
-            .iter()
-            .find(|(name, _)| name == "PATH")
-            .map(|(_, value)| &**value);
-        let candidates = candidates(command, path, &app.working_directory);
+        let candidates = candidates(command, &app.search_path, &app.working_directory);
         Ok(run_first(
             command,
             &candidates,
