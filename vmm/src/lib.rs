@@ -1,5 +1,24 @@
 //! One microVM on KVM. Knows nothing of pods, images or containers.
+//!
+//! [`machine::Machine::new`] builds it from a kernel, an initramfs and devices, [`machine::Machine::start`] runs it on
+//! threads of its own, and [`running::Running::join`] says how it ended.
 #![warn(missing_docs)]
 
+mod bus;
+pub mod console;
 pub mod device;
+pub mod disk;
+pub mod end;
+pub mod irq;
+pub mod layout;
+pub mod machine;
 pub mod memory;
+mod mmio;
+mod ports;
+pub mod probe;
+pub mod running;
+mod vcpu;
+pub mod vsock;
+mod x86_64;
+
+pub use kvm_ioctls::Kvm;

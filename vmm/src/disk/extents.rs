@@ -1,0 +1,271 @@
+//! A disk's contents: pieces of files laid at offsets, zeros between them. Knows neither guest nor queue.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Result, ensure};
+use vmm_sys_util::fallocate::{FallocateMode, fallocate};
+
+/// One file's place on a disk.
+pub struct Extent {
+    /// First byte on the disk.
+    pub offset: u64,
+    /// Length, bytes: the file from its start.
+    pub bytes: u64,
+    /// Open for what the disk allows.
+    pub file: File,
+}
+
+/// Extents in order, none overlapping another.
+pub struct Extents {
+    extents: Vec<Extent>,
+    capacity_bytes: u64,
+}
+
+/// What lies at an offset: a piece of a file or of a gap.
+struct Piece<'a> {
+    file: Option<(&'a File, u64)>,
+    bytes: u64,
+}
+
+impl Extents {
+    /// Lays `extents` on a disk of `capacity_bytes`.
+    ///
+    /// # Errors
+    /// When two overlap or one reaches beyond the end.
+    pub fn new(mut extents: Vec<Extent>, capacity_bytes: u64) -> Result<Self> {
+        extents.sort_by_key(|extent| extent.offset);
+        let mut free = 0;
+        for Extent { offset, bytes, .. } in &extents {
+            ensure!(
+                *offset >= free,
+                "extent at byte {offset} overlaps the one before it"
+            );
+            free = offset.saturating_add(*bytes);
+            ensure!(
+                free <= capacity_bytes,
+                "extent at byte {offset} reaches beyond the disk's end"
+            );
+        }
+        Ok(Self {
+            extents,
+            capacity_bytes,
+        })
+    }
+
+    /// Size of the disk, bytes.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+
+    /// Whether `bytes` from `offset` on lie on the disk.
+    pub fn contain(&self, offset: u64, bytes: u64) -> bool {
+        offset
+            .checked_add(bytes)
+            .is_some_and(|end| end <= self.capacity_bytes)
+    }
+
+    /// Fills `buffer` from `offset` on. A file shorter than its extent reads as zeros there.
+    ///
+    /// # Errors
+    /// Those of the files.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let piece = self.piece(offset + done as u64, rest.len() as u64);
+            let part = &mut rest[..usize::try_from(piece.bytes).unwrap_or(usize::MAX)];
+            let read = match piece.file {
+                Some((file, at)) => retry(|| file.read_at(part, at))?,
+                None => 0,
+            };
+            if read == 0 {
+                part.fill(0);
+            }
+            done += if read == 0 { part.len() } else { read };
+        }
+        Ok(())
+    }
+
+    /// Writes `data` from `offset` on.
+    ///
+    /// # Errors
+    /// Those of the files; `InvalidInput` where there is none.
+    pub fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        self.for_each_piece(offset, data.len() as u64, |file, at, bytes| {
+            let end = done + usize::try_from(bytes).unwrap_or(usize::MAX);
+            file.write_all_at(&data[done..end], at)?;
+            done = end;
+            Ok(())
+        })
+    }
+
+    /// Makes `bytes` from `offset` on zeros, and frees their space if `free`.
+    ///
+    /// # Errors
+    /// Those of the files; `InvalidInput` where there is none.
+    pub fn zero(&self, offset: u64, bytes: u64, free: bool) -> io::Result<()> {
+        self.for_each_piece(offset, bytes, |file, at, bytes| {
+            let mode = if free {
+                FallocateMode::PunchHole
+            } else {
+                FallocateMode::ZeroRange
+            };
+            let done = fallocate(file, mode, true, at, bytes);
+            // tmpfs makes holes only.
+            let done = match done {
+                Err(error) if !free && error.errno() == libc::EOPNOTSUPP => {
+                    fallocate(file, FallocateMode::PunchHole, true, at, bytes)
+                }
+                done => done,
+            };
+            done.map_err(|error| io::Error::from_raw_os_error(error.errno()))
+        })
+    }
+
+    /// Makes everything written durable.
+    ///
+    /// # Errors
+    /// Those of the files.
+    pub fn flush(&self) -> io::Result<()> {
+        self.extents
+            .iter()
+            .try_for_each(|extent| extent.file.sync_data())
+    }
+
+    fn for_each_piece(
+        &self,
+        mut offset: u64,
+        mut bytes: u64,
+        mut act: impl FnMut(&File, u64, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        while bytes > 0 {
+            let piece = self.piece(offset, bytes);
+            let (file, at) = piece.file.ok_or(io::ErrorKind::InvalidInput)?;
+            act(file, at, piece.bytes)?;
+            (offset, bytes) = (offset + piece.bytes, bytes - piece.bytes);
+        }
+        Ok(())
+    }
+
+    /// What lies at `offset`, at most `bytes` of it and, for `bytes` over 0, never nothing.
+    fn piece(&self, offset: u64, bytes: u64) -> Piece<'_> {
+        let after = self
+            .extents
+            .partition_point(|extent| extent.offset <= offset);
+        let within = after
+            .checked_sub(1)
+            .and_then(|before| self.extents.get(before))
+            .and_then(|extent| {
+                let at = offset - extent.offset;
+                Some((extent, at)).filter(|_| at < extent.bytes)
+            });
+        match (within, self.extents.get(after)) {
+            (Some((extent, at)), _) => Piece {
+                file: Some((&extent.file, at)),
+                bytes: bytes.min(extent.bytes - at),
+            },
+            (None, Some(next)) => Piece {
+                file: None,
+                bytes: bytes.min(next.offset - offset),
+            },
+            (None, None) => Piece { file: None, bytes },
+        }
+    }
+}
+
+/// Until a signal does not interrupt it.
+fn retry(mut act: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match act() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn extent(offset: u64, contents: &[u8], bytes: u64) -> Extent {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(contents).unwrap();
+        Extent {
+            offset,
+            bytes,
+            file,
+        }
+    }
+
+    #[test]
+    fn extents_overlapping_or_beyond_the_end_are_refused() {
+        assert!(Extents::new(vec![extent(0, b"", 10), extent(9, b"", 1)], 100).is_err());
+        assert!(Extents::new(vec![extent(99, b"", 2)], 100).is_err());
+        assert!(Extents::new(vec![extent(u64::MAX, b"", 2)], 100).is_err());
+        assert!(Extents::new(vec![extent(9, b"", 91), extent(0, b"", 9)], 100).is_ok());
+    }
+
+    #[test]
+    fn extents_read_across_files_and_gaps_gives_zeros_between() {
+        let extents = Extents::new(vec![extent(2, b"abc", 4), extent(8, b"xy", 2)], 12).unwrap();
+        let mut buffer = [0xff; 12];
+        extents.read_at(0, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"\0\0abc\0\0\0xy\0\0");
+    }
+
+    #[test]
+    fn extents_write_across_two_files_lands_in_both_and_a_gap_refuses() {
+        let extents = Extents::new(vec![extent(0, b"abc", 3), extent(3, b"def", 3)], 12).unwrap();
+        extents.write_at(2, b"XY").unwrap();
+        let mut buffer = [0; 6];
+        extents.read_at(0, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"abXYef");
+        assert_eq!(
+            extents.write_at(5, b"12").unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+    }
+
+    #[test]
+    fn extents_zero_frees_or_keeps_but_reads_zeros() {
+        let extents = Extents::new(vec![extent(0, &[7; 16384], 16384)], 16384).unwrap();
+        extents.zero(4096, 4096, true).unwrap();
+        extents.zero(8192, 100, false).unwrap();
+        let mut buffer = [1; 16384];
+        extents.read_at(0, &mut buffer).unwrap();
+        assert!(buffer[4096..8292].iter().all(|byte| *byte == 0));
+        assert!(
+            buffer[..4096]
+                .iter()
+                .chain(&buffer[8292..])
+                .all(|byte| *byte == 7)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn extents_pieces_cover_any_range_exactly(
+            lengths in prop::collection::vec((0u64..50, 0u64..50), 0..8), offset in 0u64..400, bytes in 1u64..400
+        ) {
+            let mut at = 0;
+            let mut list = Vec::new();
+            for (gap, length) in lengths {
+                list.push(extent(at + gap, b"", length));
+                at += gap + length;
+            }
+            let extents = Extents::new(list, 1000).unwrap();
+            let (mut position, mut left) = (offset, bytes);
+            while left > 0 {
+                let piece = extents.piece(position, left);
+                prop_assert!(piece.bytes > 0 && piece.bytes <= left);
+                (position, left) = (position + piece.bytes, left - piece.bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The boot recipe: from /dev/kvm, a kernel and devices to a machine ready for its first instruction. Everything that
+//! opens, allocates or creates happens here, on the caller's thread, before the jail is locked.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+
+use crate::bus::Bus;
+use crate::console::Console;
+use crate::device::Device;
+use crate::end::EndNote;
+use crate::layout::{IDENTITY_MAP, MAX_CPUS, SLOTS, Slot, TSS};
+use crate::memory::{self, GuestMemory};
+use crate::mmio::transport::{Server, wire};
+use crate::ports::Ports;
+use crate::running::ThreadKind;
+use crate::vcpu::{self, Vcpu};
+use crate::x86_64::{boot_params, cpuid, entry, mptable, msrs};
+
+/// What a machine is made of, devices apart.
+pub struct Config {
+    /// CPUs that may ever run, 1 to [`MAX_CPUS`]; the kernel starts the first one only.
+    pub cpus: u8,
+    /// RAM, MiB.
+    pub memory_mib: u32,
+    /// An uncompressed ELF kernel.
+    pub kernel: File,
+    /// Its first root file system, a cpio archive.
+    pub initramfs: File,
+    /// Whether the kernel tells everything it does.
+    pub debug: bool,
+    /// Where the console goes besides the last words.
+    pub console: Option<Box<dyn Write + Send>>,
+    /// Appended to the kernel's command line; empty in a machine to be cloned.
+    pub extra_command_line: String,
+}
+
+/// Which device is in which slot.
+pub type Devices = BTreeMap<Slot, Box<dyn Device>>;
+
+/// A machine that has not run yet.
+pub struct Machine {
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) servers: Vec<(ThreadKind, Server)>,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) note: Arc<EndNote>,
+    pub(crate) stopping: Arc<AtomicBool>,
+    // After the vCPUs, and memory last: the VM uses it until it is gone.
+    pub(crate) vm: VmFd,
+    pub(crate) memory: GuestMemory,
+}
+
+/// What this crate asks of KVM, by name.
+const CAPABILITIES: [(Cap, &str); 7] = [
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+];
+
+impl Machine {
+    /// Builds the machine. KVM ties it to this process: no fork between here and its end.
+    ///
+    /// # Errors
+    /// When the host lacks memory, descriptors or a part of KVM, or the kernel is none or does not fit.
+    pub fn new(kvm: &Kvm, mut config: Config, devices: Devices) -> Result<Self> {
+        check(kvm, &config)?;
+        vcpu::register_kick()?;
+
+        // 1. The VM. Its two private areas are fixed before the first vCPU.
+        let vm = kvm.create_vm().context("create VM")?;
+        vm.set_identity_map_address(IDENTITY_MAP)
+            .context("set identity map address")?;
+        vm.set_tss_address(TSS).context("set TSS address")?;
+
+        // 2. RAM.
+        let memory = memory::map(config.memory_mib)?;
+        memory::register(&vm, &memory)?;
+
+        // 3. The interrupt controllers: before any vCPU, which gets its local APIC from them, and any irqfd. No PIT.
+        vm.create_irq_chip()
+            .context("create interrupt controllers")?;
+
+        // 4. Devices in their slots.
+        let mut slots = [const { None }; SLOTS];
+        let mut servers = Vec::new();
+        let mut present = Vec::new();
+        for (slot, device) in devices {
+            let index = slot
+                .index()
+                .with_context(|| format!("{slot:?}: no such slot"))?;
+            let (transport, server) =
+                wire(&vm, index, device, &memory).with_context(|| format!("{slot:?}"))?;
+            slots[usize::from(index)] = Some(Mutex::new(transport));
+            servers.push((ThreadKind::of(slot), server));
+            present.push(index);
+        }
+
+        // 5. What the kernel finds in memory.
+        let kernel = boot_params::load_kernel(&memory, config.memory_mib, &mut config.kernel)?;
+        let initramfs =
+            boot_params::load_initramfs(&memory, config.memory_mib, kernel, &mut config.initramfs)?;
+        let line = boot_params::command_line(present, config.debug, &config.extra_command_line)?;
+        boot_params::write(&memory, config.memory_mib, &line, initramfs)?;
+        mptable::write(&memory, config.cpus)?;
+        entry::write_tables(&memory)?;
+
+        // 6. vCPUs, all of them: later the jail forbids it. The first starts at the kernel's entry, the others wait for
+        //    its INIT.
+        let bus = Arc::new(Bus::new(Ports::new(Console::new(config.console)), slots));
+        let note = Arc::new(EndNote::new().context("create end event")?);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let vcpus = create_vcpus(kvm, &vm, config.cpus, kernel.entry)?
+            .into_iter()
+            .map(|fd| Vcpu::new(fd, bus.clone(), note.clone(), stopping.clone()))
+            .collect();
+        Ok(Self {
+            vcpus,
+            servers,
+            bus,
+            note,
+            stopping,
+            vm,
+            memory,
+        })
+    }
+}
+
+fn check(kvm: &Kvm, config: &Config) -> Result<()> {
+    for (capability, name) in CAPABILITIES {
+        ensure!(
+            kvm.check_extension(capability),
+            "this host's KVM lacks {name}"
+        );
+    }
+    let cpus = config.cpus;
+    ensure!(
+        (1..=MAX_CPUS).contains(&cpus),
+        "{cpus} CPUs: a machine has 1 to {MAX_CPUS}"
+    );
+    let most = kvm.get_max_vcpus();
+    ensure!(
+        usize::from(cpus) <= most,
+        "{cpus} CPUs: this host's KVM allows {most}"
+    );
+    Ok(())
+}
+
+fn create_vcpus(kvm: &Kvm, vm: &VmFd, cpus: u8, start: u64) -> Result<Vec<VcpuFd>> {
+    let supported = cpuid::supported(kvm)?;
+    let create = |id: u8| -> Result<VcpuFd> {
+        let vcpu = vm.create_vcpu(id.into()).context("create")?;
+        vcpu.set_cpuid2(&cpuid::for_vcpu(&supported, id, cpus)?)
+            .context("set CPUID")?;
+        msrs::set(&vcpu)?;
+        if id == 0 {
+            entry::set_registers(&vcpu, start)?;
+        }
+        Ok(vcpu)
+    };
+    (0..cpus)
+        .map(|id| create(id).with_context(|| format!("vCPU {id}")))
+        .collect()
+}

@@ -1,0 +1,187 @@
+//! One virtual CPU: its loop of KVM_RUN and the few exits there are. Runs on a thread of its own, which another thread
+//! can kick out of KVM_RUN by a signal.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use anyhow::{Context, Result};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+
+use crate::bus::Bus;
+use crate::end::{End, EndNote, ExitCounts};
+
+/// A vCPU, ready to run.
+pub struct Vcpu {
+    fd: VcpuFd,
+    bus: Arc<Bus>,
+    note: Arc<EndNote>,
+    stopping: Arc<AtomicBool>,
+    exits: ExitCounts,
+}
+
+thread_local! {
+    /// `immediate_exit` of the vCPU that this thread runs. KVM_RUN returns at once while it is not 0.
+    static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(null_mut()) };
+}
+
+/// The signal that kicks a vCPU thread.
+pub fn kick_signal() -> i32 {
+    SIGRTMIN()
+}
+
+/// Makes [`kick_signal`] safe to receive; once per process, before any vCPU runs.
+///
+/// # Errors
+/// Those of sigaction.
+pub fn register_kick() -> Result<()> {
+    extern "C" fn on_kick(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        let flag = IMMEDIATE_EXIT.with(Cell::get);
+        if !flag.is_null() {
+            #[expect(
+                unsafe_code,
+                reason = "the flag lies in the page that KVM shares with us"
+            )]
+            // SAFETY: a pointer that is not null points into the mapping of the vCPU that this very thread is running;
+            // it is taken away before that vCPU is. The kernel only reads the byte.
+            unsafe { AtomicU8::from_ptr(flag) }.store(1, Ordering::SeqCst);
+        }
+    }
+    register_signal_handler(kick_signal(), on_kick).context("register the signal that stops vCPUs")
+}
+
+impl Vcpu {
+    /// A vCPU that notes in `note` how the machine ended, and runs until then or until `stopping` and a kick.
+    pub fn new(fd: VcpuFd, bus: Arc<Bus>, note: Arc<EndNote>, stopping: Arc<AtomicBool>) -> Self {
+        Self {
+            fd,
+            bus,
+            note,
+            stopping,
+            exits: ExitCounts::default(),
+        }
+    }
+
+    /// Runs the guest. Returns how often it came back to us.
+    ///
+    /// No kick is lost: `stopping` is set before the signal is sent. A signal that arrives before the flag's address is
+    /// known is seen by the check of `stopping`; one that arrives later sets the flag, so that KVM_RUN returns.
+    pub fn run(mut self) -> ExitCounts {
+        IMMEDIATE_EXIT.set(&raw mut self.fd.get_kvm_run().immediate_exit);
+        while !self.stopping.load(Ordering::SeqCst) {
+            if let Some(end) = self.step() {
+                self.note.set(end);
+                break;
+            }
+        }
+        IMMEDIATE_EXIT.set(null_mut());
+        self.exits
+    }
+
+    /// Runs the guest to its next exit, and serves that.
+    fn step(&mut self) -> Option<End> {
+        let exits = &mut self.exits;
+        exits.kvm_run_returns += 1;
+        let failure = match self.fd.run() {
+            Ok(VcpuExit::IoOut(port, data)) => {
+                exits.port_writes += 1;
+                return self.bus.ports.write(port, data);
+            }
+            Ok(VcpuExit::IoIn(port, data)) => {
+                exits.port_reads += 1;
+                self.bus.ports.read(port, data);
+                return None;
+            }
+            Ok(VcpuExit::MmioWrite(address, data)) => {
+                exits.mmio_writes += 1;
+                self.bus.write(address, data);
+                return None;
+            }
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                exits.mmio_reads += 1;
+                self.bus.read(address, data);
+                return None;
+            }
+            Ok(VcpuExit::Intr) => {
+                exits.interrupted += 1;
+                return None;
+            }
+            Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => {
+                exits.interrupted += 1;
+                return None;
+            }
+            Ok(VcpuExit::Shutdown) => {
+                exits.other += 1;
+                return Some(End::TripleFault);
+            }
+            Ok(VcpuExit::InternalError) => None,
+            Ok(exit) => Some(format!("unexpected exit {exit:?}")),
+            Err(error) => Some(format!("KVM_RUN: {error}")),
+        };
+        self.exits.other += 1;
+        let reason = failure.unwrap_or_else(|| self.internal_error());
+        Some(End::KvmFailed {
+            reason,
+            registers: self.registers(),
+        })
+    }
+
+    fn internal_error(&mut self) -> String {
+        #[expect(unsafe_code, reason = "kvm_run is a union by exit reason")]
+        // SAFETY: the last exit was KVM_EXIT_INTERNAL_ERROR, which fills this member; it is plain integers.
+        let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
+        match suberror {
+            kvm_bindings::KVM_INTERNAL_ERROR_EMULATION => {
+                "internal error: an instruction it cannot emulate".to_owned()
+            }
+            other => format!("internal error {other}"),
+        }
+    }
+
+    fn registers(&self) -> String {
+        let mut text = String::new();
+        if let Ok(r) = self.fd.get_regs() {
+            let _ = writeln!(
+                text,
+                "rip {:016x} rsp {:016x} rflags {:08x}",
+                r.rip, r.rsp, r.rflags
+            );
+            let _ = writeln!(
+                text,
+                "rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}",
+                r.rax, r.rbx, r.rcx, r.rdx
+            );
+            let _ = writeln!(
+                text,
+                "rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}",
+                r.rsi, r.rdi, r.rbp, r.r8
+            );
+            let _ = writeln!(
+                text,
+                "r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}",
+                r.r9, r.r10, r.r11, r.r12
+            );
+            let _ = writeln!(
+                text,
+                "r13 {:016x} r14 {:016x} r15 {:016x}",
+                r.r13, r.r14, r.r15
+            );
+        }
+        if let Ok(s) = self.fd.get_sregs() {
+            let _ = writeln!(
+                text,
+                "cr0 {:x} cr2 {:x} cr3 {:x} cr4 {:x} efer {:x}",
+                s.cr0, s.cr2, s.cr3, s.cr4, s.efer
+            );
+            let _ = writeln!(
+                text,
+                "cs {:x} ss {:x} ds {:x}",
+                s.cs.selector, s.ss.selector, s.ds.selector
+            );
+        }
+        text
+    }
+}
