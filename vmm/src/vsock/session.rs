@@ -202,6 +202,7 @@ impl<'m> Session<'m> {
 
     /// Brings everything that hangs on the state of a connection in line with it. To be called after each change.
     pub(super) fn settle(&mut self, epoll: &Epoll, id: Id) {
+        let starved = self.starved;
         let Some(link) = self.vsock.table.get_mut(id) else {
             return;
         };
@@ -218,7 +219,7 @@ impl<'m> Session<'m> {
             link.owing = true;
             self.owing.push_back(id);
         }
-        if let Err(error) = rewatch(epoll, id, link) {
+        if let Err(error) = rewatch(epoll, id, link, starved) {
             tracing::error!("watch a vsock connection's socket: {error}");
             self.reset(epoll, id);
         }
@@ -330,9 +331,11 @@ fn flush(link: &mut Link) {
     }
 }
 
-fn rewatch(epoll: &Epoll, id: Id, link: &mut Link) -> io::Result<()> {
+/// Watches a socket for what can be done about it now; not for bytes that wait for a receive buffer already.
+fn rewatch(epoll: &Epoll, id: Id, link: &mut Link, starved: bool) -> io::Result<()> {
     let mut wanted = EventSet::empty();
-    if link.connection.to_read() > 0 && !link.readable {
+    let parked = starved && link.readable;
+    if link.connection.to_read() > 0 && !parked {
         wanted |= EventSet::IN;
     }
     if link.connection.has_unwritten() {
