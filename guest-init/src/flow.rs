@@ -85,6 +85,11 @@ impl Flow {
         self.last_words = true;
     }
 
+    /// Whether [`Flow::take_last_words`] was called.
+    pub fn takes_last_words(&self) -> bool {
+        self.last_words
+    }
+
     /// Whether the source may be closed.
     pub fn is_source_done(&self) -> bool {
         !self.source_open

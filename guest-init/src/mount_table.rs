@@ -145,10 +145,14 @@ pub fn hide(target: &str) -> Result<()> {
     let empty = MsFlags::MS_RDONLY | HARMLESS;
     match std::fs::symlink_metadata(target) {
         Err(_) => Ok(()),
-        Ok(found) if found.is_dir() => {
-            mount(Some("tmpfs"), target, Some("tmpfs"), empty, Some("size=4k"))
-                .with_context(|| format!("hide {target}"))
-        }
+        Ok(found) if found.is_dir() => mount(
+            Some("tmpfs"),
+            target,
+            Some("tmpfs"),
+            empty,
+            Some("mode=555,size=4k"),
+        )
+        .with_context(|| format!("hide {target}")),
         Ok(_) => bind("/dev/null", target),
     }
 }

@@ -56,6 +56,11 @@ impl Pump {
     pub fn step(&mut self) {
         self.read();
         self.write();
+        // Nothing announces that a silent source has no more to say, so it is asked until it has not.
+        while self.flow.takes_last_words() && self.flow.wants_read() {
+            self.read();
+            self.write();
+        }
         self.settle();
     }
 
@@ -149,5 +154,146 @@ impl Pump {
                 probe,
                 Some(Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN))
             )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use nix::fcntl::OFlag;
+    use nix::poll::{PollFd, PollTimeout, poll};
+    use nix::unistd::pipe2;
+
+    use super::*;
+    use crate::host::never_wait;
+
+    /// A deadline for events that come at once, milliseconds.
+    const SOON: PollTimeout = PollTimeout::ZERO;
+
+    fn pipe() -> (File, File) {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        (reader.into(), writer.into())
+    }
+
+    fn socket() -> (File, UnixStream) {
+        let (ours, host) = UnixStream::pair().unwrap();
+        (File::from(std::os::fd::OwnedFd::from(ours)), host)
+    }
+
+    fn pump(source: File, sink: File) -> Pump {
+        never_wait(&source).unwrap();
+        never_wait(&sink).unwrap();
+        Pump::new(Rc::new(source), Rc::new(sink))
+    }
+
+    /// One turn of the supervision loop; whether anything happened.
+    fn turn(pump: &mut Pump, timeout: PollTimeout) -> bool {
+        let ends = [pump.poll_source(), pump.poll_sink()];
+        let mut waits: Vec<_> = ends
+            .iter()
+            .flatten()
+            .map(|(end, events)| PollFd::new(*end, *events))
+            .collect();
+        poll(&mut waits, timeout).unwrap();
+        let mut answers = waits.into_iter().map(|wait| wait.revents());
+        let [source, sink] = ends.map(|end| end.and_then(|_| answers.next()));
+        let happened = |events: &Option<Option<PollFlags>>| {
+            events.is_some_and(|events| events != Some(PollFlags::empty()))
+        };
+        let (on_source, on_sink) = (happened(&source), happened(&sink));
+        if on_source {
+            pump.step();
+        }
+        if let Some(events) = sink.filter(|_| on_sink) {
+            pump.sink_event(events);
+        }
+        on_source || on_sink
+    }
+
+    #[test]
+    fn pump_megabytes_to_a_slow_reader_arrive_whole() {
+        let sent: Vec<u8> = (0..3_000_000u32)
+            .map(|number| number.to_le_bytes()[1])
+            .collect();
+        let ((source, mut app), (sink, mut host)) = (pipe(), socket());
+        let mut pump = pump(source, sink);
+        let written = sent.clone();
+        let writer = thread::spawn(move || app.write_all(&written).unwrap());
+        let reader = thread::spawn(move || {
+            let mut received = Vec::new();
+            host.read_to_end(&mut received).unwrap();
+            received
+        });
+        while !pump.is_closed() {
+            turn(&mut pump, PollTimeout::NONE);
+        }
+        writer.join().unwrap();
+        assert!(reader.join().unwrap() == sent);
+    }
+
+    #[test]
+    fn pump_sink_that_nobody_reads_waits_without_events() {
+        let ((source, app), (sink, _host)) = (pipe(), socket());
+        never_wait(&app).unwrap();
+        let mut pump = pump(source, sink);
+        let mut filled = 0;
+        while (&app).write(&[0; 4096]).is_ok() || turn(&mut pump, SOON) {
+            filled += 1;
+            assert!(filled < 10_000, "the writer is stopped at some time");
+        }
+        assert!(!pump.is_delivered());
+    }
+
+    #[test]
+    fn pump_host_gone_closes_the_apps_pipe() {
+        let ((source, mut app), (sink, host)) = (pipe(), socket());
+        let mut pump = pump(source, sink);
+        drop(host);
+        assert!(turn(&mut pump, SOON));
+        assert!(pump.is_closed());
+        assert_eq!(app.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn pump_host_that_sends_no_more_still_gets_everything() {
+        let ((source, mut app), (sink, mut host)) = (pipe(), socket());
+        let mut pump = pump(source, sink);
+        host.shutdown(std::net::Shutdown::Write).unwrap();
+        while turn(&mut pump, SOON) {}
+        app.write_all(b"late").unwrap();
+        while turn(&mut pump, SOON) {}
+        drop(app);
+        while turn(&mut pump, SOON) {}
+        assert!(pump.is_closed());
+        let mut received = String::new();
+        host.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "late");
+    }
+
+    #[test]
+    fn pump_app_that_closed_stdin_ends_without_spinning() {
+        let ((source, mut host), (app, sink)) = (socket(), pipe());
+        let mut pump = pump(source, sink);
+        drop(app);
+        assert!(turn(&mut pump, SOON));
+        assert!(pump.is_closed());
+        assert_eq!(host.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn pump_last_words_do_not_wait_for_other_writers() {
+        let ((source, mut app), (sink, mut host)) = (pipe(), socket());
+        let mut pump = pump(source, sink);
+        let _grandchild = app.try_clone().unwrap();
+        app.write_all(b"bye").unwrap();
+        drop(app);
+        pump.take_last_words();
+        while turn(&mut pump, SOON) {}
+        assert!(pump.is_delivered());
+        let mut received = String::new();
+        host.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "bye");
     }
 }
