@@ -1,0 +1,183 @@
+//! The output file as a row of blocks: allocates them in order, writes what is not zero, gives back what a later
+//! layer hid. Blocks never written stay holes of the output file.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use super::spec::BLOCK;
+
+pub(super) struct Blocks {
+    pub(super) file: File,
+    next: u32,
+    limit_bytes: u64,
+}
+
+impl Blocks {
+    /// Block 0 is the superblock's.
+    pub(super) fn new(file: File, limit_bytes: u64) -> Self {
+        Self {
+            file,
+            next: 1,
+            limit_bytes,
+        }
+    }
+
+    /// The next free block.
+    pub(super) fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// Takes `count` blocks and returns the first.
+    pub(super) fn take(&mut self, count: u64) -> Result<u32> {
+        let first = self.next;
+        self.check_room(count)?;
+        self.next = u32::try_from(u64::from(first) + count)?;
+        Ok(first)
+    }
+
+    /// Refuses what would make the image too large.
+    pub(super) fn check_room(&self, count: u64) -> Result<()> {
+        let end = u64::from(self.next).saturating_add(count);
+        let fits =
+            end.saturating_mul(BLOCK as u64) <= self.limit_bytes && end < u64::from(u32::MAX);
+        ensure!(
+            fits,
+            "image is larger than the limit of {} bytes",
+            self.limit_bytes
+        );
+        Ok(())
+    }
+
+    /// Writes whole blocks (the last may be cut) from block `first` on, leaving out those of zeros; says whether
+    /// there was anything but zeros.
+    pub(super) fn write(&self, first: u64, bytes: &[u8]) -> Result<bool> {
+        let mut wrote = false;
+        let mut at = first * BLOCK as u64;
+        for run in bytes.chunk_by_zero_blocks() {
+            if run.is_data {
+                self.write_at(at, run.bytes)?;
+                wrote = true;
+            }
+            at += run.bytes.len() as u64;
+        }
+        Ok(wrote)
+    }
+
+    /// Writes at a byte offset.
+    pub(super) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all_at(bytes, at)
+            .context("write image file")
+    }
+
+    /// Gives the room of `count` blocks back to the file system; where it cannot punch holes, zeros are written,
+    /// so that the file's bytes are the same everywhere.
+    pub(super) fn give_back(&self, first: u32, count: u64) -> Result<u64> {
+        let (at, length) = (u64::from(first) * BLOCK as u64, count * BLOCK as u64);
+        if length == 0 {
+            return Ok(0);
+        }
+        let end = self
+            .file
+            .metadata()
+            .context("read size of image file")?
+            .len();
+        let length = length.min(end.saturating_sub(at));
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(
+            &self.file,
+            flags,
+            i64::try_from(at)?,
+            i64::try_from(length)?,
+        ) {
+            Ok(()) => {}
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => self.write_zeros(at, length)?,
+            Err(_) if length == 0 => {}
+            Err(error) => return Err(error).context("punch hole into image file"),
+        }
+        Ok(length)
+    }
+
+    fn write_zeros(&self, at: u64, length: u64) -> Result<()> {
+        let zeros = [0; BLOCK];
+        for offset in (0..length).step_by(BLOCK) {
+            let part = usize::try_from((length - offset).min(BLOCK as u64))?;
+            self.write_at(at + offset, &zeros[..part])?;
+        }
+        Ok(())
+    }
+}
+
+struct Run<'a> {
+    is_data: bool,
+    bytes: &'a [u8],
+}
+
+trait ZeroRuns {
+    fn chunk_by_zero_blocks(&self) -> impl Iterator<Item = Run<'_>>;
+}
+
+impl ZeroRuns for [u8] {
+    fn chunk_by_zero_blocks(&self) -> impl Iterator<Item = Run<'_>> {
+        let mut rest = self;
+        std::iter::from_fn(move || {
+            let mut blocks = rest.chunks(BLOCK);
+            let is_data = !is_zero(blocks.next()?);
+            let more: usize = blocks
+                .take_while(|block| is_zero(block) != is_data)
+                .map(<[u8]>::len)
+                .sum();
+            let (bytes, left) = rest.split_at(rest.len().min(BLOCK) + more);
+            rest = left;
+            Some(Run { is_data, bytes })
+        })
+    }
+}
+
+/// Tests groups of 64 bytes, which the compiler turns into vector instructions.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    let mut groups = bytes.chunks_exact(64);
+    groups.all(|group| group.iter().fold(0, |all, &byte| all | byte) == 0)
+        && groups.remainder().iter().all(|&byte| byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_runs_of_mixed_blocks_are_told_apart() {
+        let mut bytes = vec![0; BLOCK * 5 + 10];
+        bytes[BLOCK + 4000] = 1;
+        bytes[BLOCK * 2] = 1;
+        bytes[BLOCK * 5 + 9] = 1;
+        let runs: Vec<_> = bytes
+            .chunk_by_zero_blocks()
+            .map(|run| (run.is_data, run.bytes.len()))
+            .collect();
+        assert_eq!(
+            runs,
+            [
+                (false, BLOCK),
+                (true, BLOCK * 2),
+                (false, BLOCK * 2),
+                (true, 10)
+            ]
+        );
+    }
+
+    #[test]
+    fn blocks_beyond_the_limit_are_refused() {
+        let mut blocks = Blocks::new(
+            tempfile::tempfile().expect("temporary file"),
+            4 * BLOCK as u64,
+        );
+        assert_eq!(blocks.take(3).expect("three blocks"), 1);
+        assert!(blocks.take(1).is_err());
+        assert!(blocks.take(u64::MAX - 9).is_err());
+    }
+}
