@@ -1,1 +1,21 @@
-//! (to be written)
+//! Container images: formats read, layers merged into one EROFS file, the store that keeps them.
+//!
+//! Used by the `fairing` command. Runs on the caller's thread, needs no root, and never unpacks an image on the host.
+#![warn(missing_docs)]
+
+mod blob;
+mod decompress;
+mod digest;
+mod ending;
+mod erofs;
+mod layer;
+mod limits;
+mod scratch;
+mod source;
+mod store;
+mod tree;
+
+pub use erofs::{Finished, Losses, Writer};
+pub use limits::Limits;
+pub use source::Progress;
+pub use store::{Image, ImportOptions, Kind, Store};

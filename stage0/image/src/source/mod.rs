@@ -1,0 +1,135 @@
+//! Where images come from: paths of the host, told apart by content and never by name.
+//!
+//! Called by the store, on the thread of the import. A source reads and checks; where the files go is the writer's
+//! part. Nothing is unpacked: archives are read in place, a compressed archive of parts by way of an unlinked file.
+
+mod archive;
+pub(crate) mod convert;
+mod docker;
+mod document;
+mod files;
+mod layers;
+mod layout;
+mod meter;
+pub(crate) mod names;
+mod sniff;
+mod tarball;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::blob::Blob;
+use crate::decompress::{Compression, decompress};
+use archive::Archive;
+use files::Files;
+use sniff::{Guess, sniff};
+
+pub use layers::Layers;
+pub use meter::{Meter, Progress};
+pub use tarball::Tarball;
+
+/// What is asked of a source.
+pub struct Wanted<'a> {
+    /// As OCI spells it: `amd64`, `arm64`.
+    pub architecture: &'a str,
+    /// Chooses among several images, and names one that has no name.
+    pub name: Option<&'a str>,
+    /// Names an image that has no name at all.
+    pub stem: &'a str,
+}
+
+/// What a path turned out to hold.
+pub enum Source {
+    /// An OCI or docker image.
+    Layers(Layers),
+    /// An ACI or a root file system in a tar.
+    Tarball(Tarball),
+    /// A root file system as a folder.
+    Folder(PathBuf),
+}
+
+/// Tells what lies at `path` and reads its descriptions, all digests of these checked.
+///
+/// `spool` makes an unlinked file, used for at most `spool_bytes`, where parts cannot be read in place.
+///
+/// # Errors
+/// If there is no image for this host, or a description is missing, altered or damaged.
+pub fn open(
+    path: &Path,
+    wanted: &Wanted<'_>,
+    spool: impl FnOnce() -> Result<File>,
+    spool_bytes: u64,
+) -> Result<Source> {
+    let metadata = path
+        .metadata()
+        .with_context(|| format!("look at image {}", path.display()))?;
+    if metadata.is_dir() {
+        return open_folder(path, wanted);
+    }
+    let blob = Blob::open(path)?;
+    let (compression, plain) = decompress(blob.reader())?;
+    match sniff(plain, blob.object())? {
+        Guess::Aci => Ok(Source::Tarball(Tarball { blob, is_aci: true })),
+        Guess::RootFs => Ok(Source::Tarball(Tarball {
+            blob,
+            is_aci: false,
+        })),
+        Guess::Parts => {
+            let archive = if compression == Compression::Plain {
+                blob.clone()
+            } else {
+                spooled(&blob, spool()?, spool_bytes)?
+            };
+            let files = Files::Archive(Archive::index(archive)?);
+            match open_parts(&files, wanted)? {
+                Some(layers) => Ok(Source::Layers(layers)),
+                None => Ok(Source::Tarball(Tarball {
+                    blob,
+                    is_aci: false,
+                })),
+            }
+        }
+    }
+}
+
+fn open_folder(path: &Path, wanted: &Wanted<'_>) -> Result<Source> {
+    let files = Files::Folder(path.to_path_buf());
+    if files.has(layout::MARK) && files.has(layout::INDEX) {
+        return layout::open(&files, wanted).map(Source::Layers);
+    }
+    if path.join("manifest").is_file() && path.join("rootfs").is_dir() {
+        bail!(
+            "{} is an unpacked ACI; give its folder rootfs, or pack it: tar -C {0} -cf IMAGE.aci manifest rootfs",
+            path.display()
+        );
+    }
+    Ok(Source::Folder(path.to_path_buf()))
+}
+
+fn open_parts(files: &Files, wanted: &Wanted<'_>) -> Result<Option<Layers>> {
+    if files.has(layout::MARK) && files.has(layout::INDEX) {
+        return layout::open(files, wanted).map(Some);
+    }
+    if files.has(docker::MANIFEST) {
+        return docker::open(files, wanted).map(Some);
+    }
+    Ok(None)
+}
+
+/// The decompressed content of `blob` in `file`: parts of an image are read in any order, a stream only in one.
+fn spooled(blob: &Blob, file: File, limit_bytes: u64) -> Result<Blob> {
+    let object = blob.object().to_owned();
+    let (_, plain) = decompress(blob.reader())?;
+    let mut plain = plain.take(limit_bytes.saturating_add(1));
+    let copied =
+        io::copy(&mut plain, &mut &file).with_context(|| format!("decompress {object}"))?;
+    if copied > limit_bytes {
+        bail!(
+            "{object} has more than {limit_bytes} bytes when decompressed, the limit for an image"
+        );
+    }
+    Blob::of_file(file, object)
+}

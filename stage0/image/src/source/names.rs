@@ -1,0 +1,95 @@
+//! Names in images: paths inside an archive, references such as `docker.io/library/debian:12`, identifiers of appc.
+//!
+//! Pure text; called by the sources and by the store.
+
+/// `path` without `.` and empty parts and with `..` resolved; `None` if it leads outside.
+pub fn clean(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// The name and, if there is one, the tag of a reference; a digest after `@` is left out.
+pub fn split_reference(reference: &str) -> (&str, Option<&str>) {
+    let reference = reference.split('@').next().unwrap_or(reference);
+    match reference.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (reference, None),
+    }
+}
+
+/// The ACIdentifier (`^[a-z0-9]+([-._~/][a-z0-9]+)*$`) nearest to `text`; `None` if nothing is left.
+pub fn ac_identifier(text: &str) -> Option<String> {
+    let mut identifier = String::new();
+    let mut separator = None;
+    for c in text.chars().map(|c| c.to_ascii_lowercase()) {
+        if c.is_ascii_alphanumeric() {
+            if let Some(separator) = separator.take().filter(|_| !identifier.is_empty()) {
+                identifier.push(separator);
+            }
+            identifier.push(c);
+        } else if separator != Some('/') {
+            separator = Some(if "._~/".contains(c) { c } else { '-' });
+        }
+    }
+    (!identifier.is_empty()).then_some(identifier)
+}
+
+/// Whether `text` is an ACIdentifier.
+pub fn is_ac_identifier(text: &str) -> bool {
+    ac_identifier(text).as_deref() == Some(text)
+}
+
+/// The last part of a path without the endings of archives.
+pub fn stem(path: &std::path::Path) -> String {
+    let name = path
+        .canonicalize()
+        .ok()
+        .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .unwrap_or_default();
+    let mut stem = name.as_str();
+    let endings = [".gz", ".bz2", ".xz", ".zst", ".tgz", ".txz", ".tar", ".aci"];
+    while let Some(shorter) = endings.iter().find_map(|ending| stem.strip_suffix(ending)) {
+        stem = shorter;
+    }
+    stem.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_that_climbs_is_refused() {
+        assert_eq!(clean("./a//b/../c"), Some("a/c".into()));
+        assert_eq!(clean("/a"), Some("a".into()));
+        assert_eq!(clean("a/../../b"), None);
+    }
+
+    #[test]
+    fn reference_is_split_at_the_tag_not_at_the_port() {
+        assert_eq!(split_reference("debian:12"), ("debian", Some("12")));
+        assert_eq!(split_reference("host:5000/a"), ("host:5000/a", None));
+        assert_eq!(split_reference("a/b:1@sha256:00"), ("a/b", Some("1")));
+    }
+
+    #[test]
+    fn identifier_is_what_appc_takes() {
+        assert_eq!(
+            ac_identifier("Host:5000/A__b").as_deref(),
+            Some("host-5000/a_b")
+        );
+        assert_eq!(ac_identifier("_x_").as_deref(), Some("x"));
+        assert_eq!(ac_identifier("--"), None);
+        assert!(is_ac_identifier("example.com/tool-1.0"));
+        assert!(!is_ac_identifier("Example.com"));
+    }
+}

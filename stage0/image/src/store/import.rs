@@ -1,0 +1,176 @@
+//! One import: a source becomes an image in the store, whole or not at all.
+//!
+//! Called by `Store::import`, on the caller's thread; many at once, in threads and processes. Where the id is known
+//! before the layers are read, an image that is there already costs nothing, and of two that import the same one the
+//! second waits for the first.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use contract::ImageManifest;
+
+use super::image::{Image, Kind, Record};
+use super::place::{Place, ROOTFS};
+use super::workshop::Workshop;
+use super::{ImportOptions, identity, names};
+use crate::digest::{Algorithm, Digest, Hashing};
+use crate::source::{self, Layers, Meter, Source, Tarball, Wanted};
+use crate::{Limits, Writer};
+
+/// Uncompressed bytes that may be read for one byte that an image may have: zeros and hidden files cost no space.
+const INPUT_RATIO: u64 = 4;
+
+/// What an import works with.
+pub struct Import<'a> {
+    pub place: &'a Place,
+    pub options: &'a ImportOptions,
+    pub wanted: Wanted<'a>,
+    pub meter: Meter<'a>,
+}
+
+/// An image that is in the store by now.
+pub struct Imported {
+    pub id: String,
+    /// What its source calls it.
+    pub names: Vec<String>,
+}
+
+impl Import<'_> {
+    /// Imports what lies at `path`.
+    ///
+    /// # Errors
+    /// If it is no image for this host, is damaged or too large, or the store cannot be written.
+    pub fn run(&self, path: &Path) -> Result<Imported> {
+        let desk = Workshop::unique(&self.place.tmp())?;
+        let limit = self.options.max_image_bytes;
+        match source::open(path, &self.wanted, || desk.unlinked("spool"), limit)? {
+            Source::Layers(layers) => self.layers(layers),
+            Source::Tarball(tarball) => self.tarball(&tarball, desk),
+            Source::Folder(path) => self.folder(&path, desk),
+        }
+    }
+
+    fn layers(&self, layers: Layers) -> Result<Imported> {
+        let diff_ids = layers.layers.iter().map(|layer| &layer.diff_id);
+        let id = identity::of_parts(&layers.manifest, diff_ids)?;
+        let imported = Imported {
+            id,
+            names: layers.names.clone(),
+        };
+        if self.is_there(&imported.id)? {
+            return Ok(imported);
+        }
+        let workshop = Workshop::enter(&self.place.tmp(), &imported.id)?;
+        if self.is_there(&imported.id)? {
+            return Ok(imported);
+        }
+        self.build(&workshop, |writer| layers.write(writer, &self.meter))?;
+        let digest = layers.digest.as_ref().map(Digest::to_string);
+        self.deliver(
+            workshop,
+            &imported.id,
+            &layers.manifest,
+            &Record::now(Kind::Oci, digest),
+        )?;
+        Ok(imported)
+    }
+
+    fn tarball(&self, tarball: &Tarball, workshop: Workshop) -> Result<Imported> {
+        let merged = self.build(&workshop, |writer| {
+            tarball.write(writer, &self.wanted, &self.meter)
+        })?;
+        let (id, kind, names) = if tarball.is_aci {
+            let names = vec![name_of(&merged.manifest)];
+            (identity::of_aci(&merged.digest), Kind::Aci, names)
+        } else {
+            let id = identity::of_parts(&merged.manifest, [&merged.digest])?;
+            (id, Kind::RootFs, self.stem())
+        };
+        self.deliver(workshop, &id, &merged.manifest, &Record::now(kind, None))?;
+        Ok(Imported { id, names })
+    }
+
+    fn folder(&self, path: &Path, workshop: Workshop) -> Result<Imported> {
+        self.meter.begin(1, 1, 0);
+        self.build(&workshop, |writer| -> Result<()> {
+            let _ = writer;
+            anyhow::bail!("folders are not read yet: {}", path.display())
+        })?;
+        let file = std::fs::File::open(workshop.join(ROOTFS)).context("open the image file")?;
+        let digest = Hashing::new(file, Algorithm::Sha512)
+            .finish()
+            .context("read the image file")?;
+        let name = self.wanted.name.unwrap_or(self.wanted.stem);
+        let manifest = source::convert::bare(name, self.wanted.architecture);
+        let id = identity::of_parts(&manifest, [&digest])?;
+        self.deliver(workshop, &id, &manifest, &Record::now(Kind::RootFs, None))?;
+        Ok(Imported {
+            id,
+            names: self.stem(),
+        })
+    }
+
+    /// Makes the image file in `workshop`, its files put there by `fill`.
+    fn build<T>(
+        &self,
+        workshop: &Workshop,
+        fill: impl FnOnce(&mut Writer) -> Result<T>,
+    ) -> Result<T> {
+        let file = workshop.create(ROOTFS, 0o600)?;
+        let output = file.try_clone().context("duplicate a descriptor")?;
+        let mut writer = Writer::new(output, workshop.unlinked("scratch")?, self.limits())?;
+        let filled = fill(&mut writer)?;
+        self.meter.writing();
+        let finished = writer.finish().context("write the image file")?;
+        for lost in &finished.losses.first {
+            tracing::warn!("left out: {lost}");
+        }
+        file.set_permissions(Permissions::from_mode(0o444))
+            .and_then(|()| file.sync_all())
+            .context("make the image file durable")?;
+        Ok(filled)
+    }
+
+    fn deliver(
+        &self,
+        workshop: Workshop,
+        id: &str,
+        manifest: &ImageManifest,
+        record: &Record,
+    ) -> Result<()> {
+        record.write(manifest, &workshop)?;
+        // Where another import was faster, the image is there, and that is all that was wanted.
+        workshop.deliver(&self.place.image(id)).map(drop)
+    }
+
+    fn is_there(&self, id: &str) -> Result<bool> {
+        Ok(Image::load(self.place, id, Vec::new())?.is_some())
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            image_bytes: self.options.max_image_bytes,
+            input_bytes: self.options.max_image_bytes.saturating_mul(INPUT_RATIO),
+            ..Limits::default()
+        }
+    }
+
+    fn stem(&self) -> Vec<String> {
+        vec![self.wanted.stem.to_owned()]
+    }
+}
+
+/// An ACI's own name, with its version as docker writes a tag.
+fn name_of(manifest: &ImageManifest) -> String {
+    let version = manifest.labels.iter().find(|label| label.name == "version");
+    version.map_or(manifest.name.clone(), |version| {
+        let tagged = format!("{}:{}", manifest.name, version.value);
+        if names::is_name(&tagged) {
+            tagged
+        } else {
+            manifest.name.clone()
+        }
+    })
+}

@@ -1,0 +1,232 @@
+//! The image store: a folder with images under their ids, and names for them.
+//!
+//! Used by every `fairing` command, by many processes and threads at once, with no daemon: whatever is made appears by
+//! one rename, and what a killed process left in `tmp` the next one sweeps. `place` says where everything lies.
+
+mod identity;
+mod image;
+mod import;
+mod names;
+mod place;
+mod workshop;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, DirBuilder};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::source::{self, Meter, Progress, Wanted};
+use import::Import;
+use place::{FORMAT_VERSION, Place};
+use workshop::{FOLDER_MODE, Workshop, sweep};
+
+pub use image::{Image, Kind};
+
+/// Fewest hexadecimal digits of an id that are taken without `sha512-` before them.
+const MIN_BARE_DIGITS: usize = 6;
+
+/// A store that is open.
+#[derive(Clone, Debug)]
+pub struct Store {
+    place: Place,
+}
+
+/// How to import.
+#[derive(Clone, Debug)]
+pub struct ImportOptions {
+    /// Largest EROFS file that an image may become, in bytes.
+    pub max_image_bytes: u64,
+    /// Name to give instead of the source's own; of a source with several images it chooses the one so called.
+    pub name: Option<String>,
+    /// Architecture wanted, as OCI spells it.
+    pub architecture: String,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Self {
+            max_image_bytes: 64 << 30,
+            name: None,
+            architecture: architecture.to_owned(),
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir`, made if it is missing, and sweeps what killed imports left.
+    ///
+    /// # Errors
+    /// If it cannot be made or read, or has another format version.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let place = Place::new(dir);
+        for folder in [place.images(), place.names(), place.tmp()] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(FOLDER_MODE)
+                .create(&folder)
+                .with_context(|| format!("create {}", folder.display()))?;
+        }
+        let store = Self { place };
+        store.check_version()?;
+        sweep(&store.place.tmp())?;
+        Ok(store)
+    }
+
+    fn check_version(&self) -> Result<()> {
+        let path = self.place.version();
+        match fs::read_to_string(&path) {
+            Ok(version) if version.trim_end() == FORMAT_VERSION => Ok(()),
+            Ok(version) => bail!(
+                "store {} has format version {:?}, this fairing reads version {FORMAT_VERSION}",
+                self.place.dir().display(),
+                version.trim_end()
+            ),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let workshop = Workshop::unique(&self.place.tmp())?;
+                let mut file = workshop.create("version", 0o640)?;
+                writeln!(file, "{FORMAT_VERSION}")
+                    .and_then(|()| file.sync_all())
+                    .with_context(|| format!("write {}", path.display()))?;
+                workshop.deliver_file("version", &path)
+            }
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Imports what lies at `source`; an image that is there already only gets its names.
+    ///
+    /// # Errors
+    /// If it is no image for this host, is damaged, altered or too large, or the store cannot be written; then the
+    /// store is as before.
+    pub fn import(
+        &self,
+        source: &Path,
+        options: &ImportOptions,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Image> {
+        options.name.as_deref().map_or(Ok(()), names::check)?;
+        sweep(&self.place.tmp())?;
+        let stem = source::names::stem(source);
+        let import = Import {
+            place: &self.place,
+            options,
+            wanted: Wanted {
+                architecture: &options.architecture,
+                name: options.name.as_deref(),
+                stem: &stem,
+            },
+            meter: Meter::new(progress),
+        };
+        let imported = import
+            .run(source)
+            .with_context(|| format!("import {}", source.display()))?;
+        let given = options.name.clone().map(|name| vec![name]);
+        for name in given.unwrap_or(imported.names) {
+            if names::is_name(&name) {
+                names::bind(&self.place, &name, &imported.id)?;
+            } else {
+                tracing::warn!(
+                    "the image's own name {name:?} cannot be kept; give one with --name"
+                );
+            }
+        }
+        self.get(&imported.id)?
+            .with_context(|| format!("image {} was removed while it was imported", imported.id))
+    }
+
+    /// The image that `reference` means: a name, an id, a unique beginning of an id, or the digest of an OCI manifest.
+    ///
+    /// # Errors
+    /// If it means several, or the store cannot be read.
+    pub fn find(&self, reference: &str) -> Result<Option<Image>> {
+        if identity::is_id_prefix(reference) {
+            return self.find_prefix(reference);
+        }
+        if let Some(id) = names::resolve(&self.place, reference)? {
+            return self.get(&id);
+        }
+        if reference.len() >= MIN_BARE_DIGITS {
+            let prefix = format!("{}{reference}", identity::PREFIX);
+            if identity::is_id_prefix(&prefix) {
+                return self.find_prefix(&prefix);
+            }
+        }
+        if reference.starts_with("sha256:") {
+            let mut images = self.list()?.into_iter();
+            return Ok(images.find(|image| image.digest.as_deref() == Some(reference)));
+        }
+        Ok(None)
+    }
+
+    fn find_prefix(&self, prefix: &str) -> Result<Option<Image>> {
+        let mut ids = self.ids()?;
+        ids.retain(|id| id.starts_with(prefix));
+        match ids.as_slice() {
+            [] => Ok(None),
+            [id] => self.get(id),
+            [one, other, ..] => bail!("{prefix} is the beginning of both {one} and {other}"),
+        }
+    }
+
+    /// All images, sorted by id.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or an image in it is damaged.
+    pub fn list(&self) -> Result<Vec<Image>> {
+        let names = names::all(&self.place)?;
+        let mut images = Vec::new();
+        for id in self.ids()? {
+            images.extend(Image::load(&self.place, &id, of_id(&names, &id))?);
+        }
+        Ok(images)
+    }
+
+    /// Removes `image` and its names; pods that have a link to its file keep it.
+    ///
+    /// # Errors
+    /// If it cannot be removed; it is gone wholly or not at all.
+    pub fn remove(&self, image: &Image) -> Result<()> {
+        names::unbind_all(&self.place, &image.id)?;
+        let workshop = Workshop::unique(&self.place.tmp())?;
+        match fs::rename(self.place.image(&image.id), workshop.join("removed")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove image {}", image.id))
+            }
+            _ => workshop::sync_folder(&self.place.images()),
+        }
+    }
+
+    fn get(&self, id: &str) -> Result<Option<Image>> {
+        Image::load(&self.place, id, of_id(&names::all(&self.place)?, id))
+    }
+
+    fn ids(&self) -> Result<Vec<String>> {
+        let dir = self.place.images();
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))? {
+            let entry = entry.with_context(|| format!("read {}", dir.display()))?;
+            ids.extend(entry.file_name().into_string());
+        }
+        ids.retain(|id| identity::is_id(id));
+        ids.sort();
+        Ok(ids)
+    }
+}
+
+fn of_id(names: &[(String, String)], id: &str) -> Vec<String> {
+    names
+        .iter()
+        .filter(|(_, known)| known == id)
+        .map(|(name, _)| name.clone())
+        .collect()
+}

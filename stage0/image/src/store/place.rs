@@ -1,0 +1,63 @@
+//! Where everything lies in the store. The one place that knows it:
+//!
+//! ```text
+//! version                     format version of the store, decimal
+//! images/ID/rootfs.erofs      the image's files; read-only, hard-linked into pods
+//! images/ID/manifest          appc image manifest, JSON
+//! images/ID/record.json       kind, digest and time of the import
+//! names/NAME                  the ID that NAME stands for; NAME is escaped (see `store::names`)
+//! tmp/X/                      work in progress, held by a flock on the folder X; what nobody holds is rubbish
+//! ```
+
+use std::path::{Path, PathBuf};
+
+/// Format version that this code reads and writes.
+pub const FORMAT_VERSION: &str = "1";
+
+/// The files of an image.
+pub const ROOTFS: &str = "rootfs.erofs";
+/// The description of an image.
+pub const MANIFEST: &str = "manifest";
+/// What the store knows besides.
+pub const RECORD: &str = "record.json";
+
+/// A store's folder.
+#[derive(Clone, Debug)]
+pub struct Place(PathBuf);
+
+impl Place {
+    /// The store in `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Self(dir.to_path_buf())
+    }
+
+    /// The folder itself.
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    /// The file with the format version.
+    pub fn version(&self) -> PathBuf {
+        self.0.join("version")
+    }
+
+    /// All images.
+    pub fn images(&self) -> PathBuf {
+        self.0.join("images")
+    }
+
+    /// The image `id`.
+    pub fn image(&self, id: &str) -> PathBuf {
+        self.images().join(id)
+    }
+
+    /// All names.
+    pub fn names(&self) -> PathBuf {
+        self.0.join("names")
+    }
+
+    /// Work in progress.
+    pub fn tmp(&self) -> PathBuf {
+        self.0.join("tmp")
+    }
+}

@@ -1,0 +1,259 @@
+//! A folder for work in progress, held by a lock for as long as its process lives.
+//!
+//! Every file of the store is made in one and renamed into place; so a process killed at any point leaves a folder
+//! that nobody holds, which the next opening or import sweeps away. Two that want a workshop of one name take turns.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+use nix::libc;
+
+/// Mode of the store's folders.
+pub const FOLDER_MODE: u32 = 0o750;
+
+/// Tells the workshops of one process apart.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// A folder of one's own.
+pub struct Workshop {
+    path: PathBuf,
+    delivered: bool,
+    /// Keeps the lock.
+    _folder: File,
+}
+
+impl Workshop {
+    /// The workshop `name` in the folder `tmp`, empty; waits while another has it.
+    ///
+    /// # Errors
+    /// If it cannot be made or locked.
+    pub fn enter(tmp: &Path, name: &str) -> Result<Self> {
+        let path = tmp.join(name);
+        let folder = hold(&path).with_context(|| format!("lock {}", path.display()))?;
+        let workshop = Self {
+            path,
+            delivered: false,
+            _folder: folder,
+        };
+        workshop.clear()?;
+        Ok(workshop)
+    }
+
+    /// A workshop that nobody else asks for.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub fn unique(tmp: &Path) -> Result<Self> {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        Self::enter(tmp, &format!("work-{}-{number}", std::process::id()))
+    }
+
+    /// The path of `name` in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// A new file in it, open for reading and writing, with `mode`.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn create(&self, name: &str, mode: u32) -> Result<File> {
+        let path = self.join(name);
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&path)
+            .with_context(|| format!("create {}", path.display()))
+    }
+
+    /// A new file without a name, gone with its last descriptor.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn unlinked(&self, name: &str) -> Result<File> {
+        let file = self.create(name, 0o600)?;
+        let path = self.join(name);
+        fs::remove_file(&path).with_context(|| format!("unlink {}", path.display()))?;
+        Ok(file)
+    }
+
+    /// Renames the whole folder, its files durable already, to `target`; false if there is one by now.
+    ///
+    /// # Errors
+    /// If it cannot be renamed or made durable.
+    pub fn deliver(mut self, target: &Path) -> Result<bool> {
+        sync_folder(&self.path)?;
+        match fs::rename(&self.path, target) {
+            Ok(()) => self.delivered = true,
+            Err(error) if is_there(&error) => return Ok(false),
+            Err(error) => {
+                return Err(error).with_context(|| format!("rename into {}", target.display()));
+            }
+        }
+        target.parent().map_or(Ok(()), sync_folder)?;
+        Ok(true)
+    }
+
+    /// Renames the file `name` in it, durable already, over `target`.
+    ///
+    /// # Errors
+    /// If it cannot be renamed or made durable.
+    pub fn deliver_file(&self, name: &str, target: &Path) -> Result<()> {
+        fs::rename(self.join(name), target)
+            .with_context(|| format!("rename into {}", target.display()))?;
+        target.parent().map_or(Ok(()), sync_folder)
+    }
+
+    fn clear(&self) -> Result<()> {
+        let clear = || -> io::Result<()> {
+            for entry in fs::read_dir(&self.path)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    fs::remove_dir_all(entry.path())?;
+                } else {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        clear().with_context(|| format!("clear {}", self.path.display()))
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        if !self.delivered
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!("remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes from the folder `tmp` what no living process holds.
+///
+/// # Errors
+/// If `tmp` cannot be read; a remnant that cannot be removed is only logged.
+pub fn sweep(tmp: &Path) -> Result<()> {
+    let entries = fs::read_dir(tmp).with_context(|| format!("read {}", tmp.display()))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if let Err(error) = sweep_one(&path)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!("remove the remnant {}: {error}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn sweep_one(path: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return fs::remove_file(path);
+    }
+    let folder = open_folder(path)?;
+    match folder.try_lock() {
+        Ok(()) if is_at(&folder, path) => fs::remove_dir_all(path),
+        Ok(()) | Err(fs::TryLockError::WouldBlock) => Ok(()),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Makes the folder at `path` durable: the names in it.
+///
+/// # Errors
+/// If it cannot be.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    open_folder(path)
+        .and_then(|folder| folder.sync_all())
+        .with_context(|| format!("make {} durable", path.display()))
+}
+
+/// Makes and locks a folder. Between the two a sweeper may remove it, or its holder rename it away: then again.
+fn hold(path: &Path) -> io::Result<File> {
+    loop {
+        match DirBuilder::new().mode(FOLDER_MODE).create(path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let folder = match open_folder(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            folder => folder?,
+        };
+        folder.lock()?;
+        if is_at(&folder, path) {
+            return Ok(folder);
+        }
+    }
+}
+
+fn open_folder(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// Whether `folder` is what `path` names now.
+fn is_at(folder: &File, path: &Path) -> bool {
+    let (Ok(held), Ok(named)) = (folder.metadata(), fs::symlink_metadata(path)) else {
+        return false;
+    };
+    (held.dev(), held.ino()) == (named.dev(), named.ino())
+}
+
+fn is_there(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workshop_of_the_living_is_not_swept() {
+        let tmp = tempfile::tempdir().unwrap();
+        let workshop = Workshop::unique(tmp.path()).unwrap();
+        fs::create_dir(tmp.path().join("dead")).unwrap();
+        fs::write(tmp.path().join("dead/rootfs.erofs"), "half").unwrap();
+        fs::write(tmp.path().join("stray"), "").unwrap();
+        sweep(tmp.path()).unwrap();
+        let left: Vec<_> = fs::read_dir(tmp.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert_eq!(left, [workshop.join("").components().as_path()]);
+        drop(workshop);
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn remnant_of_the_same_name_is_cleared() {
+        let tmp = tempfile::tempdir().unwrap();
+        fs::create_dir_all(tmp.path().join("x/sub")).unwrap();
+        fs::write(tmp.path().join("x/rootfs.erofs"), "half").unwrap();
+        let workshop = Workshop::enter(tmp.path(), "x").unwrap();
+        assert!(workshop.create("rootfs.erofs", 0o600).is_ok());
+    }
+
+    #[test]
+    fn second_delivery_of_one_image_yields() {
+        let tmp = tempfile::tempdir().unwrap();
+        let target = tmp.path().join("image");
+        for first in [true, false] {
+            let workshop = Workshop::unique(tmp.path()).unwrap();
+            workshop.create("file", 0o600).unwrap();
+            assert_eq!(workshop.deliver(&target).unwrap(), first);
+        }
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 1);
+    }
+}
