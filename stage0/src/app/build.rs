@@ -1,0 +1,321 @@
+//! The pod manifest: apps from images and flags, and what the pod as a whole is given.
+
+use std::collections::HashSet;
+
+use anyhow::{Context, Result, bail};
+use contract::annotation::{self, Annotation};
+use contract::image::{AC_VERSION, App};
+use contract::name::{is_ac_name, sanitize_ac_name};
+use contract::pod::{PodApp, PodImage, PodKind, Volume};
+use contract::{ImageManifest, PodManifest};
+use serde_json::{Map, Value};
+
+use super::{Layers, environment, exec, isolators, volumes};
+use crate::cli::{AppFlags, AppWords, PodFlags, StdinMode};
+
+/// Annotation that rkt sets on every pod it generates.
+const MUTABLE: &str = "coreos.com/rkt/stage1/mutable";
+
+/// The command line of a pod.
+#[derive(Debug)]
+pub struct PodRequest<'a> {
+    /// Flags of the pod.
+    pub flags: &'a PodFlags,
+    /// `--interactive` of rkt.
+    pub interactive: bool,
+    /// Whether the caller's stdin and stdout are terminals.
+    pub on_terminal: bool,
+    /// The apps, in order.
+    pub apps: &'a [AppWords],
+}
+
+/// Builds the manifest; `images` holds each app's image id and manifest.
+///
+/// # Errors
+/// For flags that contradict each other or the images.
+pub fn pod_manifest(
+    request: &PodRequest,
+    images: &[(String, ImageManifest)],
+) -> Result<PodManifest> {
+    if request.interactive && images.len() > 1 {
+        bail!("--interactive is for a pod of one app");
+    }
+    let layers = layers(request.flags)?;
+    let mut names = HashSet::new();
+    let mut apps = Vec::new();
+    for (words, (id, image)) in request.apps.iter().zip(images) {
+        let app = pod_app(request, words, id, image, &layers)
+            .with_context(|| format!("prepare image {}", words.image.to_string_lossy()))?;
+        if !names.insert(app.name.clone()) {
+            bail!(
+                "two apps are called {}; --name gives one another name",
+                app.name
+            );
+        }
+        apps.push(app);
+    }
+    Ok(PodManifest {
+        ac_version: AC_VERSION.to_owned(),
+        ac_kind: PodKind::PodManifest,
+        apps,
+        volumes: named_volumes(&request.flags.volume)?,
+        isolators: Vec::new(),
+        annotations: pod_annotations(request.flags),
+        ports: request
+            .flags
+            .port
+            .iter()
+            .map(|text| volumes::port(text))
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn named_volumes(texts: &[String]) -> Result<Vec<Volume>> {
+    let mut names = HashSet::new();
+    let mut list = Vec::new();
+    for text in texts {
+        let volume = volumes::volume(text)?;
+        if !names.insert(volume.name.clone()) {
+            bail!("two volumes are called {}", volume.name);
+        }
+        list.push(volume);
+    }
+    Ok(list)
+}
+
+fn layers(flags: &PodFlags) -> Result<Layers> {
+    let mut layers = Layers {
+        set: flags.set_env.clone(),
+        ..Layers::default()
+    };
+    if flags.inherit_env {
+        layers.inherited = environment::inherited();
+    }
+    for path in &flags.set_env_file {
+        layers.files.extend(environment::read_file(path)?);
+    }
+    Ok(layers)
+}
+
+fn pod_annotations(flags: &PodFlags) -> Vec<Annotation> {
+    let mut annotations = vec![Annotation::new(MUTABLE, "false")];
+    let optional = [
+        (annotation::POD_SCRATCH_SIZE, flags.scratch_size.clone()),
+        (
+            annotation::POD_TMPFS_ROOT,
+            flags.tmpfs_root.then(|| "true".to_owned()),
+        ),
+        (
+            annotation::POD_TIMEOUT,
+            flags
+                .timeout
+                .map(|timeout| timeout.as_secs_f64().to_string()),
+        ),
+        (
+            annotation::POD_TIMINGS,
+            flags.timings.then(|| "true".to_owned()),
+        ),
+    ];
+    for (name, value) in optional {
+        annotations.extend(value.map(|value| Annotation::new(name, value)));
+    }
+    annotations
+}
+
+fn pod_app(
+    request: &PodRequest,
+    words: &AppWords,
+    id: &str,
+    image: &ImageManifest,
+    layers: &Layers,
+) -> Result<PodApp> {
+    let flags = &words.flags;
+    Ok(PodApp {
+        name: app_name(flags, image)?,
+        image: PodImage {
+            id: id.to_owned(),
+            name: Some(image.name.clone()),
+            labels: image.labels.clone(),
+        },
+        app: Some(app(words, image, layers)?),
+        read_only_root_fs: flags.readonly_rootfs.unwrap_or(false),
+        mounts: flags
+            .mount
+            .iter()
+            .map(|text| volumes::mount(text))
+            .collect::<Result<_>>()?,
+        annotations: app_annotations(request, flags),
+    })
+}
+
+fn app_name(flags: &AppFlags, image: &ImageManifest) -> Result<String> {
+    if let Some(name) = &flags.name {
+        if !is_ac_name(name) {
+            bail!("app name {name:?} may hold only a-z, 0-9 and single dashes");
+        }
+        return Ok(name.clone());
+    }
+    let last = image.name.rsplit('/').next().unwrap_or(&image.name);
+    Ok(sanitize_ac_name(last).unwrap_or_else(|| "app".to_owned()))
+}
+
+fn app(words: &AppWords, image: &ImageManifest, layers: &Layers) -> Result<App> {
+    let flags = &words.flags;
+    let mut app = image.app.clone().unwrap_or_default();
+    app.exec = exec::exec(image, flags, &words.arguments)?;
+    app.environment = layers.merge(&app.environment, &flags.environment);
+    if let Some(user) = &flags.user {
+        let (user, group) = user
+            .split_once(':')
+            .map_or((user.as_str(), None), |(u, g)| (u, Some(g)));
+        user.clone_into(&mut app.user);
+        if let Some(group) = group {
+            group.clone_into(&mut app.group);
+        }
+    }
+    if let Some(group) = &flags.group {
+        app.group.clone_from(group);
+    }
+    for id in [&mut app.user, &mut app.group] {
+        if id.is_empty() {
+            "0".clone_into(id);
+        }
+    }
+    if let Some(ids) = &flags.supplementary_gids {
+        app.supplementary_gids.clone_from(ids);
+    }
+    if let Some(path) = &flags.working_dir {
+        if !path.starts_with('/') {
+            bail!("working directory {path:?} is not absolute");
+        }
+        app.working_directory.clone_from(path);
+    }
+    isolators::apply(&mut app.isolators, flags)?;
+    app.user_annotations = json_map(app.user_annotations, &flags.user_annotation);
+    app.user_labels = json_map(app.user_labels, &flags.user_label);
+    Ok(app)
+}
+
+fn json_map(
+    base: Option<Map<String, Value>>,
+    pairs: &[(String, String)],
+) -> Option<Map<String, Value>> {
+    if pairs.is_empty() {
+        return base;
+    }
+    let mut map = base.unwrap_or_default();
+    map.extend(
+        pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), Value::from(value.clone()))),
+    );
+    Some(map)
+}
+
+/// The app's own annotations, and which streams it has.
+fn app_annotations(request: &PodRequest, flags: &AppFlags) -> Vec<Annotation> {
+    let terminal = flags.tty == Some(true)
+        || flags.stdin == Some(StdinMode::Tty)
+        || (request.interactive && request.on_terminal);
+    let (stdin, output) = match (terminal, flags.stdin) {
+        (true, _) => ("tty", "tty"),
+        (false, Some(StdinMode::Stream)) => ("stream", "stream"),
+        (false, None) if request.interactive => ("stream", "stream"),
+        (false, _) => ("null", "stream"),
+    };
+    let mut annotations = flags.annotation.clone();
+    annotations.extend([
+        Annotation::new(annotation::APP_STDIN, stdin),
+        Annotation::new(annotation::APP_STDOUT, output),
+        Annotation::new(annotation::APP_STDERR, output),
+    ]);
+    annotations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::exec::tests::image;
+    use crate::cli::{Command, split};
+    use std::ffi::OsString;
+
+    fn manifest(line: &str, on_terminal: bool) -> Result<PodManifest> {
+        let argv: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+        let (cli, apps) = split(&argv)?;
+        let Command::Run(run) = cli.command else {
+            bail!("not run");
+        };
+        let request = PodRequest {
+            flags: &run.pod,
+            interactive: run.start.interactive,
+            on_terminal,
+            apps: &apps,
+        };
+        let images = vec![("sha512-00".to_owned(), image(&["/tool"], &[])); apps.len()];
+        pod_manifest(&request, &images)
+    }
+
+    #[test]
+    fn streams_follow_the_flags_and_the_terminal() -> Result<()> {
+        for (flags, on_terminal, expected) in [
+            ("", true, "null stream"),
+            ("-i", true, "stream stream"),
+            ("-t", false, "tty tty"),
+            ("-it", true, "tty tty"),
+            ("--interactive", true, "tty tty"),
+            ("--interactive", false, "stream stream"),
+            ("--stdin=null --tty=false", false, "null stream"),
+        ] {
+            let pod = manifest(&format!("fairing run {flags} IMAGE"), on_terminal)?;
+            let find = |name| annotation::find(&pod.apps[0].annotations, name).unwrap_or("absent");
+            let streams = format!(
+                "{} {}",
+                find(annotation::APP_STDIN),
+                find(annotation::APP_STDOUT)
+            );
+            assert_eq!(streams, expected, "{flags}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn pod_of_one_app_takes_the_flags() -> Result<()> {
+        let pod = manifest(
+            "fairing run --timeout=1500ms --scratch-size=4Gi IMAGE --user=5:6 --workdir=/w --readonly-rootfs -- a",
+            false,
+        )?;
+        let app = pod.apps[0].app.as_ref().context("no app")?;
+        assert_eq!((app.user.as_str(), app.group.as_str()), ("5", "6"));
+        assert_eq!(
+            (app.exec.join(" "), app.working_directory.as_str()),
+            ("/tool a".into(), "/w")
+        );
+        assert!(pod.apps[0].read_only_root_fs);
+        assert_eq!(pod.apps[0].name, "tool");
+        assert_eq!(
+            annotation::find(&pod.annotations, annotation::POD_TIMEOUT),
+            Some("1.5")
+        );
+        assert_eq!(
+            annotation::find(&pod.annotations, annotation::POD_SCRATCH_SIZE),
+            Some("4Gi")
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn pod_of_contradicting_flags_is_refused() {
+        for flags in [
+            "IMAGE IMAGE",
+            "--interactive A --name=a B --name=b",
+            "IMAGE --name=A_B",
+            "IMAGE --workdir=rel",
+            "--volume a,kind=empty --volume a,kind=empty IMAGE",
+        ] {
+            assert!(
+                manifest(&format!("fairing run {flags}"), false).is_err(),
+                "{flags}"
+            );
+        }
+    }
+}

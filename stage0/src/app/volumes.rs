@@ -1,0 +1,151 @@
+//! Volumes, their mounts, and ports, as rkt spells them on the command line.
+
+use anyhow::{Context, Result, bail};
+use contract::name::is_ac_name;
+use contract::pod::{ExposedPort, Mount, Volume};
+
+/// `NAME,kind=host|empty,source=PATH,readOnly=BOOL,recursive=BOOL,mode=,uid=,gid=`.
+///
+/// # Errors
+/// For anything else.
+pub fn volume(text: &str) -> Result<Volume> {
+    parse_volume(text).with_context(|| format!("read --volume {text:?}"))
+}
+
+fn parse_volume(text: &str) -> Result<Volume> {
+    let (name, rest) = text.split_once(',').context("no kind= after the name")?;
+    let mut volume = Volume {
+        name: name.strip_prefix("name=").unwrap_or(name).to_owned(),
+        kind: String::new(),
+        source: None,
+        read_only: None,
+        recursive: None,
+        mode: None,
+        uid: None,
+        gid: None,
+    };
+    for part in rest.split(',') {
+        let (key, value) = part.split_once('=').context("expected KEY=VALUE")?;
+        match key {
+            "kind" => value.clone_into(&mut volume.kind),
+            "source" => volume.source = Some(value.to_owned()),
+            "readOnly" => volume.read_only = Some(value.parse()?),
+            "recursive" => volume.recursive = Some(value.parse()?),
+            "mode" => volume.mode = Some(value.to_owned()),
+            "uid" => volume.uid = Some(value.parse()?),
+            "gid" => volume.gid = Some(value.parse()?),
+            _ => bail!("unknown key {key:?}"),
+        }
+    }
+    if !is_ac_name(&volume.name) {
+        bail!(
+            "name {:?} may hold only a-z, 0-9 and single dashes",
+            volume.name
+        );
+    }
+    match (volume.kind.as_str(), &volume.source) {
+        ("host", Some(source)) if source.starts_with('/') => {}
+        ("host", _) => bail!("a host volume needs source= with an absolute path"),
+        ("empty", None) => {}
+        ("empty", Some(_)) => bail!("an empty volume has no source"),
+        (kind, _) => bail!("unknown kind {kind:?}; there are host and empty"),
+    }
+    Ok(volume)
+}
+
+/// `volume=NAME,target=PATH`.
+///
+/// # Errors
+/// For anything else.
+pub fn mount(text: &str) -> Result<Mount> {
+    parse_mount(text).with_context(|| format!("read --mount {text:?}"))
+}
+
+fn parse_mount(text: &str) -> Result<Mount> {
+    let (mut name, mut path) = (None, None);
+    for part in text.split(',') {
+        match part.split_once('=').context("expected KEY=VALUE")? {
+            ("volume", value) => name = Some(value.to_owned()),
+            ("target", value) => path = Some(value.to_owned()),
+            (key, _) => bail!("unknown key {key:?}"),
+        }
+    }
+    let path = path.context("no target=")?;
+    if !path.starts_with('/') {
+        bail!("target {path:?} is not absolute");
+    }
+    Ok(Mount {
+        volume: name.context("no volume=")?,
+        path,
+        app_volume: None,
+    })
+}
+
+/// `NAME:[IP:]HOSTPORT`.
+///
+/// # Errors
+/// For anything else.
+pub fn port(text: &str) -> Result<ExposedPort> {
+    parse_port(text).with_context(|| format!("read --port {text:?}, expected NAME:[IP:]HOSTPORT"))
+}
+
+fn parse_port(text: &str) -> Result<ExposedPort> {
+    let (name, rest) = text.split_once(':').context("no :")?;
+    let (address, host_port) = match rest.rsplit_once(':') {
+        Some((address, number)) => (Some(address.trim_matches(['[', ']'])), number),
+        None => (None, rest),
+    };
+    if let Some(address) = address {
+        address.parse::<std::net::IpAddr>()?;
+    }
+    Ok(ExposedPort {
+        name: name.to_owned(),
+        host_port: host_port.parse()?,
+        host_ip: address.map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volume_of_each_kind_is_read() -> Result<()> {
+        let host = volume("data,kind=host,source=/srv,readOnly=true")?;
+        assert_eq!(
+            (host.source.as_deref(), host.read_only),
+            (Some("/srv"), Some(true))
+        );
+        assert_eq!(
+            volume("tmp,kind=empty,mode=0700")?.mode.as_deref(),
+            Some("0700")
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn volume_malformed_is_refused() {
+        for text in [
+            "data",
+            "Data,kind=empty",
+            "data,kind=host",
+            "data,kind=host,source=rel",
+            "data,kind=tape",
+            "data,kind=empty,x=1",
+        ] {
+            assert!(volume(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn port_with_and_without_address_is_read() -> Result<()> {
+        assert_eq!(port("http:8080")?.host_port, 8080);
+        assert_eq!(
+            port("http:127.0.0.1:80")?.host_ip.as_deref(),
+            Some("127.0.0.1")
+        );
+        assert_eq!(port("http:[::1]:80")?.host_ip.as_deref(), Some("::1"));
+        assert!(port("http").is_err() && port("http:x:80").is_err() && port("http:70000").is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line: global flags and commands, following rkt's names and places, with podman's spellings as aliases.
+
+mod app_flags;
+mod pod_flags;
+mod split;
+mod values;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use app_flags::{AppFlags, AppOnly, StdinMode};
+pub use pod_flags::{PodFlags, StartFlags};
+pub use split::{AppWords, split};
+pub use values::{Format, parse_duration};
+
+use crate::commands;
+
+/// Runs each pod in a virtual machine of its own.
+///
+/// A pod is one container image, or several, that share a tiny KVM virtual machine. `fairing` lays the pod out and
+/// starts a stage 1, which boots the machine; the machine's end is the command's end, and its exit code is the app's.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fairing",
+    version,
+    infer_subcommands = true,
+    args_override_self = true,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: the app's own; 126 not executable; 127 not found; 128+n killed by signal n; 124 timed out; 254 fairing itself failed.\n\nFirst steps: `fairing doctor` tells whether this host can run pods, `fairing run IMAGE -- CMD` runs one."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalFlags,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub struct GlobalFlags {
+    /// Data directory: images and pods [default: /var/lib/fairing; without root $XDG_DATA_HOME/fairing]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
+    pub dir: Option<PathBuf>,
+    /// Say on stderr what happens in stage 0, stage 1 and the machine
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub debug: bool,
+    /// This host's configuration, also given to stage 1
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/etc/fairing",
+        help_heading = "Global options"
+    )]
+    pub local_config: PathBuf,
+    /// The distribution's configuration
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/usr/lib/fairing",
+        help_heading = "Global options"
+    )]
+    pub system_config: PathBuf,
+    /// The user's configuration [default: $XDG_CONFIG_HOME/fairing]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
+    pub user_config: Option<PathBuf>,
+    /// Protections to switch off: capabilities, paths, seccomp, all-run, all (rkt's others are accepted)
+    #[arg(long, global = true, value_name = "LIST", value_delimiter = ',', value_parser = INSECURE_OPTIONS, help_heading = "Global options")]
+    pub insecure_options: Vec<String>,
+    /// Accepted for rkt's sake: no keys are fetched
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    pub trust_keys_from_https: Option<bool>,
+}
+
+/// What `--insecure-options` takes in rkt.
+const INSECURE_OPTIONS: [&str; 12] = [
+    "none",
+    "image",
+    "tls",
+    "ondisk",
+    "http",
+    "pubkey",
+    "capabilities",
+    "paths",
+    "seccomp",
+    "all-fetch",
+    "all-run",
+    "all",
+];
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(commands::run::Run),
+    Prepare(commands::prepare::Prepare),
+    RunPrepared(commands::run_prepared::RunPrepared),
+    #[command(visible_alias = "ps")]
+    List(commands::list::List),
+    Status(commands::status::Status),
+    Stop(commands::stop::Stop),
+    Enter(commands::enter::Enter),
+    Rm(commands::rm::Rm),
+    Gc(commands::gc::Gc),
+    CatManifest(commands::cat_manifest::CatManifest),
+    #[command(subcommand)]
+    Image(commands::image::Image),
+    /// Tells whether this host can run pods, and what to do if not
+    Doctor(commands::doctor::Doctor),
+    /// Prints the versions of fairing and of what passes between the stages
+    Version,
+}

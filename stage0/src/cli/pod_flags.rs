@@ -1,0 +1,95 @@
+//! Flags of a pod: those that shape its directory, and those that only its start needs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use contract::image::Variable;
+
+use super::values::{assignment, parse_duration, quantity_bytes};
+
+/// What a pod is made of: flags of `run` and `prepare`.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of the pod")]
+pub struct PodFlags {
+    /// Stage 1: `kvm`, a directory with manifest and rootfs, or an .aci file
+    #[arg(long, value_name = "kvm|PATH", conflicts_with_all = ["stage1_path", "stage1_from_dir"])]
+    pub stage1: Option<String>,
+    /// Stage 1 by path (rkt's spelling)
+    #[arg(long, value_name = "PATH", conflicts_with = "stage1_from_dir")]
+    pub stage1_path: Option<String>,
+    /// Stage 1 by its name in the folder lib/fairing
+    #[arg(long, value_name = "NAME")]
+    pub stage1_from_dir: Option<String>,
+    #[arg(long, value_name = "URL", hide = true)]
+    pub stage1_url: Option<String>,
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub stage1_name: Option<String>,
+    #[arg(long, value_name = "HASH", hide = true)]
+    pub stage1_hash: Option<String>,
+    /// Pass the caller's environment on, where the image does not set a variable
+    #[arg(long)]
+    pub inherit_env: bool,
+    /// Environment variable for all apps
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub set_env: Vec<Variable>,
+    /// File with one NAME=VALUE a line, for all apps
+    #[arg(long, visible_alias = "env-file", value_name = "FILE")]
+    pub set_env_file: Vec<PathBuf>,
+    /// Volume: NAME,kind=host|empty,source=PATH,readOnly=BOOL,recursive=BOOL,mode=,uid=,gid=
+    #[arg(long, value_name = "VOLUME")]
+    pub volume: Vec<String>,
+    /// Expose an app's port: NAME:[IP:]HOSTPORT
+    #[arg(long, value_name = "PORT")]
+    pub port: Vec<String>,
+    /// Largest size of the writable layers, as 20Gi
+    #[arg(long, value_name = "BYTES", value_parser = quantity_bytes)]
+    pub scratch_size: Option<String>,
+    /// Keep the writable layers in memory
+    #[arg(long)]
+    pub tmpfs_root: bool,
+    /// End the pod after this time, as 90, 1.5s, 10m or 1h30m; the exit code then is 124
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Refuse to import an image that would take more
+    #[arg(long, value_name = "BYTES", value_parser = quantity_bytes)]
+    pub max_image_size: Option<String>,
+    /// Print where the time of the start went, on stderr
+    #[arg(long)]
+    pub timings: bool,
+    /// Say nothing but errors
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// Accepted for rkt's sake: images come from files and the store
+    #[arg(long, value_enum, value_name = "POLICY", hide = true)]
+    pub pull_policy: Option<PullPolicy>,
+    /// Accepted for rkt's sake: stage 1 decides how it layers
+    #[arg(long, hide = true)]
+    pub no_overlay: bool,
+}
+
+/// What only the start of a pod needs: flags of `run` and `run-prepared`.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of the start")]
+pub struct StartFlags {
+    /// Networks: default, none, host, or a list of NAME[:ARGUMENTS]
+    #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, default_missing_value = "default", default_value = "default")]
+    pub net: String,
+    /// Host name of the pod
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// As -i -t where stdin and stdout are terminals, else as -i
+    #[arg(long)]
+    pub interactive: bool,
+    /// Inter-process communication namespace: auto, private, parent
+    #[arg(long, value_name = "MODE")]
+    pub ipc: Option<String>,
+}
+
+/// When rkt would look for a newer image.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PullPolicy {
+    New,
+    Never,
+    Update,
+}

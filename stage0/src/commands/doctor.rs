@@ -1,0 +1,130 @@
+//! `fairing doctor`: whether this host can run pods, one line for each thing it needs, with what to do if it lacks it.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::settings::Settings;
+use crate::stage1::{self, Stage1};
+
+/// Tells whether this host can run pods, and what to do if not
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Stage 1 to ask: `kvm`, a directory, or an .aci file
+    #[arg(long, value_name = "kvm|PATH")]
+    pub stage1: Option<String>,
+}
+
+/// What the `probe` entrypoint prints.
+#[derive(Deserialize)]
+struct Probe {
+    kvm: String,
+    #[serde(default)]
+    reason: String,
+}
+
+impl Doctor {
+    /// Examines everything; the exit code is 0 only if pods can run.
+    ///
+    /// # Errors
+    /// If stdout is closed.
+    pub fn run(self, settings: &Settings) -> Result<i32> {
+        let stage1 = self.find_stage1(settings);
+        let probe = match &stage1 {
+            Ok((stage1, _)) => probe(stage1),
+            Err(_) => Err(anyhow::anyhow!("no stage 1 to measure it with")),
+        };
+        let checks = [
+            ("device", kvm_device()),
+            ("stage 1", stage1.map(|(_, told)| told)),
+            ("kvm", probe),
+            ("kernel", kernel()),
+            ("data", data_directory(settings)),
+        ];
+        let mut code = 0;
+        for (name, check) in checks {
+            match check {
+                Ok(told) => crate::print_line(&format!("ok       {name}: {told}"))?,
+                Err(error) => {
+                    code = 1;
+                    crate::print_line(&format!("missing  {name}: {error:#}"))?;
+                }
+            }
+        }
+        Ok(code)
+    }
+
+    fn find_stage1(&self, settings: &Settings) -> Result<(Stage1, String)> {
+        let choice = stage1::find(self.stage1.as_deref(), settings)?;
+        let stage1 = Stage1::unpacked(&choice.path, settings)?;
+        stage1.entrypoint("run")?;
+        let told = format!(
+            "{} in {} ({}), interface {}",
+            stage1.name(),
+            choice.path.display(),
+            choice.chosen_by,
+            stage1.interface_version()
+        );
+        Ok((stage1, told))
+    }
+}
+
+fn kvm_device() -> Result<String> {
+    let path = Path::new("/dev/kvm");
+    if !path.exists() {
+        bail!(
+            "there is no /dev/kvm; load the module kvm_intel or kvm_amd (in a virtual machine: switch on nested \
+             virtualization), or use scripts/on-kvm"
+        );
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .context("open /dev/kvm; become a member of group kvm: sudo usermod -aG kvm $USER, then log in again")?;
+    Ok("/dev/kvm can be opened".to_owned())
+}
+
+fn probe(stage1: &Stage1) -> Result<String> {
+    let output = Command::new(stage1.probe()?)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("run the probe entrypoint")?;
+    let probe: Probe = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("read what the probe entrypoint said ({})", output.status))?;
+    match probe.kvm.as_str() {
+        "hardware" => Ok(format!("hardware virtualization {}", probe.reason)),
+        "software" => bail!(
+            "software emulation that cannot boot a kernel {}; run commands by scripts/on-kvm CMD",
+            probe.reason
+        ),
+        _ => bail!(
+            "no usable KVM {}; scripts/on-kvm CMD runs commands on an emulated host",
+            probe.reason
+        ),
+    }
+}
+
+fn kernel() -> Result<String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .context("read the kernel's version")?;
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.trim().parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    // close_range with CLOSE_RANGE_CLOEXEC came with 5.11.
+    if version < (5, 11) {
+        bail!("Linux {} is too old, 5.11 is needed", release.trim());
+    }
+    Ok(format!("Linux {}", release.trim()))
+}
+
+fn data_directory(settings: &Settings) -> Result<String> {
+    crate::pods::Pods::open(&settings.dir)?;
+    Ok(format!("{} can be written", settings.dir.display()))
+}

@@ -1,0 +1,70 @@
+//! `fairing gc`: deletes pods that have been exited long enough.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::Context;
+use crate::cli::parse_duration;
+use crate::pods::{Folder, Pod, State, remove};
+
+/// Removes pods that exited some time ago
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// How long an exited pod is kept after it was marked
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_duration)]
+    pub grace_period: Duration,
+    /// How long a prepared pod waits for its start
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    pub expire_prepared: Duration,
+    /// Mark exited pods, remove nothing
+    #[arg(long)]
+    pub mark_only: bool,
+}
+
+impl Gc {
+    /// Marks and removes.
+    ///
+    /// # Errors
+    /// If the pods cannot be listed; a single pod's failure is told, and the exit code then is our failure code.
+    pub fn run(self, context: &Context) -> Result<i32> {
+        let mut code = 0;
+        for pod in context.pods.all()? {
+            if let Err(error) = self.collect(pod, context) {
+                crate::warn(&error);
+                code = crate::FAILED;
+            }
+        }
+        Ok(code)
+    }
+
+    fn collect(&self, mut pod: Pod, context: &Context) -> Result<()> {
+        if pod.folder() == Folder::Run
+            && pod.state()? == State::Exited
+            && let Some(lock) = pod.try_lock()?
+        {
+            pod.move_to(Folder::ExitedGarbage, &lock)?;
+        }
+        let expired = match pod.folder() {
+            Folder::ExitedGarbage => is_older(&pod, self.grace_period),
+            Folder::Prepared => is_older(&pod, self.expire_prepared),
+            _ => false,
+        };
+        if !expired || self.mark_only {
+            return Ok(());
+        }
+        if let Some(lock) = pod.try_lock()? {
+            crate::note(&format!("removing pod {}", pod.uuid()));
+            remove(pod, &lock, &context.settings)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the pod was moved to its folder at least `period` ago: a rename changes a directory's ctime.
+fn is_older(pod: &Pod, period: Duration) -> bool {
+    pod.moved()
+        .and_then(|moved| SystemTime::now().duration_since(moved).ok())
+        .is_some_and(|age| age >= period)
+}

@@ -1,0 +1,101 @@
+//! `fairing list`: one line for each app of each pod.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::Context;
+use crate::cli::Format;
+use crate::pods::Report;
+use crate::times;
+
+/// Lists pods
+#[derive(Debug, Args)]
+pub struct List {
+    /// Whole UUIDs and exact times
+    #[arg(long)]
+    pub full: bool,
+    /// No line of titles
+    #[arg(long)]
+    pub no_legend: bool,
+    /// As JSON
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+}
+
+impl List {
+    /// Prints the list.
+    ///
+    /// # Errors
+    /// If the pods cannot be read.
+    pub fn run(self, context: &Context) -> Result<i32> {
+        // A pod may go while it is looked at.
+        let mut reports: Vec<_> = context
+            .pods
+            .all()?
+            .iter()
+            .filter_map(|pod| Report::of(pod).ok())
+            .collect();
+        reports.sort_by_key(|report| (report.created, report.name.clone()));
+        if let Some(format) = self.format {
+            format.print(&reports)?;
+            return Ok(0);
+        }
+        let mut rows = Vec::new();
+        if !self.no_legend {
+            let titles = [
+                "UUID",
+                "APP",
+                "IMAGE NAME",
+                "STATE",
+                "CREATED",
+                "STARTED",
+                "NETWORKS",
+            ];
+            rows.push(titles.map(str::to_owned));
+        }
+        reports
+            .iter()
+            .for_each(|report| rows.extend(self.rows(report)));
+        crate::table::print(&rows)?;
+        Ok(0)
+    }
+
+    /// The first app's row tells of the pod, the others leave that out.
+    fn rows(&self, report: &Report) -> Vec<[String; 7]> {
+        let now = SystemTime::now();
+        let time = |time: Option<SystemTime>| match time {
+            Some(time) if self.full => times::utc(time),
+            Some(time) => times::ago(time, now),
+            None => String::new(),
+        };
+        let mut pod = [
+            if self.full {
+                report.name.clone()
+            } else {
+                report.name[..8].to_owned()
+            },
+            "-".to_owned(),
+            "-".to_owned(),
+            report.state.clone(),
+            time(report.created),
+            time(report.started),
+            report.network_names(),
+        ];
+        let mut rows = Vec::new();
+        for name in &report.app_names {
+            pod[1].clone_from(name);
+            pod[2] = report
+                .apps
+                .get(name)
+                .and_then(|app| app.image_name.clone())
+                .unwrap_or_default();
+            rows.push(std::mem::take(&mut pod));
+        }
+        if rows.is_empty() {
+            rows.push(pod);
+        }
+        rows
+    }
+}

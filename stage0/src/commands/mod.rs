@@ -1,0 +1,63 @@
+//! The commands, one file each.
+
+pub mod cat_manifest;
+pub mod doctor;
+pub mod enter;
+pub mod gc;
+pub mod image;
+pub mod list;
+pub mod prepare;
+pub mod rm;
+pub mod run;
+pub mod run_prepared;
+pub mod status;
+pub mod stop;
+mod version;
+
+use anyhow::Result;
+
+use crate::cli::{AppWords, Cli, Command};
+use crate::pods::{Pods, sweep};
+use crate::settings::Settings;
+
+/// What every command that works on pods is given.
+pub struct Context {
+    /// Global flags and configuration.
+    pub settings: Settings,
+    /// The pods of the data directory.
+    pub pods: Pods,
+}
+
+/// Runs one command and returns its exit code.
+///
+/// # Errors
+/// The command's.
+pub fn run(cli: Cli, apps: &[AppWords]) -> Result<i32> {
+    let settings = Settings::new(&cli.global)?;
+    match cli.command {
+        Command::Version => version::run(),
+        Command::Doctor(command) => command.run(&settings),
+        command => {
+            let pods = Pods::open(&settings.dir)?;
+            sweep(&pods, &settings)?;
+            run_on_pods(command, apps, &Context { settings, pods })
+        }
+    }
+}
+
+fn run_on_pods(command: Command, apps: &[AppWords], context: &Context) -> Result<i32> {
+    match command {
+        Command::Run(command) => command.run(apps, context),
+        Command::Prepare(command) => command.run(apps, context),
+        Command::RunPrepared(command) => command.run(context),
+        Command::List(command) => command.run(context),
+        Command::Status(command) => command.run(context),
+        Command::Stop(command) => command.run(context),
+        Command::Enter(command) => command.run(context),
+        Command::Rm(command) => command.run(context),
+        Command::Gc(command) => command.run(context),
+        Command::CatManifest(command) => command.run(context),
+        Command::Image(command) => command.run(context),
+        Command::Version | Command::Doctor(_) => Ok(0),
+    }
+}

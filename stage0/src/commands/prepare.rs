@@ -1,0 +1,96 @@
+//! `fairing prepare`: lays a pod out for a later `run-prepared`. Also the way from a command line to a pod directory.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+
+use crate::images::Image;
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::Context;
+use crate::app::{PodRequest, pod_manifest};
+use crate::cli::{AppFlags, AppWords, PodFlags};
+use crate::pods::{Folder, Lock, Pod};
+use crate::stage1::{self, Stage1};
+use crate::{images, layout};
+
+/// Lays a pod out for a later `run-prepared`, and prints its UUID
+#[derive(Debug, Args)]
+#[command(override_usage = "fairing prepare [OPTIONS] IMAGE [OPTIONS] [-- ARGUMENT...]")]
+pub struct Prepare {
+    /// What to run
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<OsString>,
+    #[command(flatten)]
+    pub pod: PodFlags,
+    #[command(flatten)]
+    pub app: AppFlags,
+}
+
+impl Prepare {
+    /// Prepares the pod.
+    ///
+    /// # Errors
+    /// If it cannot be laid out.
+    pub fn run(self, apps: &[AppWords], context: &Context) -> Result<i32> {
+        let Laid { mut pod, lock } = lay_out(&self.pod, false, apps, context)?;
+        pod.move_to(Folder::Prepared, &lock)?;
+        crate::print_line(pod.uuid())?;
+        Ok(0)
+    }
+}
+
+/// A pod in `prepare`, its lock held.
+pub struct Laid {
+    pub pod: Pod,
+    pub lock: Lock,
+}
+
+/// Finds stage 1 and images and lays a pod out.
+///
+/// # Errors
+/// If one of them is missing or unfit.
+pub fn lay_out(
+    flags: &PodFlags,
+    interactive: bool,
+    apps: &[AppWords],
+    context: &Context,
+) -> Result<Laid> {
+    let choice = stage1::find(requested_stage1(flags)?.as_deref(), &context.settings)?;
+    let stage1 = Stage1::unpacked(&choice.path, &context.settings)?;
+    stage1.entrypoint("run")?;
+    let images = apps
+        .iter()
+        .map(|app| images::resolve(&app.image, flags, &context.settings))
+        .collect::<Result<Vec<Image>>>()?;
+    let manifests: Vec<_> = images
+        .iter()
+        .map(|image| (image.digest.to_string(), image.manifest.clone()))
+        .collect();
+    let request = PodRequest {
+        flags,
+        interactive,
+        on_terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
+        apps,
+    };
+    let manifest = pod_manifest(&request, &manifests)?;
+    let (pod, lock) = layout::lay_out(&context.pods, &stage1, &manifest, &images)?;
+    Ok(Laid { pod, lock })
+}
+
+/// What the flags say of the stage 1, as a name or path.
+fn requested_stage1(flags: &PodFlags) -> Result<Option<String>> {
+    for (flag, given) in [
+        ("url", &flags.stage1_url),
+        ("name", &flags.stage1_name),
+        ("hash", &flags.stage1_hash),
+    ] {
+        if given.is_some() {
+            bail!("--stage1-{flag} is not supported; --stage1=PATH names a folder or an .aci file");
+        }
+    }
+    if let Some(name) = &flags.stage1_from_dir {
+        return stage1::in_images_folder(name).map(Some);
+    }
+    Ok(flags.stage1.clone().or_else(|| flags.stage1_path.clone()))
+}

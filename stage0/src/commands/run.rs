@@ -1,0 +1,129 @@
+//! `fairing run`: lays a pod out and hands it to stage 1.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use contract::RunArguments;
+
+use super::Context;
+use super::prepare::{Laid, lay_out};
+use crate::cli::{AppFlags, AppWords, PodFlags, StartFlags};
+use crate::launch::Launch;
+use crate::pods::{self, Lock, Pod};
+use crate::settings::Settings;
+
+/// Runs a command from an image in a virtual machine of its own
+///
+/// IMAGE is an OCI layout or a `docker save` archive, an ACI, a root file system (each a folder or a tar), or the name
+/// or id of an image imported before. Arguments after -- replace the Cmd of an OCI image and follow its Entrypoint;
+/// to an ACI's exec they are appended. Several images, each with its own flags and arguments ended by ---, make a pod
+/// of several apps.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "fairing run [OPTIONS] IMAGE [OPTIONS] [-- ARGUMENT...]",
+    after_help = "Examples:\n  fairing run debian.tar -- sh -c 'uname -a'\n  fairing run -it --rm debian.tar -- bash\n  fairing run --memory=1Gi --cpus=2 -e LANG=C image.aci"
+)]
+pub struct Run {
+    /// What to run
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<OsString>,
+    #[command(flatten)]
+    pub pod: PodFlags,
+    #[command(flatten)]
+    pub start: StartFlags,
+    /// Remove the pod when it has exited
+    #[arg(long, help_heading = "Options of the pod")]
+    pub rm: bool,
+    /// Write the pod's UUID to this file
+    #[arg(long, value_name = "FILE", help_heading = "Options of the pod")]
+    pub uuid_file_save: Option<PathBuf>,
+    #[command(flatten)]
+    pub app: AppFlags,
+}
+
+impl Run {
+    /// Runs the pod; returns only where this process outlives it.
+    ///
+    /// # Errors
+    /// If the pod cannot be laid out or started.
+    pub fn run(self, apps: &[AppWords], context: &Context) -> Result<i32> {
+        let begun = Instant::now();
+        let Laid { pod, lock } = lay_out(&self.pod, self.start.interactive, apps, context)?;
+        if let Some(path) = &self.uuid_file_save {
+            fs::write(path, format!("{}\n", pod.uuid()))
+                .with_context(|| format!("write the pod's UUID to {}", path.display()))?;
+        }
+        let arguments = RunArguments {
+            local_config: Some(context.settings.local_config.display().to_string()),
+            ..run_arguments(&self.start, &pod, &context.settings)
+        };
+        if self.pod.timings {
+            crate::note(&format!("stage0={}", begun.elapsed().as_micros()));
+        }
+        let terminal = apps.iter().any(|app| app.flags.tty == Some(true));
+        start(
+            pod,
+            lock,
+            &arguments,
+            Parent {
+                remove: self.rm,
+                terminal: terminal || self.start.interactive,
+            },
+            &context.settings,
+        )
+    }
+}
+
+/// What both `run` and `run-prepared` tell stage 1.
+pub fn run_arguments(flags: &StartFlags, pod: &Pod, settings: &Settings) -> RunArguments {
+    RunArguments {
+        debug: settings.debug,
+        net: flags.net.clone(),
+        interactive: flags.interactive,
+        hostname: flags.hostname.clone(),
+        disable_capabilities_restriction: settings.is_insecure("capabilities"),
+        disable_paths: settings.is_insecure("paths"),
+        disable_seccomp: settings.is_insecure("seccomp"),
+        ipc: flags.ipc.clone(),
+        uuid: pod.uuid().to_owned(),
+        ..RunArguments::default()
+    }
+}
+
+/// Why a parent outlives the pod.
+#[derive(Clone, Copy)]
+pub struct Parent {
+    /// The pod is to be removed.
+    pub remove: bool,
+    /// A terminal is to be restored.
+    pub terminal: bool,
+}
+
+/// Hands the pod over.
+///
+/// # Errors
+/// If stage 1 cannot be started, or the pod not removed.
+pub fn start(
+    mut pod: Pod,
+    lock: Lock,
+    arguments: &RunArguments,
+    parent: Parent,
+    settings: &Settings,
+) -> Result<i32> {
+    let launch = Launch::new(&mut pod, lock, arguments)?;
+    let terminal = parent.terminal && std::io::stdin().is_terminal();
+    if !parent.remove && !terminal {
+        return Err(launch.exec());
+    }
+    let code = launch.supervise()?;
+    if parent.remove {
+        let lock = pod.lock_idle()?;
+        pods::remove(pod, &lock, settings)?;
+    }
+    Ok(code)
+}

@@ -1,0 +1,170 @@
+//! `fairing status`: what a pod is doing, as `key=value` lines like rkt's, and what confines it.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde::Serialize;
+
+use super::Context;
+use super::rm::PodArguments;
+use crate::cli::{Format, parse_duration};
+use crate::jail::Jail;
+use crate::pods::{Pod, Report, State};
+use crate::times;
+
+/// Tells the state of a pod, and what confines its process
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub pod: PodArguments,
+    /// Wait until the pod has exited, or for this long
+    #[arg(long, value_name = "BOOL|DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_wait)]
+    pub wait: Option<Wait>,
+    /// Wait until the pod's apps run, or for this long
+    #[arg(long, value_name = "BOOL|DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_wait)]
+    pub wait_ready: Option<Wait>,
+    /// As JSON
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+}
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug)]
+pub enum Wait {
+    No,
+    Forever,
+    For(Duration),
+}
+
+/// The JSON form.
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jail: Option<Jail>,
+}
+
+impl Status {
+    /// Waits if told to, then prints.
+    ///
+    /// # Errors
+    /// If there is no such pod, or the wait was in vain.
+    pub fn run(self, context: &Context) -> Result<i32> {
+        let mut pod = self.pod.one(context)?;
+        if let Some(wait) = self.wait_ready {
+            wait_until(&pod, wait, wait_ready).context("wait until the pod is ready")?;
+        }
+        if let Some(wait) = self.wait {
+            wait_until(&pod, wait, Pod::wait_unlocked).context("wait until the pod has exited")?;
+            pod = context.pods.find(pod.uuid())?;
+        }
+        let report = Report::of(&pod)?;
+        let jail = report.pid.map(Jail::of).transpose();
+        match self.format {
+            Some(format) => format.print(&Json {
+                report: &report,
+                jail: jail.ok().flatten(),
+            })?,
+            None => print(&pod, &report, jail)?,
+        }
+        Ok(0)
+    }
+}
+
+fn print(pod: &Pod, report: &Report, jail: Result<Option<Jail>>) -> Result<()> {
+    let mut lines = vec![format!("state={}", report.state)];
+    lines.extend(
+        report
+            .created
+            .map(|time| format!("created={}", times::utc(time))),
+    );
+    lines.extend(
+        report
+            .started
+            .map(|time| format!("started={}", times::utc(time))),
+    );
+    if !report.networks.is_empty() {
+        lines.push(format!("networks={}", report.network_names()));
+    }
+    let state = pod.state()?;
+    if state == State::Running || state.has_ended() {
+        lines.extend(pod.pid().map(|pid| format!("pid={pid}")));
+        lines.push(format!("exited={}", state.has_ended()));
+    }
+    for name in &report.app_names {
+        let code = report.apps.get(name).and_then(|app| app.exit_code);
+        lines.extend(code.map(|code| format!("app-{name}={code}")));
+    }
+    match jail {
+        Ok(jail) => lines.extend(jail.iter().flat_map(Jail::lines)),
+        Err(error) => lines.push(format!("jail=unknown ({error:#})")),
+    }
+    crate::print_line(&lines.join("\n"))
+}
+
+fn parse_wait(text: &str) -> Result<Wait> {
+    Ok(match text {
+        "true" => Wait::Forever,
+        "false" => Wait::No,
+        _ => Wait::For(parse_duration(text)?),
+    })
+}
+
+/// Blocks in `event` for as long as `wait` says; the thread of a wait that was in vain ends with the process.
+fn wait_until(
+    pod: &Pod,
+    wait: Wait,
+    event: impl FnOnce(&Pod) -> Result<()> + Send + 'static,
+) -> Result<()> {
+    match wait {
+        Wait::No => Ok(()),
+        Wait::Forever => event(pod),
+        Wait::For(duration) => {
+            let (pod, (done, waited)) = (pod.clone(), mpsc::channel());
+            thread::spawn(move || done.send(event(&pod)));
+            match waited.recv_timeout(duration) {
+                Ok(result) => result,
+                Err(_) => bail!("it did not happen within {duration:?}"),
+            }
+        }
+    }
+}
+
+/// Returns when stage 1 says `ready`.
+fn wait_ready(pod: &Pod) -> Result<()> {
+    let (tell, told) = mpsc::channel();
+    let ready = tell.clone();
+    let (watched, locked) = (pod.clone(), pod.clone());
+    thread::spawn(move || ready.send(wait_ready_link(&watched).map(|()| true)));
+    thread::spawn(move || tell.send(locked.wait_unlocked().map(|()| false)));
+    let is_ready = told.recv().context("wait for the pod")??;
+    if !is_ready && !has_ready_link(pod) {
+        bail!("pod {} has exited before it was ready", pod.uuid());
+    }
+    Ok(())
+}
+
+fn wait_ready_link(pod: &Pod) -> Result<()> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC).context("watch the pod's report")?;
+    let report = pod.dir().report();
+    inotify
+        .add_watch(
+            &report,
+            AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO,
+        )
+        .with_context(|| format!("watch {}", report.display()))?;
+    while !has_ready_link(pod) {
+        inotify.read_events().context("watch the pod's report")?;
+    }
+    Ok(())
+}
+
+fn has_ready_link(pod: &Pod) -> bool {
+    std::fs::read_link(pod.dir().supervisor_status())
+        .is_ok_and(|target| target.as_os_str() == "ready")
+}

@@ -1,0 +1,136 @@
+//! What confines a running pod's process, read from the kernel's own account of it (proc(5)), not from what was asked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// The limits in force on a process.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Jail {
+    /// Real, effective, saved and file system user id, in the host's numbers.
+    pub uid: String,
+    /// The same of the group.
+    pub gid: String,
+    /// Effective capabilities of the process, hexadecimal.
+    pub capabilities: String,
+    /// Whether exec can never give privileges again.
+    pub no_new_privileges: bool,
+    /// Threads by seccomp mode: `none`, `strict`, `filter`.
+    pub seccomp_threads: BTreeMap<String, usize>,
+    /// Mount points that the process sees.
+    pub mounts: Vec<String>,
+    /// Soft limits by name, of those that are not unlimited.
+    pub limits: BTreeMap<String, String>,
+}
+
+impl Jail {
+    /// Reads the jail of a live process.
+    ///
+    /// # Errors
+    /// If the process has gone, or the kernel does not show it.
+    pub fn of(pid: u32) -> Result<Self> {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let status = read(&process.join("status"))?;
+        let mut jail = Self {
+            uid: field(&status, "Uid"),
+            gid: field(&status, "Gid"),
+            capabilities: field(&status, "CapEff"),
+            no_new_privileges: field(&status, "NoNewPrivs") == "1",
+            mounts: read(&process.join("mountinfo"))?
+                .lines()
+                .filter_map(|line| line.split(' ').nth(4))
+                .map(str::to_owned)
+                .collect(),
+            limits: limits(&read(&process.join("limits"))?),
+            ..Self::default()
+        };
+        for task in fs::read_dir(process.join("task")).context("list threads")? {
+            // A thread may end while they are counted.
+            if let Ok(status) = read(&task?.path().join("status")) {
+                *jail
+                    .seccomp_threads
+                    .entry(seccomp_mode(&status))
+                    .or_default() += 1;
+            }
+        }
+        Ok(jail)
+    }
+
+    /// As `key=value` lines.
+    pub fn lines(&self) -> Vec<String> {
+        let threads: Vec<_> = self
+            .seccomp_threads
+            .iter()
+            .map(|(mode, count)| format!("{mode}:{count}"))
+            .collect();
+        let limits: Vec<_> = self
+            .limits
+            .iter()
+            .map(|(name, value)| format!("{name}:{value}"))
+            .collect();
+        vec![
+            format!("jail-uid={}", self.uid),
+            format!("jail-gid={}", self.gid),
+            format!("jail-capabilities={}", self.capabilities),
+            format!("jail-no-new-privileges={}", self.no_new_privileges),
+            format!("jail-seccomp-threads={}", threads.join(",")),
+            format!("jail-mounts={}", self.mounts.join(",")),
+            format!("jail-limits={}", limits.join(",")),
+        ]
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+/// The value of a line `Name:\tvalue`, its blanks single.
+fn field(status: &str, name: &str) -> String {
+    status
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.split_whitespace().collect::<Vec<_>>().join(" "))
+        .unwrap_or_default()
+}
+
+fn seccomp_mode(status: &str) -> String {
+    match field(status, "Seccomp").as_str() {
+        "0" => "none".to_owned(),
+        "1" => "strict".to_owned(),
+        "2" => "filter".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// Rows of `limits`: name in columns 0 to 25, then soft limit.
+fn limits(table: &str) -> BTreeMap<String, String> {
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|row| {
+            let (name, values) = row.split_at_checked(26)?;
+            let soft = values.split_whitespace().next()?;
+            (soft != "unlimited").then(|| (name.trim().to_owned(), soft.to_owned()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jail_of_this_process_is_read() -> Result<()> {
+        let jail = Jail::of(std::process::id())?;
+        assert_eq!(jail.uid.split(' ').count(), 4);
+        assert_eq!(jail.capabilities.len(), 16);
+        assert!(jail.mounts.iter().any(|mount| mount == "/"));
+        assert!(jail.limits.contains_key("Max open files"));
+        assert!(!jail.seccomp_threads.is_empty());
+        Ok(())
+    }
+}

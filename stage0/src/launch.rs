@@ -1,0 +1,184 @@
+//! Hands a pod to its stage 1 (contract section 1.2): this process becomes the `run` entrypoint, or, where somebody
+//! must outlive the pod, waits for it as its parent.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus};
+
+use anyhow::{Context, Result};
+use contract::RunArguments;
+use contract::pod_dir::LOCK_FD_VARIABLE;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SignalFd, siginfo};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::unistd::Pid;
+
+use crate::pods::{Folder, Lock, Pod};
+use crate::stage1::Stage1;
+
+/// A pod in `run`, ready to be handed over.
+pub struct Launch {
+    command: Command,
+    lock: Lock,
+    uuid: String,
+}
+
+impl Launch {
+    /// Moves a laid out pod to `run` and makes the entrypoint's command line.
+    ///
+    /// # Errors
+    /// If the stage 1 has no `run` entrypoint or the pod cannot be moved.
+    pub fn new(pod: &mut Pod, lock: Lock, arguments: &RunArguments) -> Result<Self> {
+        Stage1::of_pod(pod)?.entrypoint("run")?;
+        pod.move_to(Folder::Run, &lock)?;
+        let stage1 = Stage1::of_pod(pod)?;
+        let (argv, unknown) = arguments.to_argv(stage1.interface_version());
+        for name in unknown {
+            crate::note(&format!(
+                "stage 1 {} is too old for --{name}, going on without",
+                stage1.name()
+            ));
+        }
+        let mut command = Command::new(stage1.entrypoint("run")?);
+        command
+            .args(argv)
+            .current_dir(pod.path())
+            .env("RKT_SELINUX_CONTEXT", "")
+            .env("RKT_SELINUX_MOUNT_CONTEXT", "");
+        Ok(Self {
+            command,
+            lock,
+            uuid: pod.uuid().to_owned(),
+        })
+    }
+
+    /// Replaces this process by the entrypoint.
+    ///
+    /// # Errors
+    /// Returns only if the entrypoint cannot be executed.
+    pub fn exec(mut self) -> anyhow::Error {
+        let error = match pass_lock(&mut self.command, &self.lock) {
+            Ok(()) => self.command.exec().into(),
+            Err(error) => error,
+        };
+        error.context(format!("execute the stage 1 of pod {}", self.uuid))
+    }
+
+    /// Runs the entrypoint as a child, and returns its exit code once it has ended.
+    ///
+    /// Signals that a process sent to this one alone are passed on; those of the terminal reach the child by itself.
+    ///
+    /// # Errors
+    /// If the entrypoint cannot be executed or waited for.
+    pub fn supervise(mut self) -> Result<i32> {
+        let signals = caught_signals();
+        signals.thread_block().context("block signals")?;
+        let events = SignalFd::new(&signals).context("wait for signals")?;
+        let terminal = tcgetattr(std::io::stdin()).ok();
+        pass_lock(&mut self.command, &self.lock)?;
+        let mut child = self
+            .command
+            .spawn()
+            .with_context(|| format!("execute the stage 1 of pod {}", self.uuid))?;
+        // The pod is running as long as the lock is held, so the child alone may hold it.
+        drop(self.lock);
+        let status = wait(&mut child, &events);
+        restore(terminal.as_ref());
+        let status = status.with_context(|| format!("wait for pod {}", self.uuid))?;
+        if let Some(signal) = status.signal() {
+            crate::note(&format!(
+                "the stage 1 of pod {} was killed by signal {signal}",
+                self.uuid
+            ));
+        }
+        Ok(exit_code(status))
+    }
+}
+
+/// Lets the lock's descriptor, and no other above 2, survive the exec.
+fn pass_lock(command: &mut Command, lock: &Lock) -> Result<()> {
+    close_on_exec_from_3()?;
+    let directory = lock.directory();
+    fcntl(directory, FcntlArg::F_SETFD(FdFlag::empty())).context("pass the pod's lock on")?;
+    command.env(LOCK_FD_VARIABLE, directory.as_raw_fd().to_string());
+    Ok(())
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+fn caught_signals() -> SigSet {
+    [
+        Signal::SIGCHLD,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        // The terminal is restored from wherever this process then is.
+        Signal::SIGTTOU,
+    ]
+    .into_iter()
+    .collect()
+}
+
+fn wait(child: &mut Child, events: &SignalFd) -> Result<ExitStatus> {
+    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        let Some(event) = events.read_signal().or_else(|error| match error {
+            nix::errno::Errno::EINTR => Ok(None),
+            error => Err(error),
+        })?
+        else {
+            continue;
+        };
+        let signal = i32::try_from(event.ssi_signo)
+            .ok()
+            .and_then(|number| Signal::try_from(number).ok());
+        match signal {
+            Some(Signal::SIGCHLD | Signal::SIGTTOU) | None => {}
+            // One that the child has ended before is no loss.
+            Some(signal) if was_sent_by_a_process(&event) => drop(kill(pid, signal)),
+            Some(_) => {}
+        }
+    }
+}
+
+/// A terminal's signals come from the kernel, and to the whole process group.
+fn was_sent_by_a_process(event: &siginfo) -> bool {
+    [libc::SI_USER, libc::SI_QUEUE, libc::SI_TKILL].contains(&event.ssi_code)
+}
+
+fn restore(terminal: Option<&Termios>) {
+    if let Some(terminal) = terminal {
+        // The terminal may have been closed meanwhile.
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, terminal);
+    }
+}
+
+/// Marks every descriptor from 3 on close-on-exec: fairing's own are already, the caller's stray ones are not.
+fn close_on_exec_from_3() -> Result<()> {
+    #[expect(unsafe_code, reason = "system call without a safe binding")]
+    // SAFETY: close_range with CLOSE_RANGE_CLOEXEC sets a flag on descriptors; it closes none and touches no memory.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3_u32,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if result != 0 {
+        return Err(std::io::Error::last_os_error()).context("mark descriptors close-on-exec");
+    }
+    Ok(())
+}

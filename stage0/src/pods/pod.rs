@@ -1,0 +1,208 @@
+//! One pod: its directory, its lock, its moves from folder to folder.
+//!
+//! The lock is a flock on the directory itself; whoever holds it exclusively is at work on the pod, and in the folder
+//! `run` that is its stage 1. Only the holder moves the directory.
+
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use contract::{PodDir, PodManifest};
+use uuid::Uuid;
+
+use super::{Folder, State};
+
+/// A pod as it was found; another process may move it at any time unless its [`Lock`] is held.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    pods: PathBuf,
+    folder: Folder,
+    uuid: String,
+    dir: PodDir,
+}
+
+/// The exclusive lock of a pod, held until dropped.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// The open directory that holds the lock.
+    pub fn directory(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Pod {
+    pub(super) fn at(pods: &Path, folder: Folder, uuid: Uuid) -> Self {
+        let uuid = uuid.to_string();
+        Self {
+            dir: PodDir::new(pods.join(folder.name()).join(&uuid)),
+            pods: pods.to_owned(),
+            folder,
+            uuid,
+        }
+    }
+
+    /// Lower-case dashed.
+    pub fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    /// Where its directory was seen.
+    pub fn folder(&self) -> Folder {
+        self.folder
+    }
+
+    /// Its files.
+    pub fn dir(&self) -> &PodDir {
+        &self.dir
+    }
+
+    /// Its directory, absolute.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What it is doing.
+    ///
+    /// # Errors
+    /// If the directory has gone.
+    pub fn state(&self) -> Result<State> {
+        Ok(State::of(self.folder, self.locked()?))
+    }
+
+    fn locked(&self) -> Result<bool> {
+        match self.open()?.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("test the lock of {}", self.path().display()))
+            }
+        }
+    }
+
+    fn open(&self) -> Result<File> {
+        File::open(self.path()).with_context(|| format!("open pod {}", self.path().display()))
+    }
+
+    /// Whether the open directory still is the one at the pod's path: it may have been moved before it was locked.
+    fn is_at_its_place(&self, directory: &File) -> Result<bool> {
+        let held = directory.metadata()?;
+        Ok(fs::symlink_metadata(self.path())
+            .is_ok_and(|seen| (seen.dev(), seen.ino()) == (held.dev(), held.ino())))
+    }
+
+    /// The pod's lock, or `None` if somebody holds it or the pod has gone or moved.
+    ///
+    /// # Errors
+    /// If the kernel refuses for another reason.
+    pub fn try_lock(&self) -> Result<Option<Lock>> {
+        let Ok(directory) = self.open() else {
+            return Ok(None);
+        };
+        match directory.try_lock() {
+            Ok(()) if self.is_at_its_place(&directory)? => Ok(Some(Lock(directory))),
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("lock pod {}", self.path().display()))
+            }
+        }
+    }
+
+    /// The lock of a pod that nobody works on, waiting for those who only look at it.
+    ///
+    /// # Errors
+    /// If the pod is running or being prepared, or has moved meanwhile.
+    pub fn lock_idle(&self) -> Result<Lock> {
+        let directory = self.open()?;
+        match directory.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!("pod {} is {}", self.uuid, self.state()?),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("lock pod {}", self.path().display()));
+            }
+        }
+        directory
+            .lock()
+            .with_context(|| format!("lock pod {}", self.path().display()))?;
+        if !self.is_at_its_place(&directory)? {
+            bail!("pod {} has changed its state meanwhile", self.uuid);
+        }
+        Ok(Lock(directory))
+    }
+
+    /// Returns when nobody holds the lock any more: for a running pod, when it has exited.
+    ///
+    /// # Errors
+    /// If the directory has gone.
+    pub fn wait_unlocked(&self) -> Result<()> {
+        self.open()?
+            .lock_shared()
+            .with_context(|| format!("wait for pod {}", self.uuid))
+    }
+
+    /// Moves the directory to `folder`, durably; the pod is in its new state when this returns.
+    ///
+    /// # Errors
+    /// If it cannot be renamed.
+    pub fn move_to(&mut self, folder: Folder, _held: &Lock) -> Result<()> {
+        let parent = self.pods.join(folder.name());
+        let target = parent.join(&self.uuid);
+        fs::rename(self.path(), &target).with_context(|| {
+            format!("move pod {} to {}", self.path().display(), target.display())
+        })?;
+        self.folder = folder;
+        self.dir = PodDir::new(target);
+        File::open(&parent)
+            .and_then(|parent| parent.sync_all())
+            .with_context(|| format!("sync directory {}", parent.display()))
+    }
+
+    /// The pod manifest.
+    ///
+    /// # Errors
+    /// If it is missing or malformed.
+    pub fn manifest(&self) -> Result<PodManifest> {
+        let path = self.dir.manifest();
+        let text =
+            fs::read(&path).with_context(|| format!("read pod manifest {}", path.display()))?;
+        serde_json::from_slice(&text)
+            .with_context(|| format!("read pod manifest {}", path.display()))
+    }
+
+    /// The pid of the pod's process: that of `pid`, or the only child of that of `ppid`; `None` before stage 1 wrote it.
+    pub fn pid(&self) -> Option<u32> {
+        let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<u32>().ok();
+        number(self.dir.pid()).or_else(|| {
+            let parent = number(self.path().join("ppid"))?;
+            let children =
+                fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+            let mut children = children.split_whitespace();
+            let only = children.next()?.parse().ok()?;
+            children.next().is_none().then_some(only)
+        })
+    }
+
+    /// When the directory was moved to its folder: a rename changes its ctime.
+    pub fn moved(&self) -> Option<SystemTime> {
+        let seconds = fs::metadata(self.path()).ok()?.ctime();
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds.try_into().ok()?))
+    }
+
+    /// When the pod was made.
+    pub fn created(&self) -> Option<SystemTime> {
+        modified(&self.path().join("pod-created"))
+    }
+
+    /// When stage 1 wrote its pid.
+    pub fn started(&self) -> Option<SystemTime> {
+        modified(&self.dir.pid()).or_else(|| modified(&self.path().join("ppid")))
+    }
+}
+
+/// Time of the last change of a file's content.
+pub(super) fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).ok()?.modified().ok()
+}

@@ -1,0 +1,139 @@
+//! What is known of a pod from its files, for `list` and `status`; its JSON has the names of rkt's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::SystemTime;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Pod, State};
+use crate::times;
+
+/// A pod as it was seen.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// UUID.
+    pub name: String,
+    /// In the words of the state table.
+    pub state: String,
+    /// `net-info.json` of stage 1, as it stands.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Value>,
+    /// In the manifest's order.
+    pub app_names: Vec<String>,
+    /// By app name.
+    pub apps: BTreeMap<String, AppReport>,
+    /// Nanoseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<u128>,
+    /// Nanoseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<u128>,
+    /// Pid of the pod's process, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(skip)]
+    pub created: Option<SystemTime>,
+    #[serde(skip)]
+    pub started: Option<SystemTime>,
+}
+
+/// An app as it was seen.
+#[derive(Debug, Serialize)]
+pub struct AppReport {
+    /// Name in the pod.
+    pub name: String,
+    /// `running`, `exited` or `unknown`.
+    pub state: &'static str,
+    /// Name of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_name: Option<String>,
+    /// Id of the image.
+    pub image_id: String,
+    /// Once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Nanoseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<u128>,
+}
+
+impl Report {
+    /// Reads what the pod's files say; a pod that is just being laid out has no apps yet.
+    ///
+    /// # Errors
+    /// If the pod has gone.
+    pub fn of(pod: &Pod) -> Result<Self> {
+        let state = pod.state()?;
+        let apps: Vec<_> = pod
+            .manifest()
+            .map(|manifest| manifest.apps)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|app| AppReport::of(pod, state, app))
+            .collect();
+        let (created, started) = (pod.created(), pod.started());
+        Ok(Self {
+            name: pod.uuid().to_owned(),
+            state: state.to_string(),
+            networks: networks(pod),
+            app_names: apps.iter().map(|app| app.name.clone()).collect(),
+            apps: apps
+                .into_iter()
+                .map(|app| (app.name.clone(), app))
+                .collect(),
+            created_at: created.map(times::nanoseconds),
+            started_at: started.map(times::nanoseconds),
+            pid: (state == State::Running).then(|| pod.pid()).flatten(),
+            created,
+            started,
+        })
+    }
+
+    /// `name:ip4=address` of each network.
+    pub fn network_names(&self) -> String {
+        let names: Vec<_> = self
+            .networks
+            .iter()
+            .filter_map(|network| {
+                let name = network.get("netName")?.as_str()?;
+                let ip = network.get("ip")?.as_str()?;
+                Some(format!("{name}:ip4={ip}"))
+            })
+            .collect();
+        names.join(", ")
+    }
+}
+
+impl AppReport {
+    fn of(pod: &Pod, state: State, app: contract::pod::PodApp) -> Self {
+        let path = pod.dir().app_status(&app.name);
+        let exit_code = fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        Self {
+            state: match (exit_code, state) {
+                (Some(_), _) => "exited",
+                (None, State::Running) => "running",
+                (None, _) if state.has_ended() => "exited",
+                (None, _) => "unknown",
+            },
+            finished_at: exit_code
+                .and_then(|_| super::pod::modified(&path))
+                .map(times::nanoseconds),
+            exit_code,
+            name: app.name,
+            image_name: app.image.name,
+            image_id: app.image.id,
+        }
+    }
+}
+
+fn networks(pod: &Pod) -> Vec<Value> {
+    fs::read(pod.path().join("net-info.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,33 @@
+//! What every command does first: takes away what dead `fairing` processes left, releases what dead pods still hold.
+//!
+//! Nothing here waits: what another process is at work on is left to it.
+
+use crate::warn;
+use anyhow::Result;
+
+use super::release::release;
+use super::{Folder, Pods, remove};
+use crate::settings::Settings;
+
+/// Removes pods whose preparation or removal was cut short, and has exited pods release their networks and mounts.
+///
+/// # Errors
+/// If the folders cannot be read; a single pod's failure is only reported.
+pub fn sweep(pods: &Pods, settings: &Settings) -> Result<()> {
+    for folder in [Folder::Embryo, Folder::Prepare, Folder::Garbage] {
+        for pod in pods.in_folder(folder)? {
+            let Some(lock) = pod.try_lock()? else {
+                continue;
+            };
+            if let Err(error) = remove(pod, &lock, settings) {
+                warn(&error);
+            }
+        }
+    }
+    for pod in pods.in_folder(Folder::Run)? {
+        if let Err(error) = release(&pod, settings) {
+            warn(&error);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! What the global flags and the configuration files say.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::cli::GlobalFlags;
+
+/// Where things are for this call.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Data directory: image store and pods.
+    pub dir: PathBuf,
+    /// More words on stderr, passed on to stage 1.
+    pub debug: bool,
+    /// Configuration of this host, passed on to stage 1.
+    pub local_config: PathBuf,
+    /// `stage1` of the first configuration file that has one, and that file.
+    pub stage1: Option<(String, PathBuf)>,
+    /// Values of `--insecure-options`.
+    pub insecure_options: Vec<String>,
+}
+
+/// A `config.toml`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ConfigFile {
+    stage1: Option<String>,
+}
+
+impl Settings {
+    /// Reads the configuration files that exist.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub fn new(flags: &GlobalFlags) -> Result<Self> {
+        let root = nix::unistd::geteuid().is_root();
+        let dir = flags.dir.clone().unwrap_or_else(|| default_dir(root));
+        let user_config = flags.user_config.clone().or_else(user_config_dir);
+        let mut stage1 = None;
+        for folder in [
+            user_config,
+            Some(flags.local_config.clone()),
+            Some(flags.system_config.clone()),
+        ] {
+            let Some(path) = folder.map(|folder| folder.join("config.toml")) else {
+                continue;
+            };
+            let file = read_config(&path)?;
+            stage1 = stage1.or_else(|| file.stage1.map(|name| (name, path)));
+        }
+        Ok(Self {
+            dir: std::path::absolute(&dir)
+                .with_context(|| format!("find directory {}", dir.display()))?,
+            debug: flags.debug,
+            local_config: flags.local_config.clone(),
+            stage1,
+            insecure_options: flags.insecure_options.clone(),
+        })
+    }
+
+    /// Whether `--insecure-options` switches off this protection of the apps.
+    pub fn is_insecure(&self, option: &str) -> bool {
+        self.insecure_options
+            .iter()
+            .any(|given| given == option || given == "all" || given == "all-run")
+    }
+}
+
+fn read_config(path: &Path) -> Result<ConfigFile> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            toml::from_str(&text).with_context(|| format!("read configuration {}", path.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(ConfigFile::default()),
+        Err(error) => Err(error).with_context(|| format!("read configuration {}", path.display())),
+    }
+}
+
+fn default_dir(root: bool) -> PathBuf {
+    if root {
+        return PathBuf::from("/var/lib/fairing");
+    }
+    xdg("XDG_DATA_HOME", ".local/share").map_or_else(
+        || PathBuf::from("/var/lib/fairing"),
+        |base| base.join("fairing"),
+    )
+}
+
+fn user_config_dir() -> Option<PathBuf> {
+    xdg("XDG_CONFIG_HOME", ".config").map(|base| base.join("fairing"))
+}
+
+/// A base directory of the XDG specification: the variable's if it is absolute, else below the home directory.
+fn xdg(variable: &str, default: &str) -> Option<PathBuf> {
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| {
+            let home = PathBuf::from(std::env::var_os("HOME")?);
+            home.is_absolute().then(|| home.join(default))
+        })
+}
