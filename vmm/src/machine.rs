@@ -158,8 +158,9 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, cpus: u8, start: u64) -> Result<Vec<VcpuFd
     let supported = cpuid::supported(kvm)?;
     let create = |id: u8| -> Result<VcpuFd> {
         let vcpu = vm.create_vcpu(id.into()).context("create")?;
-        vcpu.set_cpuid2(&cpuid::for_vcpu(&supported, id, cpus)?)
-            .context("set CPUID")?;
+        let cpuid = cpuid::for_vcpu(&supported, id, cpus)?;
+        vcpu.set_cpuid2(&cpuid).context("set CPUID")?;
+        msrs::set_xcr0(&vcpu, &cpuid)?;
         msrs::set(&vcpu)?;
         if id == 0 {
             entry::set_registers(&vcpu, start)?;

@@ -128,7 +128,7 @@ fn readable_come_first(chain: DescriptorChain<&GuestMemory>) -> bool {
 }
 
 fn whole_sectors<T>(bytes: usize, data: T) -> Result<T, Refusal> {
-    if bytes as u64 % SECTOR_BYTES == 0 {
+    if (bytes as u64).is_multiple_of(SECTOR_BYTES) {
         Ok(data)
     } else {
         Err(Refusal::IoError)
@@ -138,7 +138,7 @@ fn whole_sectors<T>(bytes: usize, data: T) -> Result<T, Refusal> {
 /// Segments of a discard or write-zeroes request that may have `allowed_flags`.
 fn ranges(from: &mut Reader<'_>, allowed_flags: u32) -> Result<Vec<Range>, Refusal> {
     let count = from.available_bytes() / SEGMENT_BYTES;
-    if from.available_bytes() % SEGMENT_BYTES != 0
+    if !from.available_bytes().is_multiple_of(SEGMENT_BYTES)
         || count == 0
         || count > MAX_DISCARD_SEGMENTS as usize
     {

@@ -105,9 +105,10 @@ pub fn command_line(
     extra: &str,
 ) -> Result<Cmdline> {
     let mut line = Cmdline::new(COMMAND_LINE_BYTES).context("create command line")?;
-    line.insert_str(COMMAND_LINE_ALWAYS)
-        .context("build command line")?;
+    // First: it must be in force when early printk shows what was said so far.
     line.insert_str(if debug { "ignore_loglevel" } else { "quiet" })
+        .context("build command line")?;
+    line.insert_str(COMMAND_LINE_ALWAYS)
         .context("build command line")?;
     for slot in slots {
         line.add_virtio_mmio_device(
@@ -199,8 +200,9 @@ mod tests {
             .into_string()
             .unwrap();
         assert!(line.contains(
-            " quiet virtio_mmio.device=4K@0xd0000000:10 virtio_mmio.device=4K@0xd0002000:12 a=b"
+            " virtio_mmio.device=4K@0xd0000000:10 virtio_mmio.device=4K@0xd0002000:12 a=b"
         ));
+        assert!(line.starts_with("quiet "));
         assert_eq!(line.matches("virtio_mmio").count(), 2);
     }
 

@@ -40,7 +40,7 @@ pub fn write_tables(memory: &GuestMemory) -> Result<()> {
     put(level2 | PRESENT_WRITABLE, level3).context("write page tables")?;
     for page in 0..512 {
         put(
-            page * LARGE_PAGE_BYTES | LARGE_PAGE | PRESENT_WRITABLE,
+            (page * LARGE_PAGE_BYTES) | LARGE_PAGE | PRESENT_WRITABLE,
             level2 + page * 8,
         )
         .context("write page tables")?;

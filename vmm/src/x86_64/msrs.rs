@@ -1,9 +1,9 @@
-//! The model-specific registers that a firmware would have set before Linux starts.
+//! The control registers that a firmware would have set before Linux starts, model-specific and extended.
 //!
-//! Intel SDM volume 4.
+//! Intel SDM volume 4 (MSRs), volume 1 chapter 13 (XCR0).
 
 use anyhow::{Context, Result, ensure};
-use kvm_bindings::{Msrs, kvm_msr_entry};
+use kvm_bindings::{CpuId, Msrs, kvm_msr_entry, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::VcpuFd;
 
 const IA32_MISC_ENABLE: u32 = 0x1a0;
@@ -13,7 +13,7 @@ const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
 /// MTRRs enabled, everything write-back; without this Linux turns PAT off.
 const MTRR_ENABLED_WRITE_BACK: u64 = 1 << 11 | 6;
 
-/// Sets them.
+/// Sets the MSRs.
 ///
 /// # Errors
 /// When KVM does not know one of them.
@@ -35,4 +35,31 @@ pub fn set(vcpu: &VcpuFd) -> Result<()> {
         entries[set].index
     );
     Ok(())
+}
+
+/// Turns on every state component of `cpuid` in XCR0, as Linux would do itself: a KVM nested in an emulated host may
+/// never learn of the guest's XSETBV, and its CPUID would then contradict the processor.
+///
+/// # Errors
+/// Those of KVM_SET_XCRS.
+pub fn set_xcr0(vcpu: &VcpuFd, cpuid: &CpuId) -> Result<()> {
+    let components = cpuid
+        .as_slice()
+        .iter()
+        .find(|entry| entry.function == 0xd && entry.index == 0);
+    let Some(components) =
+        components.map(|entry| u64::from(entry.edx) << 32 | u64::from(entry.eax))
+    else {
+        return Ok(());
+    };
+    let mut xcrs = kvm_xcrs {
+        nr_xcrs: 1,
+        ..Default::default()
+    };
+    xcrs.xcrs[0] = kvm_xcr {
+        xcr: 0,
+        value: components,
+        ..Default::default()
+    };
+    vcpu.set_xcrs(&xcrs).context("set XCR0")
 }
