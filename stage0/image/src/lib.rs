@@ -8,6 +8,7 @@ mod decompress;
 mod digest;
 mod ending;
 mod erofs;
+mod folder;
 mod layer;
 mod limits;
 mod scratch;

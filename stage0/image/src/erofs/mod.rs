@@ -385,6 +385,8 @@ impl Writer {
             target.len()
         );
         ensure!(!target.contains(&0), "target contains a zero byte");
+        // Linux makes all symbolic links so, whatever a tar says.
+        record.mode = Kind::Symlink.mode_bits() | 0o777;
         record.size = target.len() as u64;
         record.extra_bytes = u32::try_from(target.len())?;
         record.extra = self.tree.scratch.append(&[target])?;
