@@ -26,6 +26,9 @@ use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
 /// Size of the buffer between guest memory and files.
 const BUFFER_BYTES: usize = 128 << 10;
 
+/// Requests between two looks at the stop.
+const BATCH: u16 = 16;
+
 /// A disk.
 pub struct Disk {
     extents: Extents,
@@ -185,7 +188,7 @@ impl Disk {
         queue.add_used(memory, head, written.saturating_add(1)).ok()
     }
 
-    /// Answers what is in the queue, at most one queue of it. Whether there is more; none when the queue is broken.
+    /// Answers what is in the queue, at most [`BATCH`] of it. Whether there is more; none when the queue is broken.
     fn drain(
         &mut self,
         memory: &GuestMemory,
@@ -193,7 +196,7 @@ impl Disk {
         interrupt: &dyn Interrupt,
     ) -> Option<bool> {
         queue.disable_notification(memory).ok()?;
-        for _ in 0..queue.size() {
+        for _ in 0..BATCH {
             let Some(chain) = queue.iter(memory).ok()?.next() else {
                 break;
             };

@@ -226,3 +226,188 @@ impl Server {
         Ok(self.device)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::RecvTimeoutError;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mmio::spec::{VIRTIO_F_VERSION_1, status};
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// Counts its runs, and runs until stopped or, told so, not at all.
+    struct Counter {
+        runs: Arc<Mutex<u32>>,
+        begun: Sender<u32>,
+        patient: bool,
+    }
+
+    impl Device for Counter {
+        fn id(&self) -> u32 {
+            9
+        }
+        fn features(&self) -> u64 {
+            0
+        }
+        fn queue_sizes(&self) -> &'static [u16] {
+            &[8]
+        }
+        fn config(&self) -> Vec<u8> {
+            vec![]
+        }
+        fn run(
+            self: Box<Self>,
+            activation: Activation,
+            stop: &Stop,
+        ) -> (Box<dyn Device>, Vec<Queue>) {
+            *self.runs.lock().unwrap() += 1;
+            self.begun.send(*self.runs.lock().unwrap()).unwrap();
+            if self.patient {
+                let epoll = vmm_sys_util::epoll::Epoll::new().unwrap();
+                let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(stop));
+                let event =
+                    vmm_sys_util::epoll::EpollEvent::new(vmm_sys_util::epoll::EventSet::IN, 0);
+                epoll
+                    .ctl(vmm_sys_util::epoll::ControlOperation::Add, fd, event)
+                    .unwrap();
+                epoll.wait(-1, &mut [event]).unwrap();
+            }
+            let queues = activation
+                .queues
+                .into_iter()
+                .map(|active| active.queue)
+                .collect();
+            (self, queues)
+        }
+    }
+
+    struct Wired {
+        transport: Transport,
+        thread: thread::JoinHandle<io::Result<Box<dyn Device>>>,
+        begun: Receiver<u32>,
+    }
+
+    fn wired(patient: bool) -> Wired {
+        let (begun_there, begun) = channel();
+        let device = Counter {
+            runs: Arc::default(),
+            begun: begun_there,
+            patient,
+        };
+        let memory = crate::memory::map(1).unwrap();
+        let irq = Arc::new(IrqLine::new().unwrap());
+        let (transport, server) =
+            connect(Box::new(device), &memory, irq, vec![event().unwrap()]).unwrap();
+        Wired {
+            transport,
+            thread: thread::spawn(|| server.serve()),
+            begun,
+        }
+    }
+
+    fn write(transport: &mut Transport, at: u64, value: u32) {
+        transport.write(at, &value.to_le_bytes());
+    }
+
+    fn read(transport: &Transport, at: u64) -> u32 {
+        let mut data = [0; 4];
+        transport.read(at, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    /// A driver's way to DRIVER_OK, with its queue's rings at `rings`.
+    fn bring_up(transport: &mut Transport, rings: u32) {
+        write(transport, offset::STATUS, status::DRIVER);
+        write(transport, offset::DRIVER_FEATURES_SEL, 1);
+        write(
+            transport,
+            offset::DRIVER_FEATURES,
+            u32::try_from(VIRTIO_F_VERSION_1 >> 32).unwrap(),
+        );
+        write(
+            transport,
+            offset::STATUS,
+            status::DRIVER | status::FEATURES_OK,
+        );
+        for at in [
+            offset::QUEUE_DESC_LOW,
+            offset::QUEUE_DRIVER_LOW,
+            offset::QUEUE_DEVICE_LOW,
+        ] {
+            write(transport, at, rings);
+        }
+        write(transport, offset::QUEUE_READY, 1);
+        write(
+            transport,
+            offset::STATUS,
+            status::DRIVER | status::FEATURES_OK | status::DRIVER_OK,
+        );
+    }
+
+    #[test]
+    fn transport_reset_of_a_running_device_lets_it_run_again() {
+        for patient in [true, false] {
+            let Wired {
+                mut transport,
+                thread,
+                begun,
+            } = wired(patient);
+            for run in 1..=3 {
+                bring_up(&mut transport, 0x1000);
+                assert_eq!(begun.recv_timeout(DEADLINE), Ok(run));
+                write(&mut transport, offset::STATUS, 0);
+                assert_eq!(read(&transport, offset::STATUS), 0);
+            }
+            drop(transport);
+            assert_eq!(thread.join().unwrap().unwrap().id(), 9);
+        }
+    }
+
+    #[test]
+    fn transport_stopped_while_running_gives_the_device_back() {
+        let Wired {
+            mut transport,
+            thread,
+            begun,
+        } = wired(true);
+        bring_up(&mut transport, 0x1000);
+        assert_eq!(begun.recv_timeout(DEADLINE), Ok(1));
+        transport.signal_stop();
+        drop(transport);
+        assert_eq!(thread.join().unwrap().unwrap().id(), 9);
+    }
+
+    #[test]
+    fn transport_queue_outside_memory_needs_reset_and_does_not_run() {
+        let Wired {
+            mut transport,
+            thread,
+            begun,
+        } = wired(true);
+        bring_up(&mut transport, 0xffff_f000);
+        assert_ne!(
+            read(&transport, offset::STATUS) & status::DEVICE_NEEDS_RESET,
+            0
+        );
+        write(&mut transport, offset::STATUS, 0);
+        assert_eq!(read(&transport, offset::STATUS), 0);
+        drop(transport);
+        thread.join().unwrap().unwrap();
+        assert_eq!(
+            begun.recv_timeout(DEADLINE),
+            Err(RecvTimeoutError::Disconnected)
+        );
+    }
+
+    #[test]
+    fn transport_kick_that_kvm_did_not_take_signals_its_queue_only() {
+        let Wired { mut transport, .. } = wired(false);
+        write(&mut transport, offset::QUEUE_NOTIFY, 0);
+        write(&mut transport, offset::QUEUE_NOTIFY, 1);
+        assert_eq!(transport.kicks[0].read().unwrap(), 1);
+    }
+}
