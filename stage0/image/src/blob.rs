@@ -3,7 +3,7 @@
 //! Made by the sources, read on the thread of the import. Reads at offsets, so that many readers share one file.
 //! Knows its own name, so that a short read says what ended too early.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -67,6 +67,16 @@ impl Blob {
     /// Bytes that the blob claims to have.
     pub fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Of the whole file, as it is now.
+    ///
+    /// # Errors
+    /// If it cannot be had.
+    pub fn metadata(&self) -> Result<Metadata> {
+        self.file
+            .metadata()
+            .with_context(|| format!("look at {}", self.object))
     }
 
     /// What the blob is called in errors.

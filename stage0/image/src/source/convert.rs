@@ -41,7 +41,7 @@ pub struct Described<'a> {
 ///
 /// # Errors
 /// If the words to execute cannot be written as JSON.
-pub fn convert(described: Described<'_>) -> Result<ImageManifest> {
+pub fn convert(described: &Described<'_>) -> Result<ImageManifest> {
     let configuration = described.configuration;
     let (repository, tag) = split_reference(described.name.unwrap_or(described.fallback));
     let mut annotations = annotations(described.annotations, configuration)?;
@@ -218,7 +218,7 @@ mod tests {
     use contract::annotation::find;
 
     fn converted(text: &str) -> ImageManifest {
-        convert(Described {
+        convert(&Described {
             name: Some("docker.io/library/Tool:1.2"),
             fallback: "x",
             architecture: "arm64",

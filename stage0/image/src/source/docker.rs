@@ -37,7 +37,7 @@ pub fn open(files: &Files, wanted: &Wanted<'_>) -> Result<Layers> {
     Ok(Layers {
         layers: pair(blobs, &configuration.rootfs.diff_ids, &files.object())?,
         digest: None,
-        manifest: convert(Described {
+        manifest: convert(&Described {
             name: image.repo_tags.first().map(String::as_str).or(wanted.name),
             fallback: wanted.stem,
             architecture: wanted.architecture,

@@ -74,7 +74,7 @@ pub fn open(files: &Files, wanted: &Wanted<'_>) -> Result<Layers> {
     Ok(Layers {
         layers: pair(blobs, &configuration.rootfs.diff_ids, &files.object())?,
         digest: Some(candidate.descriptor.digest.parse()?),
-        manifest: convert(Described {
+        manifest: convert(&Described {
             name: candidate.names.first().map(String::as_str).or(wanted.name),
             fallback: wanted.stem,
             architecture: wanted.architecture,
@@ -142,9 +142,9 @@ fn add(
 /// The platform as the configuration has it, for an index that does not say.
 fn platform_of(files: &Files, descriptor: &Descriptor) -> Result<Platform> {
     let manifest: Manifest = files.document(descriptor)?;
-    Ok(files
+    files
         .document::<Platform>(&manifest.config)
-        .context("read the platform of an image")?)
+        .context("read the platform of an image")
 }
 
 fn choose(candidates: Vec<Candidate>, wanted: &Wanted<'_>, object: &str) -> Result<Candidate> {

@@ -44,7 +44,7 @@ pub struct Wanted<'a> {
 /// What a path turned out to hold.
 pub enum Source {
     /// An OCI or docker image.
-    Layers(Layers),
+    Layers(Box<Layers>),
     /// An ACI or a root file system in a tar.
     Tarball(Tarball),
     /// A root file system as a folder.
@@ -85,7 +85,7 @@ pub fn open(
             };
             let files = Files::Archive(Archive::index(archive)?);
             match open_parts(&files, wanted)? {
-                Some(layers) => Ok(Source::Layers(layers)),
+                Some(layers) => Ok(Source::Layers(Box::new(layers))),
                 None => Ok(Source::Tarball(Tarball {
                     blob,
                     is_aci: false,
@@ -98,7 +98,7 @@ pub fn open(
 fn open_folder(path: &Path, wanted: &Wanted<'_>) -> Result<Source> {
     let files = Files::Folder(path.to_path_buf());
     if files.has(layout::MARK) && files.has(layout::INDEX) {
-        return layout::open(&files, wanted).map(Source::Layers);
+        return Ok(Source::Layers(Box::new(layout::open(&files, wanted)?)));
     }
     if path.join("manifest").is_file() && path.join("rootfs").is_dir() {
         bail!(

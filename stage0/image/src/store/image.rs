@@ -100,7 +100,7 @@ impl Image {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("read image {id}")),
         };
-        let damaged = || format!("image {id} is damaged; remove and import it again");
+        let damaged = || format!("image {id} is damaged; import it again");
         let record: Record = serde_json::from_slice(&record).with_context(damaged)?;
         let manifest = fs::read(folder.join(MANIFEST)).with_context(damaged)?;
         let rootfs = folder.join(ROOTFS);

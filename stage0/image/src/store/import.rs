@@ -12,9 +12,10 @@ use anyhow::{Context, Result};
 use contract::ImageManifest;
 
 use super::image::{Image, Kind, Record};
+use super::known::Key;
 use super::place::{Place, ROOTFS};
 use super::workshop::Workshop;
-use super::{ImportOptions, identity, names};
+use super::{ImportOptions, discard, identity, names};
 use crate::digest::{Algorithm, Digest, Hashing};
 use crate::source::{self, Layers, Meter, Source, Tarball, Wanted};
 use crate::{Limits, Writer};
@@ -46,24 +47,24 @@ impl Import<'_> {
         let desk = Workshop::unique(&self.place.tmp())?;
         let limit = self.options.max_image_bytes;
         match source::open(path, &self.wanted, || desk.unlinked("spool"), limit)? {
-            Source::Layers(layers) => self.layers(layers),
+            Source::Layers(layers) => self.layers(&layers),
             Source::Tarball(tarball) => self.tarball(&tarball, desk),
             Source::Folder(path) => self.folder(&path, desk),
         }
     }
 
-    fn layers(&self, layers: Layers) -> Result<Imported> {
+    fn layers(&self, layers: &Layers) -> Result<Imported> {
         let diff_ids = layers.layers.iter().map(|layer| &layer.diff_id);
         let id = identity::of_parts(&layers.manifest, diff_ids)?;
         let imported = Imported {
             id,
             names: layers.names.clone(),
         };
-        if self.is_there(&imported.id)? {
+        if self.sound(&imported.id)?.is_some() {
             return Ok(imported);
         }
         let workshop = Workshop::enter(&self.place.tmp(), &imported.id)?;
-        if self.is_there(&imported.id)? {
+        if self.sound(&imported.id)?.is_some() {
             return Ok(imported);
         }
         self.build(&workshop, |writer| layers.write(writer, &self.meter))?;
@@ -78,25 +79,47 @@ impl Import<'_> {
     }
 
     fn tarball(&self, tarball: &Tarball, workshop: Workshop) -> Result<Imported> {
+        let key = self.key(tarball)?;
+        if let Some(id) = key.id()?
+            && let Some(image) = self.sound(&id)?
+        {
+            let names = self.names(tarball, &image.manifest);
+            return Ok(Imported { id, names });
+        }
         let merged = self.build(&workshop, |writer| {
             tarball.write(writer, &self.wanted, &self.meter)
         })?;
-        let (id, kind, names) = if tarball.is_aci {
-            let names = vec![name_of(&merged.manifest)];
-            (identity::of_aci(&merged.digest), Kind::Aci, names)
+        let (id, kind) = if tarball.is_aci {
+            (identity::of_aci(&merged.digest), Kind::Aci)
         } else {
             let id = identity::of_parts(&merged.manifest, [&merged.digest])?;
-            (id, Kind::RootFs, self.stem())
+            (id, Kind::RootFs)
         };
+        let names = self.names(tarball, &merged.manifest);
         self.deliver(workshop, &id, &merged.manifest, &Record::now(kind, None))?;
+        key.remember(&self.key(tarball)?, self.place, &id)?;
         Ok(Imported { id, names })
+    }
+
+    fn key(&self, tarball: &Tarball) -> Result<Key> {
+        let metadata = tarball.blob.metadata()?;
+        Ok(Key::new(self.place, &metadata, self.wanted.architecture))
+    }
+
+    fn names(&self, tarball: &Tarball, manifest: &ImageManifest) -> Vec<String> {
+        if tarball.is_aci {
+            vec![name_of(manifest)]
+        } else {
+            self.stem()
+        }
     }
 
     fn folder(&self, path: &Path, workshop: Workshop) -> Result<Imported> {
         self.meter.begin(1, 1, 0);
-        self.build(&workshop, |writer| -> Result<()> {
-            let _ = writer;
-            anyhow::bail!("folders are not read yet: {}", path.display())
+        self.build(&workshop, |writer| {
+            writer
+                .apply_folder(path)
+                .with_context(|| format!("read folder {}", path.display()))
         })?;
         let file = std::fs::File::open(workshop.join(ROOTFS)).context("open the image file")?;
         let digest = Hashing::new(file, Algorithm::Sha512)
@@ -141,12 +164,20 @@ impl Import<'_> {
         record: &Record,
     ) -> Result<()> {
         record.write(manifest, &workshop)?;
+        if self.sound(id)?.is_some() {
+            return Ok(());
+        }
         // Where another import was faster, the image is there, and that is all that was wanted.
         workshop.deliver(&self.place.image(id)).map(drop)
     }
 
-    fn is_there(&self, id: &str) -> Result<bool> {
-        Ok(Image::load(self.place, id, Vec::new())?.is_some())
+    /// The image `id` if the store has it; a damaged one is thrown away, as it is about to be made anew.
+    fn sound(&self, id: &str) -> Result<Option<Image>> {
+        Image::load(self.place, id, Vec::new()).or_else(|error| {
+            tracing::warn!("{error:#}");
+            discard(self.place, id)?;
+            Ok(None)
+        })
     }
 
     fn limits(&self) -> Limits {

@@ -6,6 +6,7 @@
 mod identity;
 mod image;
 mod import;
+mod known;
 mod names;
 mod place;
 mod workshop;
@@ -69,7 +70,7 @@ impl Store {
     /// If it cannot be made or read, or has another format version.
     pub fn open(dir: &Path) -> Result<Self> {
         let place = Place::new(dir);
-        for folder in [place.images(), place.names(), place.tmp()] {
+        for folder in [place.images(), place.names(), place.sources(), place.tmp()] {
             DirBuilder::new()
                 .recursive(true)
                 .mode(FOLDER_MODE)
@@ -178,15 +179,18 @@ impl Store {
         }
     }
 
-    /// All images, sorted by id.
+    /// All images, sorted by id; a damaged one is left out, with a warning.
     ///
     /// # Errors
-    /// If the store cannot be read, or an image in it is damaged.
+    /// If the store cannot be read.
     pub fn list(&self) -> Result<Vec<Image>> {
         let names = names::all(&self.place)?;
         let mut images = Vec::new();
         for id in self.ids()? {
-            images.extend(Image::load(&self.place, &id, of_id(&names, &id))?);
+            match Image::load(&self.place, &id, of_id(&names, &id)) {
+                Ok(image) => images.extend(image),
+                Err(error) => tracing::warn!("{error:#}"),
+            }
         }
         Ok(images)
     }
@@ -196,14 +200,9 @@ impl Store {
     /// # Errors
     /// If it cannot be removed; it is gone wholly or not at all.
     pub fn remove(&self, image: &Image) -> Result<()> {
-        names::unbind_all(&self.place, &image.id)?;
-        let workshop = Workshop::unique(&self.place.tmp())?;
-        match fs::rename(self.place.image(&image.id), workshop.join("removed")) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("remove image {}", image.id))
-            }
-            _ => workshop::sync_folder(&self.place.images()),
-        }
+        names::forget(&self.place.names(), &image.id)?;
+        names::forget(&self.place.sources(), &image.id)?;
+        discard(&self.place, &image.id)
     }
 
     fn get(&self, id: &str) -> Result<Option<Image>> {
@@ -220,6 +219,17 @@ impl Store {
         ids.retain(|id| identity::is_id(id));
         ids.sort();
         Ok(ids)
+    }
+}
+
+/// Takes the image `id` out of the store by one rename, and removes it then.
+fn discard(place: &Place, id: &str) -> Result<()> {
+    let workshop = Workshop::unique(&place.tmp())?;
+    match fs::rename(place.image(id), workshop.join("removed")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove image {id}"))
+        }
+        _ => workshop::sync_folder(&place.images()),
     }
 }
 

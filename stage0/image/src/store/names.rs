@@ -64,12 +64,20 @@ pub fn bind(place: &Place, name: &str, id: &str) -> Result<()> {
         return Ok(());
     }
     let target = place.names().join(encode(name).unwrap_or_default());
+    write_id(place, &target, id).with_context(|| format!("write name {name}"))
+}
+
+/// Makes the file at `target` hold `id`, whole and durable or not at all.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn write_id(place: &Place, target: &Path, id: &str) -> Result<()> {
     let workshop = Workshop::unique(&place.tmp())?;
-    let mut file = workshop.create("name", 0o640)?;
+    let mut file = workshop.create("id", 0o640)?;
     writeln!(file, "{id}")
         .and_then(|()| file.sync_all())
-        .with_context(|| format!("write name {name}"))?;
-    workshop.deliver_file("name", &target)
+        .with_context(|| format!("write {}", target.display()))?;
+    workshop.deliver_file("id", target)
 }
 
 /// The id that a reference's name stands for: as it is, with `:latest`, and where builders put bare names.
@@ -89,10 +97,14 @@ pub fn resolve(place: &Place, reference: &str) -> Result<Option<String>> {
 
 /// The id that exactly `name` stands for.
 fn read(place: &Place, name: &str) -> Result<Option<String>> {
-    encode(name).map_or(Ok(None), |file| read_file(&place.names().join(file)))
+    encode(name).map_or(Ok(None), |file| read_id(&place.names().join(file)))
 }
 
-fn read_file(path: &Path) -> Result<Option<String>> {
+/// The id that the file at `path` holds; `None` if there is no file or no id in it.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn read_id(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text.trim_end().to_owned()).filter(|id| is_id(id))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -113,7 +125,7 @@ pub fn all(place: &Place) -> Result<Vec<(String, String)>> {
         let Some(name) = file_name.to_str().and_then(decode) else {
             continue;
         };
-        if let Some(id) = read_file(&entry.path())? {
+        if let Some(id) = read_id(&entry.path())? {
             names.push((name, id));
         }
     }
@@ -121,16 +133,21 @@ pub fn all(place: &Place) -> Result<Vec<(String, String)>> {
     Ok(names)
 }
 
-/// Removes all names of `id`.
+/// Removes all files of `folder` that hold `id`.
 ///
 /// # Errors
-/// If a name cannot be read or removed.
-pub fn unbind_all(place: &Place, id: &str) -> Result<()> {
-    for (name, _) in all(place)?.into_iter().filter(|(_, known)| known == id) {
-        let path = place.names().join(encode(&name).unwrap_or_default());
+/// If one cannot be read or removed.
+pub(super) fn forget(folder: &Path, id: &str) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry
+            .with_context(|| format!("read {}", folder.display()))?
+            .path();
+        if read_id(&path)?.as_deref() != Some(id) {
+            continue;
+        }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove name {name}"));
+                return Err(error).with_context(|| format!("remove {}", path.display()));
             }
             _ => {}
         }

@@ -6,6 +6,7 @@
 //! images/ID/manifest          appc image manifest, JSON
 //! images/ID/record.json       kind, digest and time of the import
 //! names/NAME                  the ID that NAME stands for; NAME is escaped (see `store::names`)
+//! sources/KEY                 the ID of the image that a tar became (see `store::known`)
 //! tmp/X/                      work in progress, held by a flock on the folder X; what nobody holds is rubbish
 //! ```
 
@@ -54,6 +55,11 @@ impl Place {
     /// All names.
     pub fn names(&self) -> PathBuf {
         self.0.join("names")
+    }
+
+    /// Tars imported before.
+    pub fn sources(&self) -> PathBuf {
+        self.0.join("sources")
     }
 
     /// Work in progress.

@@ -361,6 +361,23 @@ fn root_file_system_gets_a_shell() {
 }
 
 #[test]
+fn folder_is_one_image_until_it_changes() {
+    let bench = Bench::new();
+    let root = bench.folder.path().join("root.d");
+    fs::create_dir_all(root.join("bin")).unwrap();
+    fs::write(root.join("bin/sh"), "#!").unwrap();
+    let first = bench.import(&root).unwrap();
+    assert_eq!(
+        (first.kind, first.names.as_slice()),
+        (Kind::RootFs, &["root.d".to_owned()][..])
+    );
+    assert_eq!(bench.import(&root).unwrap().id, first.id);
+    fs::write(root.join("bin/sh"), "#?").unwrap();
+    assert_ne!(bench.import(&root).unwrap().id, first.id);
+    assert_eq!(bench.store.list().unwrap().len(), 2);
+}
+
+#[test]
 fn index_with_many_architectures_gives_the_hosts() {
     let bench = Bench::new();
     let mut parts = Parts::default();
@@ -485,6 +502,47 @@ fn eight_imports_at_once_make_one_image() {
     });
     assert_eq!(bench.store.list().unwrap().len(), 2);
     assert_eq!(fs::read_dir(bench.store.place.tmp()).unwrap().count(), 0);
+}
+
+#[test]
+fn damaged_image_is_made_anew_by_an_import() {
+    let bench = Bench::new();
+    let paths = [
+        bench.folder("layout", &layout(gzip)),
+        bench.write("aci", &aci()),
+    ];
+    for path in &paths {
+        let image = bench.import(path).unwrap();
+        fs::remove_file(&image.rootfs).unwrap();
+        let error = bench.store.find(&image.id).unwrap_err().to_string();
+        assert!(error.contains("import it again"), "{error}");
+        assert!(bench.import(path).unwrap().rootfs.is_file());
+    }
+}
+
+#[test]
+fn tar_that_has_not_changed_is_not_read_again() {
+    let bench = Bench::new();
+    let path = bench.write("aci", &aci());
+    let key = |age: u64| {
+        let modified = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(modified).unwrap();
+        known::Key::new(&bench.store.place, &file.metadata().unwrap(), "amd64")
+    };
+    let image = bench.import(&path).unwrap();
+    let (one, two) = (key(10), key(20));
+    one.remember(&one, &bench.store.place, &image.id).unwrap();
+    assert_eq!(
+        one.id().unwrap(),
+        None,
+        "a file changed just now is not to be trusted"
+    );
+    assert_eq!(two.id().unwrap(), None);
+    names::write_id(&bench.store.place, one.file(), &image.id).unwrap();
+    assert_eq!(one.id().unwrap(), Some(image.id.clone()));
+    bench.store.remove(&image).unwrap();
+    assert_eq!(one.id().unwrap(), None);
 }
 
 #[test]
