@@ -82,15 +82,15 @@ pub fn find_or_start(options: &Options) -> Result<Host> {
     let folder = place::user_folder()?;
     let lock = place::lock(&folder)?;
     let shape = shape(options, &folder)?;
-    if options.keep {
-        if let Ok(keeper) = UnixStream::connect(shape.dir.join(keeper::SOCKET)) {
-            return Ok(Host {
-                dir: shape.dir,
-                keeper,
-                is_new: false,
-                is_kept: true,
-            });
-        }
+    if options.keep
+        && let Ok(keeper) = UnixStream::connect(shape.dir.join(keeper::SOCKET))
+    {
+        return Ok(Host {
+            dir: shape.dir,
+            keeper,
+            is_new: false,
+            is_kept: true,
+        });
     }
     remove_dead(&folder)?;
     fs::create_dir(&shape.dir).with_context(|| format!("make {}", shape.dir.display()))?;

@@ -204,7 +204,7 @@ impl<'a> Session<'a> {
                     }
                 }
                 Frame::End(stream) => {
-                    self.input = self.input.take().filter(|input| input.stream != stream)
+                    self.input = self.input.take().filter(|input| input.stream != stream);
                 }
                 Frame::Exit(code) => self.exit_code = Some(code),
                 Frame::Start(_)

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -34,6 +34,9 @@ pub const KILL: &str = "kill\n";
 pub const PORT: &str = "port ";
 /// The keeper's word for a host that failed, before the reason.
 pub const LOST: &str = "lost ";
+
+/// How long QEMU's end may be seen after that of its file servers.
+const QEMU_END: Duration = Duration::from_millis(500);
 
 struct Client {
     stream: UnixStream,
@@ -169,18 +172,23 @@ impl Keeper<'_> {
     }
 
     fn dead_process(&mut self) -> Result<Option<String>> {
-        // QEMU first: the file servers end with it.
-        for (process, name) in
-            self.processes
-                .iter_mut()
-                .rev()
-                .zip(["qemu", "file server", "file server"])
+        let mut reason = None;
+        for (process, name) in self
+            .processes
+            .iter_mut()
+            .zip(["file server", "file server", "qemu"])
         {
-            if let Some(status) = process.try_wait()? {
-                return Ok(Some(format!("{name} ended ({status})")));
+            // A file server ends with its QEMU and may be seen first; then QEMU is the one to name.
+            let patience = if reason.is_some() {
+                QEMU_END
+            } else {
+                Duration::ZERO
+            };
+            if let Some(status) = await_exit(process, patience)? {
+                reason = Some(format!("{name} ended ({status})"));
             }
         }
-        Ok(None)
+        Ok(reason)
     }
 
     /// Drops clients that are gone; true when one asks for the end.
@@ -244,6 +252,18 @@ impl Keeper<'_> {
             }
         }
         fs::remove_dir_all(&self.shape.dir).context("remove the host's folder")
+    }
+}
+
+/// Waits for a process's end, but no longer than `patience`.
+fn await_exit(process: &mut Child, patience: Duration) -> Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    loop {
+        let status = process.try_wait().context("look at a process")?;
+        if status.is_some() || start.elapsed() >= patience {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
