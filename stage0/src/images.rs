@@ -1,29 +1,71 @@
-//! The image that a word of the command line names.
+//! From the word that names an image on the command line to the image in the store.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use contract::ImageManifest;
+use contract::quantity;
+use image::{Image, ImportOptions, Store};
 
-use crate::cli::PodFlags;
+use crate::progress::Progress;
 use crate::settings::Settings;
 
-pub struct Image {
-    pub digest: String,
-    pub manifest: ImageManifest,
-    pub rootfs: PathBuf,
+/// Opens the store of the data directory.
+///
+/// # Errors
+/// If it cannot be made or read.
+pub fn store(settings: &Settings) -> Result<Store> {
+    Store::open(&settings.dir.join("store"))
 }
 
-pub fn resolve(word: &OsStr, _flags: &PodFlags, _settings: &Settings) -> Result<Image> {
+/// How an import is limited and told of.
+#[derive(Clone, Copy, Debug)]
+pub struct Importing<'a> {
+    /// `--max-image-size`.
+    pub max_image_size: Option<&'a str>,
+    /// No progress on a terminal.
+    pub quiet: bool,
+}
+
+/// The image that `word` names: a path is imported, anything else looked up in the store.
+///
+/// # Errors
+/// If there is neither, or the import fails.
+pub fn resolve(store: &Store, word: &OsStr, importing: Importing) -> Result<Image> {
     let path = Path::new(word);
-    if !path.exists() {
-        bail!("image {} does not exist", path.display());
+    if path.exists() {
+        return import(store, path, None, importing);
     }
-    let text = std::fs::read(path.join("manifest")).context("read image")?;
-    Ok(Image {
-        digest: "sha512-00".into(),
-        manifest: serde_json::from_slice(&text)?,
-        rootfs: path.join("rootfs.erofs"),
+    let Some(name) = word.to_str() else {
+        bail!("{} does not exist", path.display());
+    };
+    store.find(name)?.with_context(|| {
+        format!(
+            "{name:?} is neither a path nor an image of the store; `fairing image list` shows those, \
+             and a command to run goes after --"
+        )
     })
+}
+
+/// Imports what lies at `path`, by its own name or another.
+///
+/// # Errors
+/// The store's.
+pub fn import(
+    store: &Store,
+    path: &Path,
+    name: Option<&str>,
+    importing: Importing,
+) -> Result<Image> {
+    let mut options = ImportOptions {
+        name: name.map(str::to_owned),
+        ..ImportOptions::default()
+    };
+    if let Some(limit) = importing.max_image_size {
+        options.max_image_bytes = quantity::parse_whole(limit)?;
+    }
+    let progress = Progress::new(path, importing.quiet);
+    let image = store.import(path, &options, &|step| progress.tell(step));
+    progress.end();
+    image
 }

@@ -7,9 +7,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::images::Image;
 use anyhow::{Context, Result, bail};
 use contract::PodManifest;
+use image::Image;
 
 use crate::pods::{Folder, Lock, Pod, Pods, make_directory};
 use crate::stage1::Stage1;

@@ -12,6 +12,7 @@ mod jail;
 mod launch;
 mod layout;
 mod pods;
+mod progress;
 mod settings;
 mod stage1;
 mod table;

@@ -8,6 +8,7 @@ use contract::image::{AC_VERSION, App};
 use contract::name::{is_ac_name, sanitize_ac_name};
 use contract::pod::{PodApp, PodImage, PodKind, Volume};
 use contract::{ImageManifest, PodManifest};
+use image::Image;
 use serde_json::{Map, Value};
 
 use super::{Layers, environment, exec, isolators, volumes};
@@ -29,22 +30,19 @@ pub struct PodRequest<'a> {
     pub apps: &'a [AppWords],
 }
 
-/// Builds the manifest; `images` holds each app's image id and manifest.
+/// Builds the manifest; `images` are those of the apps, in the same order.
 ///
 /// # Errors
 /// For flags that contradict each other or the images.
-pub fn pod_manifest(
-    request: &PodRequest,
-    images: &[(String, ImageManifest)],
-) -> Result<PodManifest> {
+pub fn pod_manifest(request: &PodRequest, images: &[Image]) -> Result<PodManifest> {
     if request.interactive && images.len() > 1 {
         bail!("--interactive is for a pod of one app");
     }
     let layers = layers(request.flags)?;
     let mut names = HashSet::new();
     let mut apps = Vec::new();
-    for (words, (id, image)) in request.apps.iter().zip(images) {
-        let app = pod_app(request, words, id, image, &layers)
+    for (words, image) in request.apps.iter().zip(images) {
+        let app = pod_app(request, words, image, &layers)
             .with_context(|| format!("prepare image {}", words.image.to_string_lossy()))?;
         if !names.insert(app.name.clone()) {
             bail!(
@@ -125,17 +123,16 @@ fn pod_annotations(flags: &PodFlags) -> Vec<Annotation> {
 fn pod_app(
     request: &PodRequest,
     words: &AppWords,
-    id: &str,
-    image: &ImageManifest,
+    image: &Image,
     layers: &Layers,
 ) -> Result<PodApp> {
     let flags = &words.flags;
     Ok(PodApp {
-        name: app_name(flags, image)?,
+        name: app_name(flags, &image.manifest)?,
         image: PodImage {
-            id: id.to_owned(),
-            name: Some(image.name.clone()),
-            labels: image.labels.clone(),
+            id: image.id.clone(),
+            name: Some(image.manifest.name.clone()),
+            labels: image.manifest.labels.clone(),
         },
         app: Some(app(words, image, layers)?),
         read_only_root_fs: flags.readonly_rootfs.unwrap_or(false),
@@ -159,10 +156,10 @@ fn app_name(flags: &AppFlags, image: &ImageManifest) -> Result<String> {
     Ok(sanitize_ac_name(last).unwrap_or_else(|| "app".to_owned()))
 }
 
-fn app(words: &AppWords, image: &ImageManifest, layers: &Layers) -> Result<App> {
+fn app(words: &AppWords, image: &Image, layers: &Layers) -> Result<App> {
     let flags = &words.flags;
-    let mut app = image.app.clone().unwrap_or_default();
-    app.exec = exec::exec(image, flags, &words.arguments)?;
+    let mut app = image.manifest.app.clone().unwrap_or_default();
+    app.exec = exec::exec(&image.manifest, image.kind, flags, &words.arguments)?;
     app.environment = layers.merge(&app.environment, &flags.environment);
     if let Some(user) = &flags.user {
         let (user, group) = user
@@ -251,7 +248,19 @@ mod tests {
             on_terminal,
             apps: &apps,
         };
-        let images = vec![("sha512-00".to_owned(), image(&["/tool"], &[])); apps.len()];
+        let images = vec![
+            Image {
+                id: "sha512-00".to_owned(),
+                names: Vec::new(),
+                kind: image::Kind::Aci,
+                manifest: image(&["/tool"], &[]),
+                rootfs: "rootfs.erofs".into(),
+                rootfs_bytes: 0,
+                imported: std::time::UNIX_EPOCH,
+                digest: None,
+            };
+            apps.len()
+        ];
         pod_manifest(&request, &images)
     }
 

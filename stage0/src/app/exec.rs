@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use contract::{ImageManifest, annotation};
+use image::Kind;
 
 use crate::cli::AppFlags;
 
@@ -12,11 +13,17 @@ const OCI_CMD: &str = "appc.io/docker/cmd";
 
 /// The words to execute, never empty.
 ///
-/// Arguments replace the Cmd of an OCI image and follow its Entrypoint; they are appended to the `exec` of an ACI.
+/// Arguments replace the Cmd of an OCI image and follow its Entrypoint; they are appended to the `exec` of an ACI, and
+/// replace the shell of a bare root file system.
 ///
 /// # Errors
 /// If nothing says what to execute.
-pub fn exec(image: &ImageManifest, flags: &AppFlags, arguments: &[String]) -> Result<Vec<String>> {
+pub fn exec(
+    image: &ImageManifest,
+    kind: Kind,
+    flags: &AppFlags,
+    arguments: &[String],
+) -> Result<Vec<String>> {
     let entrypoint = oci_words(image, OCI_ENTRYPOINT)?;
     let cmd = oci_words(image, OCI_CMD)?;
     let mut words = if let Some(program) = &flags.exec {
@@ -29,6 +36,8 @@ pub fn exec(image: &ImageManifest, flags: &AppFlags, arguments: &[String]) -> Re
             words.extend(cmd.unwrap_or_default());
         }
         words
+    } else if kind == Kind::RootFs && !arguments.is_empty() {
+        Vec::new()
     } else {
         image
             .app
@@ -94,9 +103,10 @@ pub(super) mod tests {
         }
     }
 
-    fn folded(image: &ImageManifest, flags: &AppFlags, arguments: &[&str]) -> String {
+    fn folded(image: &ImageManifest, kind: Kind, flags: &AppFlags, arguments: &[&str]) -> String {
         let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
-        exec(image, flags, &arguments).map_or_else(|_| "error".into(), |words| words.join(" "))
+        exec(image, kind, flags, &arguments)
+            .map_or_else(|_| "error".into(), |words| words.join(" "))
     }
 
     #[test]
@@ -107,7 +117,8 @@ pub(super) mod tests {
             &[(OCI_ENTRYPOINT, r#"["/e"]"#), (OCI_CMD, r#"["c"]"#)],
         );
         let cmd_only = image(&["c"], &[(OCI_CMD, r#"["c"]"#)]);
-        let bare = image(&[], &[]);
+        let bare = image(&["/bin/sh"], &[]);
+        let empty = image(&[], &[]);
         let none = AppFlags::default();
         let exec = AppFlags {
             exec: Some("/x".into()),
@@ -117,21 +128,22 @@ pub(super) mod tests {
             entrypoint: Some(r#"["/n", "m"]"#.into()),
             ..AppFlags::default()
         };
-        for (image, flags, arguments, expected) in [
-            (&aci, &none, &["z"][..], "/a b z"),
-            (&aci, &exec, &["z"], "/x z"),
-            (&aci, &entrypoint, &[], "/n m"),
-            (&oci, &none, &[], "/e c"),
-            (&oci, &none, &["z"], "/e z"),
-            (&oci, &exec, &[], "/x"),
-            (&oci, &entrypoint, &["z"], "/n m z"),
-            (&oci, &entrypoint, &[], "/n m"),
-            (&cmd_only, &none, &["z", "y"], "z y"),
-            (&bare, &none, &["z"], "z"),
-            (&bare, &none, &[], "error"),
-            (&bare, &none, &[""], "error"),
+        for (image, kind, flags, arguments, expected) in [
+            (&aci, Kind::Aci, &none, &["z"][..], "/a b z"),
+            (&aci, Kind::Aci, &exec, &["z"], "/x z"),
+            (&aci, Kind::Aci, &entrypoint, &[], "/n m"),
+            (&oci, Kind::Oci, &none, &[], "/e c"),
+            (&oci, Kind::Oci, &none, &["z"], "/e z"),
+            (&oci, Kind::Oci, &exec, &[], "/x"),
+            (&oci, Kind::Oci, &entrypoint, &["z"], "/n m z"),
+            (&oci, Kind::Oci, &entrypoint, &[], "/n m"),
+            (&cmd_only, Kind::Oci, &none, &["z", "y"], "z y"),
+            (&bare, Kind::RootFs, &none, &["z"], "z"),
+            (&bare, Kind::RootFs, &none, &[], "/bin/sh"),
+            (&empty, Kind::Aci, &none, &[], "error"),
+            (&empty, Kind::Oci, &none, &[""], "error"),
         ] {
-            assert_eq!(folded(image, flags, arguments), expected);
+            assert_eq!(folded(image, kind, flags, arguments), expected);
         }
     }
 }

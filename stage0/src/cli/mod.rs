@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub use app_flags::{AppFlags, AppOnly, StdinMode};
 pub use pod_flags::{PodFlags, StartFlags};
 pub use split::{AppWords, split};
-pub use values::{Format, parse_duration};
+pub use values::{Format, parse_duration, quantity_bytes as parse_bytes};
 
 use crate::commands;
 

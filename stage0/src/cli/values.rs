@@ -70,7 +70,10 @@ pub(super) fn key_value(text: &str) -> Result<(String, String)> {
 }
 
 /// An appc quantity of bytes.
-pub(super) fn quantity_bytes(text: &str) -> Result<String> {
+///
+/// # Errors
+/// For no quantity, zero, and what looks like docker's mebibytes.
+pub fn quantity_bytes(text: &str) -> Result<String> {
     if text.ends_with('m') {
         bail!("the suffix m means thousandths; mebibytes are Mi, megabytes M");
     }

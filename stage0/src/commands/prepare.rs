@@ -3,16 +3,16 @@
 use std::ffi::OsString;
 use std::io::IsTerminal;
 
-use crate::images::Image;
 use anyhow::{Result, bail};
 use clap::Args;
 
 use super::Context;
 use crate::app::{PodRequest, pod_manifest};
 use crate::cli::{AppFlags, AppWords, PodFlags};
+use crate::images::{self, Importing};
+use crate::layout;
 use crate::pods::{Folder, Lock, Pod};
 use crate::stage1::{self, Stage1};
-use crate::{images, layout};
 
 /// Lays a pod out for a later `run-prepared`, and prints its UUID
 #[derive(Debug, Args)]
@@ -59,21 +59,22 @@ pub fn lay_out(
     let choice = stage1::find(requested_stage1(flags)?.as_deref(), &context.settings)?;
     let stage1 = Stage1::unpacked(&choice.path, &context.settings)?;
     stage1.entrypoint("run")?;
+    let store = images::store(&context.settings)?;
+    let importing = Importing {
+        max_image_size: flags.max_image_size.as_deref(),
+        quiet: flags.quiet,
+    };
     let images = apps
         .iter()
-        .map(|app| images::resolve(&app.image, flags, &context.settings))
-        .collect::<Result<Vec<Image>>>()?;
-    let manifests: Vec<_> = images
-        .iter()
-        .map(|image| (image.digest.to_string(), image.manifest.clone()))
-        .collect();
+        .map(|app| images::resolve(&store, &app.image, importing))
+        .collect::<Result<Vec<_>>>()?;
     let request = PodRequest {
         flags,
         interactive,
         on_terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
         apps,
     };
-    let manifest = pod_manifest(&request, &manifests)?;
+    let manifest = pod_manifest(&request, &images)?;
     let (pod, lock) = layout::lay_out(&context.pods, &stage1, &manifest, &images)?;
     Ok(Laid { pod, lock })
 }

@@ -1,0 +1,72 @@
+//! A bar on stderr while an image is imported; nothing where stderr is no terminal.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// What a bar shows.
+const TEMPLATE: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {eta}";
+
+/// Imports faster than this show no bar, in milliseconds.
+const PATIENCE_MS: u64 = 300;
+
+/// The bar of one import.
+pub struct Progress {
+    bar: ProgressBar,
+    image: String,
+    begun: std::time::Instant,
+}
+
+impl Progress {
+    /// A bar for the import of `path`.
+    pub fn new(path: &Path, quiet: bool) -> Self {
+        let bar = ProgressBar::new(0);
+        if quiet || !std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+            bar.set_style(style);
+        }
+        let image = path
+            .file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned();
+        Self {
+            bar,
+            image,
+            begun: std::time::Instant::now(),
+        }
+    }
+
+    /// Shows one step.
+    pub fn tell(&self, step: image::Progress) {
+        if self.begun.elapsed() < Duration::from_millis(PATIENCE_MS) {
+            return;
+        }
+        match step {
+            image::Progress::Layer {
+                index,
+                of,
+                bytes_done,
+                bytes_total,
+            } => {
+                self.bar.set_length(bytes_total.max(bytes_done));
+                self.bar
+                    .set_message(format!("{} layer {index} of {of}", self.image));
+                self.bar.set_position(bytes_done);
+            }
+            image::Progress::Writing => {
+                self.bar.set_message(format!("{} writing", self.image));
+                self.bar.tick();
+            }
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

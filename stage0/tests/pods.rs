@@ -1,0 +1,258 @@
+//! The built `fairing` with a stage 1 of a few lines of shell: what passes between the stages, and what dead ones leave.
+
+mod recorder;
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use recorder::{Host, RECORD, lines, until};
+
+/// A `run` that lives until it is asked to end, and then leaves with 7.
+const LIVING: &str = "#!/bin/sh\ntrap 'exit 7' TERM\necho $$ >pid\nln -s ready stage1/rootfs/rkt/supervisor-status\nwhile :; do sleep 0.05; done\n";
+
+fn pid(child: &std::process::Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("a pid"))
+}
+
+#[test]
+fn stage1_is_executed_as_the_contract_says() {
+    let host = Host::new(RECORD);
+    // A stray descriptor of the caller, which must not reach stage 1.
+    let stray = File::open("/etc/passwd").expect("a file");
+    fcntl(&stray, FcntlArg::F_SETFD(FdFlag::empty())).expect("inheritable");
+    let status = host
+        .pod(
+            "run",
+            &["--debug", "--net=none", "--hostname=box", "--inherit-env"],
+        )
+        .env("CALLERS", "own")
+        .status()
+        .expect("fairing starts");
+    assert_eq!(status.code(), Some(42));
+    let [uuid] = &host.pods("run")[..] else {
+        panic!("not one pod");
+    };
+    let pod = fs::canonicalize(host.path("data/pods/run").join(uuid)).expect("the pod");
+    let record = lines(&host.path("record"));
+    let has = |line: &str| assert!(record.iter().any(|l| l == line), "{line}: {record:?}");
+    has(&format!("argv0={}/stage1/rootfs/run", pod.display()));
+    has(&format!("cwd={}", pod.display()));
+    has("CALLERS=own");
+    has("RKT_SELINUX_CONTEXT=");
+    has("RKT_SELINUX_MOUNT_CONTEXT=");
+    let arguments: Vec<_> = record
+        .iter()
+        .filter_map(|l| l.strip_prefix("arg="))
+        .collect();
+    let expected = [
+        "--debug",
+        "--net=none",
+        "--local-config=/etc/fairing",
+        "--hostname=box",
+        uuid,
+    ];
+    assert_eq!(arguments, expected);
+    let lock = record.iter().find_map(|l| l.strip_prefix("RKT_LOCK_FD="));
+    has(&format!("fd{}={}", lock.expect("a lock"), pod.display()));
+    assert!(
+        !record.iter().any(|line| line.ends_with("/etc/passwd")),
+        "{record:?}"
+    );
+}
+
+#[test]
+fn pod_directory_holds_what_stage1_reads() {
+    let host = Host::new(RECORD);
+    host.pod("run", &["--memory=1Gi"])
+        .status()
+        .expect("fairing starts");
+    let pod = host.path("data/pods/run").join(&host.pods("run")[0]);
+    for name in [
+        "pod",
+        "pod-created",
+        "stage1/manifest",
+        "stage1/rootfs/rkt/status",
+        "stage1/rootfs/opt/stage2/image/manifest",
+        "stage1/rootfs/opt/stage2/image/rootfs.erofs",
+        "appsinfo/image/manifest",
+    ] {
+        assert!(pod.join(name).exists(), "{name}");
+    }
+    let text = host.stdout(&["cat-manifest", &host.pods("run")[0]]);
+    let manifest: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(
+        manifest["apps"][0]["app"]["exec"],
+        serde_json::json!(["app"])
+    );
+    assert_eq!(
+        manifest["apps"][0]["app"]["isolators"][0]["value"]["limit"],
+        "1Gi"
+    );
+}
+
+#[test]
+fn pod_with_rm_ends_by_a_signal_to_its_parent_and_is_gone() {
+    let host = Host::new(LIVING);
+    let mut child = host.pod("run", &["--rm"]).spawn().expect("fairing starts");
+    until("the pod runs", || {
+        host.pods("run").iter().any(|uuid| {
+            host.output(&["status", "--wait-ready=10s", uuid])
+                .status
+                .success()
+        })
+    });
+    let uuid = host.pods("run").remove(0);
+    let status = host.stdout(&["status", &uuid[..8]]);
+    assert!(
+        status.contains("state=running") && status.contains("jail-uid="),
+        "{status}"
+    );
+    assert_eq!(host.output(&["rm", &uuid]).status.code(), Some(254));
+    kill(pid(&child), Signal::SIGTERM).expect("a signal");
+    assert_eq!(child.wait().expect("its end").code(), Some(7));
+    assert!(host.pods("run").is_empty() && host.pods("exited-garbage").is_empty());
+}
+
+#[test]
+fn pod_is_waited_for_and_released_once_then_removed() {
+    let host = Host::new(LIVING);
+    host.entrypoint("gc", "#!/bin/sh\necho \"$@ in $(pwd)\" >>\"$RECORD\"\n");
+    host.entrypoint("stop", "#!/bin/sh\nkill -TERM $(cat pid)\n");
+    host.manifest(&["run", "gc", "stop"]);
+    let mut child = host
+        .pod(
+            "run",
+            &[
+                "--uuid-file-save",
+                host.path("uuid").to_str().expect("text"),
+            ],
+        )
+        .spawn()
+        .expect("fairing starts");
+    until("the UUID is written", || {
+        fs::read_to_string(host.path("uuid")).is_ok_and(|text| text.len() == 37)
+    });
+    let uuid = fs::read_to_string(host.path("uuid"))
+        .expect("a UUID")
+        .trim()
+        .to_owned();
+    until("the pod is ready", || {
+        host.output(&["status", "--wait-ready=10s", &uuid])
+            .status
+            .success()
+    });
+    let waiting = host
+        .command(&["status", "--wait", &uuid])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("fairing starts");
+    assert_eq!(host.stdout(&["stop", &uuid]), format!("\"{uuid}\"\n"));
+    assert_eq!(child.wait().expect("its end").code(), Some(7));
+    let waited = waiting.wait_with_output().expect("its end");
+    assert!(String::from_utf8_lossy(&waited.stdout).contains("state=exited"));
+    host.stdout(&["list"]);
+    host.stdout(&["list"]);
+    let released = lines(&host.path("record"));
+    assert_eq!(released.len(), 1, "{released:?}");
+    host.stdout(&["gc", "--mark-only"]);
+    assert_eq!(host.pods("exited-garbage"), [uuid.clone()]);
+    host.stdout(&["gc", "--grace-period=0"]);
+    assert!(host.pods("exited-garbage").is_empty());
+    let last = lines(&host.path("record")).pop().expect("a line");
+    assert!(
+        last.contains("--local-config /etc/fairing") && last.contains("exited-garbage"),
+        "{last}"
+    );
+}
+
+#[test]
+fn pod_prepared_is_run_later() {
+    let host = Host::new(RECORD);
+    let output = host.pod("prepare", &[]).output().expect("fairing starts");
+    let uuid = String::from_utf8(output.stdout)
+        .expect("text")
+        .trim()
+        .to_owned();
+    assert!(host.stdout(&["status", &uuid]).contains("state=prepared"));
+    let status = host
+        .output(&["run-prepared", "--hostname=late", &uuid[..13]])
+        .status;
+    assert_eq!(status.code(), Some(42));
+    assert!(lines(&host.path("record")).contains(&"arg=--hostname=late".to_owned()));
+    assert_eq!(
+        host.output(&["run-prepared", &uuid]).status.code(),
+        Some(254)
+    );
+    assert_eq!(host.stdout(&["rm", &uuid]), format!("\"{uuid}\"\n"));
+}
+
+#[test]
+fn process_killed_while_it_prepares_leaves_nothing_after_the_next_command() {
+    let host = Host::new(RECORD);
+    // Enough files that laying the pod out takes a while.
+    for index in 0..3000 {
+        fs::write(host.path("stage1/rootfs").join(format!("file{index}")), "x").expect("a file");
+    }
+    for _ in 0..4 {
+        let mut child = host
+            .pod("run", &[])
+            .process_group(0)
+            .spawn()
+            .expect("fairing starts");
+        until("the pod is being prepared", || {
+            !host.pods("prepare").is_empty() || !host.pods("run").is_empty()
+        });
+        child.kill().expect("a signal");
+        child.wait().expect("its end");
+        host.stdout(&["list"]);
+        for folder in ["embryo", "prepare", "garbage"] {
+            assert!(host.pods(folder).is_empty(), "{folder}");
+        }
+    }
+}
+
+#[test]
+fn command_that_cannot_work_says_why_and_leaves_with_254() {
+    let host = Host::new(RECORD);
+    for (words, reason) in [
+        (&["run", "--stage1=/nowhere", "image"][..], "does not exist"),
+        (&["run", "no-such-image"], "neither a path nor an image"),
+        (&["run"], "IMAGE"),
+        (&["status", "00000000"], "no pod"),
+        (&["enter", "00000000"], "no pod"),
+        (&["frobnicate"], "unrecognized"),
+    ] {
+        let mut command = host.command(words);
+        if words.len() == 2 && words[0] == "run" {
+            command.arg(format!("--stage1={}", host.path("stage1").display()));
+        }
+        let output = command.output().expect("fairing starts");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(254), "{words:?}");
+        assert!(text.contains(reason), "{words:?}: {text}");
+    }
+    assert!(host.pods("run").is_empty());
+}
+
+#[test]
+fn image_is_imported_listed_and_removed() {
+    let host = Host::new(RECORD);
+    let image = host.path("image.tar");
+    let image = image.to_str().expect("text");
+    let id = host.stdout(&["image", "import", image]);
+    assert_eq!(host.stdout(&["image", "import", "--quiet", image]), id);
+    let text = host.stdout(&["image", "list", "--format=json"]);
+    let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(list[0]["id"], id.trim());
+    assert_eq!(list[0]["kind"], "rootfs");
+    assert!(
+        host.stdout(&["image", "inspect", id.trim()])
+            .contains("ImageManifest")
+    );
+    host.stdout(&["image", "rm", id.trim()]);
+    assert_eq!(host.stdout(&["image", "list", "--format=json"]), "[]\n");
+}

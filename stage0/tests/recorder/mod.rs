@@ -1,0 +1,148 @@
+//! A stage 1 of a few lines of shell, and a data directory of its own, for tests that drive the built `fairing`.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Writes down what the contract promises: argv, working directory, environment, descriptors.
+pub const RECORD: &str = r#"#!/bin/sh
+{
+    echo "argv0=$0"
+    for word; do echo "arg=$word"; done
+    echo "cwd=$(pwd)"
+    env
+    for fd in 0 1 2 3 4 5 6 7 8 9; do
+        [ -e "/proc/$$/fd/$fd" ] && echo "fd$fd=$(readlink "/proc/$$/fd/$fd")"
+    done
+} >"$RECORD"
+echo $$ >pid
+exit 42
+"#;
+
+/// How long a test waits for something that always happens.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A host for one test.
+pub struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    /// A host whose stage 1 has `run` as its entrypoint, and a root file system with one file as image.
+    pub fn new(run: &str) -> Self {
+        let host = Self {
+            dir: tempfile::tempdir().expect("a temporary directory"),
+        };
+        let rootfs = host.path("stage1/rootfs");
+        fs::create_dir_all(rootfs.join("rkt/status")).expect("stage 1 directories");
+        host.entrypoint("run", run);
+        host.manifest(&["run"]);
+        let mut image = tar::Builder::new(fs::File::create(host.path("image.tar")).expect("tar"));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(2);
+        header.set_mode(0o755);
+        image
+            .append_data(&mut header, "bin/app", &b"x\n"[..])
+            .and_then(|()| image.into_inner().map(drop))
+            .expect("a tar with one file");
+        host
+    }
+
+    /// A path of this host.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a program of the stage 1.
+    pub fn entrypoint(&self, name: &str, script: &str) {
+        let path = self.path("stage1/rootfs").join(name);
+        fs::write(&path, script).expect("an entrypoint");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("mode");
+    }
+
+    /// Writes the stage 1 manifest with these entrypoints.
+    pub fn manifest(&self, entrypoints: &[&str]) {
+        let mut annotations = vec![
+            r#"{"name":"coreos.com/rkt/stage1/interface-version","value":"6"}"#.to_owned(),
+            r#"{"name":"fairing/stage1/rootfs","value":"erofs"}"#.to_owned(),
+        ];
+        annotations.extend(
+            entrypoints.iter().map(|name| {
+                format!(r#"{{"name":"coreos.com/rkt/stage1/{name}","value":"/{name}"}}"#)
+            }),
+        );
+        let text = format!(
+            r#"{{"acVersion":"0.8.11","acKind":"ImageManifest","name":"recorder","annotations":[{}]}}"#,
+            annotations.join(",")
+        );
+        fs::write(self.path("stage1/manifest"), text).expect("a manifest");
+    }
+
+    /// `fairing` with these words, not started; `run` and `prepare` get stage 1 and image by [`Host::run`].
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fairing"));
+        command
+            .arg("--dir")
+            .arg(self.path("data"))
+            .arg("--user-config")
+            .arg(self.path("config"))
+            .args(words)
+            .env("RECORD", self.path("record"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// `fairing COMMAND --stage1=… FLAGS image.tar -- app`, not started.
+    pub fn pod(&self, command: &str, flags: &[&str]) -> Command {
+        let mut words = self.command(&[command]);
+        words
+            .arg(format!("--stage1={}", self.path("stage1").display()))
+            .args(flags)
+            .arg(self.path("image.tar"))
+            .args(["--", "app"]);
+        words
+    }
+
+    /// Output of `fairing` with these words.
+    pub fn output(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("fairing starts")
+    }
+
+    /// Stdout of `fairing` with these words, which must succeed.
+    pub fn stdout(&self, words: &[&str]) -> String {
+        let output = self.output(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// UUIDs of the pods in a folder of `pods/`.
+    pub fn pods(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path("data/pods").join(folder));
+        entries.map_or_else(
+            |_| Vec::new(),
+            |entries| {
+                entries
+                    .flatten()
+                    .filter_map(|entry| entry.file_name().into_string().ok())
+                    .collect()
+            },
+        )
+    }
+}
+
+/// Waits for a fact.
+pub fn until(what: &str, fact: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !fact() {
+        assert!(begun.elapsed() < DEADLINE, "not within a minute: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The lines of a record.
+pub fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).expect("a record");
+    text.lines().map(str::to_owned).collect()
+}
