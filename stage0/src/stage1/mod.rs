@@ -4,6 +4,7 @@
 
 mod copy;
 mod lookup;
+mod unpack;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -54,9 +55,9 @@ impl Stage1 {
     ///
     /// # Errors
     /// As [`Stage1::open`].
-    pub fn unpacked(path: &Path, _settings: &Settings) -> Result<Self> {
-        if !path.is_dir() {
-            bail!("stage 1 {} is no directory", path.display());
+    pub fn unpacked(path: &Path, settings: &Settings) -> Result<Self> {
+        if path.is_file() {
+            return Self::open(&unpack::unpack(path, &settings.dir)?);
         }
         let dir =
             fs::canonicalize(path).with_context(|| format!("find stage 1 {}", path.display()))?;
