@@ -4,23 +4,19 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
-use guest_init::protocol::{self, Status, Stdio, ToHost, Window};
-use nix::fcntl::OFlag;
+use guest_init::protocol::{self, Status, ToHost, Window};
 use nix::poll::PollFlags;
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::Pid;
 
 use crate::cgroup::Cgroup;
 use crate::fault::Fault;
-use crate::host::{dial, never_wait};
-use crate::ioctls;
 use crate::launch::Launch;
 use crate::process;
 use crate::pump::Pump;
 use crate::report::{self, Report, Reports};
-use crate::stdio::AppStdio;
+use crate::streams::{Streams, Terminal};
 
 /// An app.
 pub struct App {
@@ -40,18 +36,6 @@ enum Life {
     Gone,
 }
 
-/// A terminal: the stream waits for the app's process to make the other half.
-struct Terminal {
-    stream: Rc<File>,
-    sides: Option<Sides>,
-}
-
-struct Sides {
-    master: Rc<File>,
-    /// Held while the app lives, so that its terminal does not hang up whenever no process has it open.
-    _peer: File,
-}
-
 /// What an event was on.
 #[derive(Clone, Copy, Debug)]
 pub enum Part {
@@ -63,14 +47,6 @@ pub enum Part {
     Sink(Option<usize>),
 }
 
-/// The app's side of its stdio, and PID 1's.
-struct Ends {
-    theirs: AppStdio,
-    input: Option<Pump>,
-    outputs: Vec<Pump>,
-    terminal: Option<Terminal>,
-}
-
 impl App {
     /// Connects the app's streams and starts its process.
     ///
@@ -78,12 +54,12 @@ impl App {
     /// Whatever goes wrong before the process is there.
     pub fn start(app: &protocol::App) -> Result<Self> {
         ensure!(is_name(&app.name), "{:?} is no name for an app", app.name);
-        let Ends {
+        let Streams {
             theirs,
             input,
             outputs,
             terminal,
-        } = connect(&app.stdio)?;
+        } = Streams::connect(&app.stdio)?;
         let cgroup = Cgroup::make(&app.name)?;
         let (reports, reporter) = report::line()?;
         let launch = Launch {
@@ -138,11 +114,8 @@ impl App {
 
     /// Gives its terminal, if it has one, a new size.
     pub fn resize(&self, window: Window) {
-        if let Some(Terminal {
-            sides: Some(sides), ..
-        }) = &self.terminal
-        {
-            let _ = ioctls::resize(&sides.master, window);
+        if let Some(terminal) = &self.terminal {
+            terminal.resize(window);
         }
     }
 
@@ -214,20 +187,15 @@ impl App {
         }
     }
 
+    /// A terminal without pumps is lost to the app alone: its session ends when it is closed here.
     fn take_terminal(&mut self, master: File) {
-        let Some(terminal) = &mut self.terminal else {
-            return;
-        };
-        let (Ok(()), Ok(peer)) = (never_wait(&master), ioctls::open_peer(&master)) else {
-            return;
-        };
-        let (master, stream) = (Rc::new(master), Rc::clone(&terminal.stream));
-        self.input = Some(Pump::new(Rc::clone(&stream), Rc::clone(&master)));
-        self.outputs = vec![Pump::new(Rc::clone(&master), stream)];
-        terminal.sides = Some(Sides {
-            master,
-            _peer: peer,
-        });
+        let pumps = self
+            .terminal
+            .as_mut()
+            .and_then(|terminal| terminal.take(master).ok());
+        if let Some((input, output)) = pumps {
+            (self.input, self.outputs) = (Some(input), vec![output]);
+        }
     }
 
     /// Its first process has died: the rest is killed, and what was written is taken along. Gives what came before.
@@ -265,71 +233,6 @@ impl App {
         self.outputs.iter_mut().for_each(Pump::take_last_words);
         self.cgroup.remove();
     }
-}
-
-/// Connects the streams that `stdio` names.
-fn connect(stdio: &Stdio) -> Result<Ends> {
-    match *stdio {
-        Stdio::Streams {
-            stdin,
-            stdout,
-            stderr,
-        } => {
-            let (stdin, input) = stdin
-                .map(|port| pipe_from(port).context("stdin"))
-                .transpose()?
-                .unzip();
-            let (stdout, output) = stdout
-                .map(|port| pipe_to(port).context("stdout"))
-                .transpose()?
-                .unzip();
-            let (stderr, errors) = stderr
-                .map(|port| pipe_to(port).context("stderr"))
-                .transpose()?
-                .unzip();
-            let outputs = output.into_iter().chain(errors).collect();
-            Ok(Ends {
-                theirs: AppStdio::Pipes([stdin, stdout, stderr]),
-                input,
-                outputs,
-                terminal: None,
-            })
-        }
-        Stdio::Terminal { port, window } => {
-            let terminal = Some(Terminal {
-                stream: stream(port).context("terminal")?,
-                sides: None,
-            });
-            Ok(Ends {
-                theirs: AppStdio::Terminal(window),
-                input: None,
-                outputs: Vec::new(),
-                terminal,
-            })
-        }
-    }
-}
-
-/// The app's end of a pipe that a stream of the host fills.
-fn pipe_from(port: u32) -> Result<(File, Pump)> {
-    let (theirs, ours) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    let ours = File::from(ours);
-    never_wait(&ours)?;
-    Ok((theirs.into(), Pump::new(stream(port)?, Rc::new(ours))))
-}
-
-/// The app's end of a pipe that is emptied into a stream of the host.
-fn pipe_to(port: u32) -> Result<(File, Pump)> {
-    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    let ours = File::from(ours);
-    never_wait(&ours)?;
-    Ok((theirs.into(), Pump::new(Rc::new(ours), stream(port)?)))
-}
-
-fn stream(port: u32) -> Result<Rc<File>> {
-    let stream = dial(port)?;
-    never_wait(&stream)?;
-    Ok(Rc::new(stream))
 }
 
 /// An ACName, which is safe as a name of folders.

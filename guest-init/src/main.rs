@@ -28,6 +28,7 @@ mod process;
 mod pump;
 mod report;
 mod stdio;
+mod streams;
 mod supervisor;
 
 use std::fs::File;
