@@ -22,7 +22,7 @@ fn write_source(path: &Path) {
     let mut content = vec![0u8; 32 * 1024];
     for number in 0..256u32 {
         for (at, byte) in content.iter_mut().enumerate() {
-            *byte = u8::try_from((at as u64 * u64::from(number + 7) >> 3) & 0xff).unwrap();
+            *byte = u8::try_from(((at as u64 * u64::from(number + 7)) >> 3) & 0xff).unwrap();
         }
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);

@@ -15,7 +15,10 @@ use crate::blob::Blob;
 pub(super) const BLOCK_BYTES: usize = 512;
 
 /// Entries taken; a layout has one a blob and a few more.
-const MAX_ENTRIES: usize = 65_536;
+const MAX_ENTRIES: usize = 16_384;
+
+/// Bytes of one name or link target; with the number of entries it bounds the memory that an index takes.
+const MAX_NAME_BYTES: usize = 1024;
 
 /// Bytes of one pax header or GNU long name.
 const MAX_EXTENSION_BYTES: u64 = 64 * 1024;
@@ -142,6 +145,13 @@ impl Archive {
                 self.blob.object()
             );
         };
+        let longest = path.len().max(link.as_ref().map_or(0, String::len));
+        if longest > MAX_NAME_BYTES {
+            bail!(
+                "{} holds a name of {longest} bytes, more than {MAX_NAME_BYTES}",
+                self.blob.object()
+            );
+        }
         let entry = match (kind, link) {
             (EntryType::Regular | EntryType::Continuous, _) => Entry::File { offset, length },
             (EntryType::Link, Some(target)) => Entry::Link(target),

@@ -42,12 +42,7 @@ pub fn open(files: &Files, wanted: &Wanted<'_>) -> Result<Layers> {
     collect(files, index, &[], MAX_DEPTH, &mut candidates)?;
     let candidate = choose(candidates, wanted, &files.object())?;
     let manifest: Manifest = files.document(&candidate.descriptor)?;
-    if !manifest.config.media_type.ends_with("image.config.v1+json")
-        && !manifest
-            .config
-            .media_type
-            .ends_with("container.image.v1+json")
-    {
+    if !is_configuration(&manifest.config) {
         bail!(
             "{} is not a container image: its configuration is of type {:?}",
             files.object(),
@@ -127,10 +122,11 @@ fn add(
         known.names.extend(names);
         return Ok(());
     }
-    let platform = match descriptor.platform.clone() {
-        Some(platform) => platform,
-        None => platform_of(files, &descriptor)?,
+    let said = descriptor.platform.clone().map(Ok);
+    let Some(platform) = said.or_else(|| platform_of(files, &descriptor).transpose()) else {
+        return Ok(());
     };
+    let platform = platform?;
     into.push(Candidate {
         descriptor,
         platform,
@@ -139,12 +135,16 @@ fn add(
     Ok(())
 }
 
-/// The platform as the configuration has it, for an index that does not say.
-fn platform_of(files: &Files, descriptor: &Descriptor) -> Result<Platform> {
+/// The platform as the configuration has it, for an index that does not say; `None` for what is no container image.
+fn platform_of(files: &Files, descriptor: &Descriptor) -> Result<Option<Platform>> {
     let manifest: Manifest = files.document(descriptor)?;
+    if !is_configuration(&manifest.config) {
+        return Ok(None);
+    }
     files
-        .document::<Platform>(&manifest.config)
+        .document(&manifest.config)
         .context("read the platform of an image")
+        .map(Some)
 }
 
 fn choose(candidates: Vec<Candidate>, wanted: &Wanted<'_>, object: &str) -> Result<Candidate> {
@@ -206,13 +206,19 @@ fn is_index(descriptor: &Descriptor) -> bool {
         || descriptor.media_type.ends_with("manifest.list.v2+json")
 }
 
-/// Attestations that builders put beside images are not images.
+/// Attestations that builders put beside images are not images. Early layouts leave the type out.
 fn is_manifest(descriptor: &Descriptor) -> bool {
-    (descriptor.media_type.ends_with("image.manifest.v1+json")
+    (descriptor.media_type.is_empty()
+        || descriptor.media_type.ends_with("image.manifest.v1+json")
         || descriptor
             .media_type
             .ends_with("distribution.manifest.v2+json"))
         && !descriptor
             .annotations
             .contains_key("vnd.docker.reference.type")
+}
+
+fn is_configuration(descriptor: &Descriptor) -> bool {
+    descriptor.media_type.ends_with("image.config.v1+json")
+        || descriptor.media_type.ends_with("container.image.v1+json")
 }

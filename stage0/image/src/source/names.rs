@@ -1,6 +1,8 @@
 //! Names in images: paths inside an archive, references such as `docker.io/library/debian:12`, identifiers of appc.
 //!
-//! Pure text; called by the sources and by the store.
+//! Called by the sources and by the store; all pure text but [`stem`], which may ask where a path leads.
+
+use std::path::Path;
 
 /// `path` without `.` and empty parts and with `..` resolved; `None` if it leads outside.
 pub fn clean(path: &str) -> Option<String> {
@@ -49,12 +51,14 @@ pub fn is_ac_identifier(text: &str) -> bool {
 }
 
 /// The last part of a path without the endings of archives.
-pub fn stem(path: &std::path::Path) -> String {
-    let name = path
-        .canonicalize()
-        .ok()
-        .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-        .unwrap_or_default();
+pub fn stem(path: &Path) -> String {
+    let last = |path: &Path| {
+        path.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    // A path such as `.` has no last part of its own.
+    let name = last(path).or_else(|| last(&path.canonicalize().ok()?));
+    let name = name.unwrap_or_default();
     let mut stem = name.as_str();
     let endings = [".gz", ".bz2", ".xz", ".zst", ".tgz", ".txz", ".tar", ".aci"];
     while let Some(shorter) = endings.iter().find_map(|ending| stem.strip_suffix(ending)) {
@@ -72,6 +76,14 @@ mod tests {
         assert_eq!(clean("./a//b/../c"), Some("a/c".into()));
         assert_eq!(clean("/a"), Some("a".into()));
         assert_eq!(clean("a/../../b"), None);
+    }
+
+    #[test]
+    fn stem_is_the_name_without_the_endings_of_archives() {
+        assert_eq!(stem(Path::new("/x/debian-12.tar.xz")), "debian-12");
+        assert_eq!(stem(Path::new("image.aci")), "image");
+        assert_eq!(stem(Path::new("rootfs/")), "rootfs");
+        assert!(!stem(Path::new(".")).is_empty());
     }
 
     #[test]

@@ -56,10 +56,11 @@ impl Import<'_> {
     fn layers(&self, layers: &Layers) -> Result<Imported> {
         let diff_ids = layers.layers.iter().map(|layer| &layer.diff_id);
         let id = identity::of_parts(&layers.manifest, diff_ids)?;
-        let imported = Imported {
-            id,
-            names: layers.names.clone(),
+        let names = match layers.names.as_slice() {
+            [] => self.stem(),
+            names => names.to_vec(),
         };
+        let imported = Imported { id, names };
         if self.sound(&imported.id)?.is_some() {
             return Ok(imported);
         }

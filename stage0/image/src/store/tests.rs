@@ -403,6 +403,20 @@ fn index_with_many_architectures_gives_the_hosts() {
 }
 
 #[test]
+fn artifact_beside_an_image_is_not_one() {
+    let bench = Bench::new();
+    let mut parts = Parts::default();
+    let image = parts.image("amd64", gzip);
+    let config = parts.blob("application/vnd.oci.empty.v1+json", b"{}".to_vec());
+    let signature = json!({"schemaVersion": 2, "config": config, "layers": []});
+    let signature = parts.blob(MANIFEST_TYPE, signature.to_string().into_bytes());
+    let path = bench.folder("signed", &parts.clone().index(&[signature.clone(), image]));
+    assert_eq!(bench.import(&path).unwrap().names, ["signed"]);
+    let error = bench.refused(&bench.folder("alone", &parts.index(&[signature])));
+    assert!(error.contains("holds no image"), "{error}");
+}
+
+#[test]
 fn layout_with_several_images_wants_a_name() {
     let bench = Bench::new();
     let mut parts = Parts::default();
