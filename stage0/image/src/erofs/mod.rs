@@ -12,9 +12,6 @@ mod spec;
 mod superblock;
 mod xattr;
 
-#[cfg(test)]
-mod tests;
-
 use std::fs::File;
 
 use anyhow::{Context, Result, bail, ensure};

@@ -7,9 +7,6 @@ mod path;
 mod record;
 mod remove;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
