@@ -1,1 +1,63 @@
-fn main() {}
+//! stage1-kvm's entrypoints: one program, told apart by the name it is called by. Stage 0 finds the names in the
+//! image's manifest; the working directory is the pod directory.
+
+mod assets;
+mod control;
+mod devices;
+mod environment;
+mod host;
+mod jail;
+mod life;
+mod outcome;
+mod plan;
+mod probe;
+mod report;
+mod run;
+mod session;
+mod stop;
+mod streams;
+mod terminal;
+mod timings;
+
+use std::path::Path;
+
+use anyhow::{Error, Result, bail};
+
+fn main() {
+    let mut argv = std::env::args();
+    let name = argv.next().unwrap_or_default();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .without_time()
+        .init();
+    match call(&name, argv) {
+        Ok(code) => std::process::exit(code.into()),
+        Err(error) => fail(&error),
+    }
+}
+
+fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
+    match Path::new(name).file_name().and_then(|name| name.to_str()) {
+        Some("run") => run::run(argv),
+        Some("stop") => stop::stop(argv),
+        // A pod holds nothing outside its directory but what dies with its process.
+        Some("gc") => Ok(0),
+        Some("probe") => probe::probe(),
+        Some("enter") => bail!("entering a running pod is not supported yet"),
+        _ => bail!(
+            "stage1-kvm is called by stage 0, as run, enter, stop, gc or probe; not as {name:?}"
+        ),
+    }
+}
+
+/// Prints one line for the user.
+fn tell(text: &str) {
+    eprintln!("fairing: {text}");
+}
+
+/// Ends the process with an error of our own.
+fn fail(error: &Error) -> ! {
+    tell(&format!("{error:#}"));
+    std::process::exit(life::FAILED.into())
+}

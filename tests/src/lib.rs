@@ -1,1 +1,183 @@
-//! (to be written)
+//! What system tests share: the built `fairing`, a store of their own, and a deadline on everything they start.
+//!
+//! They drive the built programs only, on a host with KVM (`scripts/system-tests`); what is missing fails them.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long any one command may take, on an emulated host.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Shell that fails with 99 unless it runs on a pod's own kernel: only that one names its devices on its command line.
+const PROOF: &str = "grep -q virtio_mmio.device=4K@0xd0000000 /proc/cmdline || exit 99; ";
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Exit code, or 128 and the signal.
+    pub code: i32,
+    /// All of its stdout.
+    pub stdout: Vec<u8>,
+    /// All of its stderr.
+    pub stderr: Vec<u8>,
+}
+
+impl Finished {
+    /// Stdout as text.
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Stderr as text.
+    pub fn err(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// Fails the test unless the code was `code`.
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(
+            self.code,
+            code,
+            "stdout: {}\nstderr: {}",
+            self.out(),
+            self.err()
+        );
+        self
+    }
+}
+
+/// The checkout.
+pub fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests lies in the checkout")
+        .to_owned()
+}
+
+/// A test image made by scripts/test-images.
+pub fn test_image(name: &str) -> PathBuf {
+    let folder = std::env::var_os("FAIRING_TEST_IMAGES")
+        .expect("FAIRING_TEST_IMAGES: run scripts/system-tests");
+    let path = Path::new(&folder).join(name);
+    assert!(
+        path.exists(),
+        "test image {} is missing: run scripts/test-images",
+        path.display()
+    );
+    path
+}
+
+/// A store that the tests of one program share; emptied when it is first asked for.
+pub fn store() -> &'static Path {
+    static STORE: OnceLock<PathBuf> = OnceLock::new();
+    STORE.get_or_init(|| {
+        let path = Path::new("/var/tmp").join(format!("fairing-tests-{}", std::process::id()));
+        if path.exists() {
+            std::fs::remove_dir_all(&path).expect("an old store can be removed");
+        }
+        path
+    })
+}
+
+/// `fairing --dir STORE`.
+pub fn fairing() -> Command {
+    let program = checkout().join("target/fairing");
+    assert!(
+        program.exists(),
+        "{} is missing: run scripts/pack",
+        program.display()
+    );
+    let mut command = Command::new(program);
+    command.arg("--dir").arg(store()).stdin(Stdio::null());
+    command
+}
+
+/// `fairing run OPTIONS busybox -- sh -c SCRIPT`, where SCRIPT proves first that it runs in a machine.
+pub fn run_sh(options: &[&str], script: &str) -> Command {
+    let mut command = fairing();
+    command.arg("run").args(options).arg(test_image("busybox"));
+    command.args(["--", "/bin/sh", "-c", &format!("{PROOF}{script}")]);
+    command
+}
+
+/// Runs `command` to its end, with `input` on stdin if there is any.
+#[track_caller]
+pub fn finish_with(command: &mut Command, input: Option<Vec<u8>>) -> Finished {
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+        // A command that does not read all of it is not this thread's failure.
+        thread::spawn(move || stdin.write_all(&input));
+    }
+    wait(child)
+}
+
+/// Runs `command` to its end.
+#[track_caller]
+pub fn finish(command: &mut Command) -> Finished {
+    finish_with(command, None)
+}
+
+/// Waits for `child`, whose stdout and stderr are pipes, within the deadline.
+#[track_caller]
+pub fn wait(mut child: Child) -> Finished {
+    let stdout = collect(child.stdout.take().expect("stdout is a pipe"));
+    let stderr = collect(child.stderr.take().expect("stderr is a pipe"));
+    let pid = child.id();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    thread::spawn(move || sender.send(child.wait()));
+    let Ok(status) = receiver.recv_timeout(DEADLINE) else {
+        let _ = Command::new("kill")
+            .args(["-KILL", &pid.to_string()])
+            .status();
+        let (stdout, stderr) = (
+            stdout.join().expect("a reader"),
+            stderr.join().expect("a reader"),
+        );
+        let text = String::from_utf8_lossy(&stderr);
+        panic!(
+            "not done after {DEADLINE:?}; {} bytes of stdout; stderr: {text}",
+            stdout.len()
+        );
+    };
+    use std::os::unix::process::ExitStatusExt;
+    let status = status.expect("the child can be waited for");
+    let code = status
+        .code()
+        .or(status.signal().map(|signal| 128 + signal))
+        .expect("exit code or signal");
+    Finished {
+        code,
+        stdout: stdout.join().expect("a reader"),
+        stderr: stderr.join().expect("a reader"),
+    }
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+/// Waits until `fact` holds, by asking it every few milliseconds within the deadline.
+#[track_caller]
+pub fn wait_until(what: &str, mut fact: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !fact() {
+        assert!(start.elapsed() < DEADLINE, "never came true: {what}");
+        thread::park_timeout(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,160 @@
+//! Everything the machine is made of that must be opened by name: done before the jail closes the file system.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use contract::{PodDir, PodManifest};
+use vmm::Kvm;
+
+/// Where the stage 1 image keeps its kernel.
+const KERNEL: &str = "vmlinux";
+
+/// Where the stage 1 image keeps guest-init.
+const INITRAMFS: &str = "initramfs";
+
+/// Where the stage 1 image keeps the file system that a scratch disk begins with.
+const SCRATCH_TEMPLATE: &str = "scratch.ext4";
+
+/// Opened files of the machine.
+pub struct Assets {
+    /// /dev/kvm.
+    pub kvm: Kvm,
+    /// Uncompressed ELF.
+    pub kernel: File,
+    /// cpio.
+    pub initramfs: File,
+    /// EROFS of each app, in order.
+    pub images: Vec<File>,
+}
+
+impl Assets {
+    /// Opens what `pod` runs on.
+    ///
+    /// # Errors
+    /// With what is missing and what to do about it.
+    pub fn open(pod: &PodDir, manifest: &PodManifest) -> Result<Self> {
+        let image = |name: &str| {
+            let path = pod.stage1_rootfs().join(name);
+            File::open(&path)
+                .with_context(|| format!("open {} of the stage 1 image", path.display()))
+        };
+        Ok(Self {
+            kvm: open_kvm()?,
+            kernel: image(KERNEL)?,
+            initramfs: image(INITRAMFS)?,
+            images: manifest
+                .apps
+                .iter()
+                .map(|app| open_rootfs(pod, &app.name))
+                .collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// Opens /dev/kvm, with advice when that fails.
+///
+/// # Errors
+/// When there is no KVM, or none for this user.
+pub fn open_kvm() -> Result<Kvm> {
+    match Kvm::new() {
+        Ok(kvm) => Ok(kvm),
+        Err(error) if error.errno() == libc::ENOENT => bail!(
+            "open /dev/kvm: this host has no KVM; run `fairing doctor`, or use scripts/on-kvm for an emulated host"
+        ),
+        Err(error) if error.errno() == libc::EACCES => bail!(
+            "open /dev/kvm: permission denied; add the user to the device's group (`usermod -aG kvm USER`) and log in again"
+        ),
+        Err(error) => Err(io::Error::from_raw_os_error(error.errno())).context("open /dev/kvm"),
+    }
+}
+
+fn open_rootfs(pod: &PodDir, app: &str) -> Result<File> {
+    let path = pod.app_rootfs_erofs(app);
+    match File::open(&path) {
+        Ok(file) => Ok(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && pod.app_rootfs(app).is_dir() => {
+            bail!(
+                "app {app:?} comes as a folder, which this stage 1 cannot share with a machine yet; it takes an EROFS file"
+            )
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("open root file system {}", path.display()))
+        }
+    }
+}
+
+/// Makes the pod's scratch disk: the template, then a hole up to `bytes`.
+///
+/// # Errors
+/// Those of the file system, and a damaged template.
+pub fn make_scratch_disk(pod: &PodDir, bytes: u64) -> Result<File> {
+    let template_path = pod.stage1_rootfs().join(SCRATCH_TEMPLATE);
+    let path = pod.scratch_disk();
+    let template =
+        File::open(&template_path).with_context(|| format!("open {}", template_path.display()))?;
+    let options = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path);
+    let disk = options.with_context(|| format!("make scratch disk {}", path.display()))?;
+    let length = template
+        .metadata()
+        .context("look at the scratch template")?
+        .len();
+    ensure!(
+        length <= bytes,
+        "scratch template {} is larger than the disk",
+        template_path.display()
+    );
+    copy_without_zeros(&template, &disk, length)
+        .with_context(|| format!("write scratch disk {}", path.display()))?;
+    disk.set_len(bytes)
+        .with_context(|| format!("size scratch disk {} to {bytes} bytes", path.display()))?;
+    Ok(disk)
+}
+
+/// Copies what holds something; the rest stays a hole.
+fn copy_without_zeros(from: &File, to: &File, length: u64) -> io::Result<()> {
+    let mut block = [0; 4096];
+    let mut offset = 0;
+    while let Some(found) = next_datum(from, offset)?.filter(|found| *found < length) {
+        offset = found;
+        let size = usize::try_from((length - offset).min(4096)).unwrap_or(4096);
+        from.read_exact_at(&mut block[..size], offset)?;
+        if block[..size].iter().any(|byte| *byte != 0) {
+            to.write_all_at(&block[..size], offset)?;
+        }
+        offset += 4096;
+    }
+    Ok(())
+}
+
+/// Where the next stored byte at or after `offset` is; `None` = only a hole follows.
+fn next_datum(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    let start = i64::try_from(offset).map_err(io::Error::other)?;
+    match nix::unistd::lseek(file, start, nix::unistd::Whence::SeekData) {
+        Ok(found) => Ok(u64::try_from(found).ok()),
+        Err(nix::errno::Errno::ENXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads a JSON file of the pod, bounded.
+///
+/// # Errors
+/// When it cannot be read, is longer than 8 MiB, or is not a `T`.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    use std::io::Read;
+    const MAX_BYTES: u64 = 8 << 20;
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut text = String::new();
+    file.take(MAX_BYTES)
+        .read_to_string(&mut text)
+        .with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))
+}

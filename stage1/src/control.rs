@@ -1,0 +1,169 @@
+//! The host's end of the control stream, without blocking: a guest that sends half a message, or reads none, holds
+//! nothing up.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context, Result, ensure};
+use guest_init::protocol::{self, MAX_MESSAGE_BYTES, ToGuest, ToHost};
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 16 << 10;
+
+/// The most that may wait for a guest that does not read.
+const MAX_WAITING_BYTES: usize = 4 << 20;
+
+/// Frames half received, and frames half sent.
+pub struct Control {
+    stream: UnixStream,
+    received: Vec<u8>,
+    waiting: Vec<u8>,
+}
+
+impl Control {
+    /// Takes over `stream`.
+    ///
+    /// # Errors
+    /// When it cannot be made non-blocking.
+    pub fn new(stream: UnixStream) -> Result<Self> {
+        stream
+            .set_nonblocking(true)
+            .context("make the control stream non-blocking")?;
+        Ok(Self {
+            stream,
+            received: Vec::new(),
+            waiting: Vec::new(),
+        })
+    }
+
+    /// The descriptor to poll.
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Whether to poll for writing, too.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Sends `message`, or as much of it as the guest takes now.
+    ///
+    /// # Errors
+    /// When the stream is broken, or the guest has left too much unread.
+    pub fn send(&mut self, message: &ToGuest) -> Result<()> {
+        protocol::send(&mut self.waiting, message).context("write a control message")?;
+        ensure!(
+            self.waiting.len() <= MAX_WAITING_BYTES,
+            "the guest does not read its control messages"
+        );
+        self.flush()
+    }
+
+    /// Sends what waits, as far as the guest takes it.
+    ///
+    /// # Errors
+    /// When the stream is broken.
+    pub fn flush(&mut self) -> Result<()> {
+        while !self.waiting.is_empty() {
+            match self.stream.write(&self.waiting) {
+                Ok(written) => drop(self.waiting.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("write to the control stream"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is there and returns the messages that are complete, and whether the guest has closed the stream.
+    ///
+    /// # Errors
+    /// When the stream is broken or carries no control messages.
+    pub fn receive(&mut self) -> Result<(Vec<ToHost>, bool)> {
+        let closed = self.fill().context("read from the control stream")?;
+        let mut messages = Vec::new();
+        while let Some(message) = self
+            .next_message()
+            .context("read a control message of the guest")?
+        {
+            messages.push(message);
+        }
+        Ok((messages, closed))
+    }
+
+    fn fill(&mut self) -> io::Result<bool> {
+        let mut chunk = [0; READ_BYTES];
+        while self.received.len() < MAX_MESSAGE_BYTES as usize + size_of::<u32>() {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Ok(true),
+                Ok(read) => self.received.extend_from_slice(&chunk[..read]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    fn next_message(&mut self) -> io::Result<Option<ToHost>> {
+        let mut unread = self.received.as_slice();
+        match protocol::receive(&mut unread) {
+            Ok(message) => {
+                let read = self.received.len() - unread.len();
+                self.received.drain(..read);
+                Ok(message)
+            }
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Control, UnixStream) {
+        let (ours, guests) = UnixStream::pair().expect("a socket pair");
+        (Control::new(ours).expect("a non-blocking socket"), guests)
+    }
+
+    fn frame(message: &ToHost) -> Vec<u8> {
+        let mut frame = Vec::new();
+        protocol::send(&mut frame, message).expect("a short message");
+        frame
+    }
+
+    #[test]
+    fn message_in_pieces_arrives_when_complete() {
+        let (mut control, mut guest) = pair();
+        let hello = ToHost::Hello { version: 1 };
+        let bytes = [frame(&hello), frame(&ToHost::Started { app: "a".into() })].concat();
+        for (index, byte) in bytes.iter().enumerate() {
+            guest.write_all(&[*byte]).expect("room for a byte");
+            let (messages, closed) = control.receive().expect("a good stream");
+            assert!(!closed);
+            assert_eq!(
+                messages.len(),
+                usize::from(index + 1 == frame(&hello).len() || index + 1 == bytes.len())
+            );
+        }
+    }
+
+    #[test]
+    fn message_with_huge_length_breaks_the_stream() {
+        let (mut control, mut guest) = pair();
+        guest.write_all(&u32::MAX.to_le_bytes()).expect("room");
+        assert!(control.receive().is_err());
+    }
+
+    #[test]
+    fn messages_to_a_guest_that_never_reads_end_with_an_error() {
+        let (mut control, _guest) = pair();
+        let message = ToGuest::Signal {
+            app: "x".repeat(100_000),
+            signal: 1,
+        };
+        assert!((0..100).any(|_| control.send(&message).is_err()));
+    }
+}

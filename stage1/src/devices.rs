@@ -1,0 +1,120 @@
+//! The machine of a pod: which devices lie in which slot, and which filter each of its threads gets.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result};
+use guest_init::protocol::{IMAGE_SLOT_BYTES, IMAGE_SLOTS};
+use vmm::device::Device;
+use vmm::disk::{Disk, Extent, Extents};
+use vmm::layout::Slot;
+use vmm::machine::{Config, Devices, Machine};
+use vmm::running::ThreadKind;
+use vmm::vsock::Vsock;
+
+use crate::assets::Assets;
+use crate::jail::seccomp::{self, Kind};
+use crate::plan::Plan;
+use crate::streams::Ports;
+
+/// Every pod's guest has the same context id: it is alone on its vsock.
+const GUEST_CID: u64 = 3;
+
+/// The machine of `plan`, whose guest finds `ports` on its host, and what becomes true when the host's disk was full.
+///
+/// # Errors
+/// When the host lacks what the machine needs.
+pub fn machine(
+    assets: Assets,
+    scratch: Option<(File, u64)>,
+    plan: &Plan,
+    ports: &Ports,
+    debug: bool,
+) -> Result<(Machine, Arc<AtomicBool>)> {
+    let ports = ports.clone();
+    let scratch = scratch_disk(scratch)?;
+    let disk_full = scratch.host_full();
+    let devices = Devices::from([
+        (Slot::ImagesDisk, boxed(images_disk(assets.images)?)),
+        (Slot::ScratchDisk, boxed(scratch)),
+        (
+            Slot::Vsock,
+            boxed(Vsock::new(
+                GUEST_CID,
+                Box::new(move |port| ports.take(port)),
+            )),
+        ),
+    ]);
+    let config = Config {
+        cpus: plan.cpus,
+        memory_mib: plan.memory_mib,
+        kernel: assets.kernel,
+        initramfs: assets.initramfs,
+        debug,
+        console: debug.then(|| Box::new(std::io::stderr()) as Box<_>),
+        extra_command_line: String::new(),
+    };
+    Ok((
+        Machine::new(&assets.kvm, config, devices).context("make the machine")?,
+        disk_full,
+    ))
+}
+
+fn boxed(device: impl Device + 'static) -> Box<dyn Device> {
+    Box::new(device)
+}
+
+/// All images on one read-only disk of constant size, each in its own slot.
+fn images_disk(images: Vec<File>) -> Result<Disk> {
+    let mut extents = Vec::new();
+    for (offset, file) in (0..)
+        .step_by(usize::try_from(IMAGE_SLOT_BYTES)?)
+        .zip(images)
+    {
+        let bytes = file.metadata().context("look at an image's file")?.len();
+        extents.push(Extent {
+            offset,
+            bytes,
+            file,
+        });
+    }
+    let capacity = IMAGE_SLOT_BYTES * u64::from(IMAGE_SLOTS);
+    Ok(Disk::read_only(
+        Extents::new(extents, capacity).context("lay out the images disk")?,
+        "images",
+    ))
+}
+
+/// The pod's scratch disk; one of no size where writable layers are in memory, for the machine is the same.
+fn scratch_disk(scratch: Option<(File, u64)>) -> Result<Disk> {
+    let bytes = scratch.as_ref().map_or(0, |(_, bytes)| *bytes);
+    let extents = scratch
+        .into_iter()
+        .map(|(file, bytes)| Extent {
+            offset: 0,
+            bytes,
+            file,
+        })
+        .collect();
+    Ok(Disk::writable(
+        Extents::new(extents, bytes).context("lay out the scratch disk")?,
+        "scratch",
+    ))
+}
+
+/// The filter of the calling thread, which the machine says is of `kind`.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn confine(kind: ThreadKind) -> Result<()> {
+    seccomp::confine_thread(match kind {
+        ThreadKind::Owner => Kind::Session,
+        ThreadKind::Vcpu => Kind::Vcpu,
+        ThreadKind::Disk => Kind::Disk,
+        ThreadKind::Vsock => Kind::Vsock,
+        ThreadKind::Fs | ThreadKind::Net | ThreadKind::Mem | ThreadKind::Balloon => {
+            anyhow::bail!("no filter for a {kind:?} thread, of which this stage 1 has none")
+        }
+    })
+}

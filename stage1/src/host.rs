@@ -1,0 +1,87 @@
+//! What stage 1 asks the host.
+
+use std::fs;
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use vmm::Kvm;
+use vmm::probe::probe;
+
+/// CPUs this process may run on.
+pub fn cpus() -> u64 {
+    thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64)
+}
+
+/// The most CPUs KVM gives one machine.
+pub fn kvm_cpus(kvm: &Kvm) -> u64 {
+    kvm.get_max_vcpus() as u64
+}
+
+/// Physical memory, MiB.
+///
+/// # Errors
+/// When /proc/meminfo cannot be read.
+pub fn memory_mib() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    Ok(kib.context("read MemTotal in /proc/meminfo")? >> 10)
+}
+
+/// Fills `bytes` from the host's random pool.
+///
+/// # Errors
+/// When the kernel gives none.
+pub fn fill_random(bytes: &mut [u8]) -> Result<()> {
+    use std::io::Read;
+    let source = fs::File::open("/dev/urandom").context("open /dev/urandom")?;
+    (&source).read_exact(bytes).context("read /dev/urandom")
+}
+
+/// Closes every descriptor above stdio but `kept`: what a caller left open is not the machine's business.
+///
+/// # Errors
+/// Those of close_range.
+pub fn close_descriptors_except(kept: RawFd) -> Result<()> {
+    let kept = u32::try_from(kept).context("a negative descriptor")?;
+    for (first, last) in [
+        (3, kept.saturating_sub(1)),
+        (kept.saturating_add(1), u32::MAX),
+    ] {
+        if first <= last {
+            #[expect(
+                unsafe_code,
+                reason = "no safe binding of close_range among the crates used"
+            )]
+            // SAFETY: called before this process has opened anything of its own above stdio.
+            let result = unsafe { libc::close_range(first, last, 0) };
+            Errno::result(result).context("close inherited descriptors")?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a software KVM that cannot boot a kernel, instead of hanging in it. Costs a look into /sys where hardware
+/// KVM is loaded, a tiny machine elsewhere.
+///
+/// # Errors
+/// With the command that helps.
+pub fn check_kvm(kvm: &Kvm) -> Result<()> {
+    if ["kvm_intel", "kvm_amd"]
+        .iter()
+        .any(|module| Path::new("/sys/module").join(module).exists())
+    {
+        return Ok(());
+    }
+    let found = probe(kvm).context("probe this host's KVM")?;
+    ensure!(
+        found.boots_kernels,
+        "this host's /dev/kvm is a software KVM that cannot boot a kernel ({}); run on a host with hardware \
+         virtualisation, or in a checkout: scripts/on-kvm target/fairing run …",
+        found.reason.unwrap_or_default()
+    );
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Whose uid the jailed process has. Under root a uid from fairing's range is claimed by a lock that is held, through
+//! an open descriptor, exactly as long as the process lives: two living pods never share a uid, and nothing is to be
+//! cleaned up after a crash. A claim also names its pod, and is not given out again while that pod's files are there.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
+
+/// First uid of the range that pods run under: above the ranges of subordinate ids and of systemd's containers.
+const FIRST_UID: u32 = 0x7000_0000;
+
+/// Number of uids in the range.
+const UIDS: u32 = 65_536;
+
+/// Where claims lie: machine-wide, for two stores must not give out the same uid.
+const CLAIMS: &str = "/run/fairing/uids";
+
+/// Longest path of a pod in a claim, bytes.
+const MAX_CLAIM_BYTES: u64 = 4096;
+
+/// The identity of the jailed process.
+pub enum Identity {
+    /// A claimed uid (and the gid of the same number).
+    Own {
+        /// The uid.
+        uid: u32,
+        /// Holds the claim.
+        _claim: File,
+    },
+    /// The user who called.
+    Users,
+}
+
+impl Identity {
+    /// Claims a uid for `pod` when called by root.
+    ///
+    /// # Errors
+    /// When claims cannot be made, or every uid of the range is taken.
+    pub fn claim(pod: &Path) -> Result<Self> {
+        if !geteuid().is_root() {
+            return Ok(Self::Users);
+        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(CLAIMS)
+            .with_context(|| format!("make {CLAIMS}"))?;
+        for uid in FIRST_UID..FIRST_UID + UIDS {
+            if let Some(claim) =
+                try_claim(uid, pod).with_context(|| format!("claim uid {uid} in {CLAIMS}"))?
+            {
+                return Ok(Self::Own { uid, _claim: claim });
+            }
+        }
+        bail!("all {UIDS} uids for pods are in use");
+    }
+
+    /// The uid that the pod's own files are given to; `None` = they stay the caller's.
+    pub fn owner(&self) -> Option<u32> {
+        match self {
+            Self::Own { uid, .. } => Some(*uid),
+            Self::Users => None,
+        }
+    }
+
+    pub(super) fn enter_user_namespace(&self) -> Result<()> {
+        let Self::Users = self else { return Ok(()) };
+        let (uid, gid) = (geteuid(), getegid());
+        unshare(CloneFlags::CLONE_NEWUSER)
+            .context("unshare (are unprivileged user namespaces allowed?)")?;
+        fs::write("/proc/self/setgroups", "deny").context("write /proc/self/setgroups")?;
+        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))
+            .context("write /proc/self/uid_map")?;
+        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+            .context("write /proc/self/gid_map")
+    }
+
+    pub(super) fn assume(&self) -> Result<()> {
+        let Self::Own { uid, .. } = self else {
+            return Ok(());
+        };
+        let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*uid));
+        setgroups(&[]).context("drop supplementary groups")?;
+        setresgid(gid, gid, gid).context("change gid")?;
+        setresuid(uid, uid, uid).context("change uid")
+    }
+}
+
+fn try_claim(uid: u32, pod: &Path) -> Result<Option<File>> {
+    let path = Path::new(CLAIMS).join(uid.to_string());
+    let mut claim = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    match claim.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    }
+    let mut holder = String::new();
+    (&claim).take(MAX_CLAIM_BYTES).read_to_string(&mut holder)?;
+    if !holder.is_empty() && Path::new(&holder) != pod && Path::new(&holder).exists() {
+        return Ok(None);
+    }
+    claim.set_len(0)?;
+    claim.rewind()?;
+    claim.write_all(pod.as_os_str().as_encoded_bytes())?;
+    Ok(Some(claim))
+}

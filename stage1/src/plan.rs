@@ -1,0 +1,383 @@
+//! From manifests and arguments to what the machine and its apps need. A pure function: it opens nothing.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use contract::annotation::{self, Annotation};
+use contract::image::{App as ManifestApp, ImageManifest};
+use contract::pod::{PodApp, PodManifest};
+use contract::{RunArguments, quantity};
+use guest_init::protocol::{self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Stdio, Window};
+
+use crate::environment;
+
+/// Memory of a pod without a limit, MiB; rkt's floor for virtual machines.
+const DEFAULT_MEMORY_MIB: u64 = 512;
+
+/// What the machine needs beside the apps' limit, MiB: kernel, page tables, guest-init.
+const MEMORY_OVERHEAD_MIB: u64 = 64;
+
+/// The least memory limit with which an app can be launched at all, MiB.
+const MEMORY_MINIMUM_MIB: u64 = 8;
+
+/// The most memory of a machine, MiB: less than the physical addresses of any CPU with KVM reach.
+const MEMORY_MAXIMUM_MIB: u64 = 512 << 10;
+
+/// Size of the scratch disk when nobody says otherwise, bytes; sparse on the host.
+const DEFAULT_SCRATCH_BYTES: u64 = 10 << 30;
+
+/// The smallest scratch disk that holds the file system template, bytes.
+const SCRATCH_MINIMUM_BYTES: u64 = 32 << 20;
+
+/// The largest scratch disk that the template can grow to, bytes.
+const SCRATCH_MAXIMUM_BYTES: u64 = 4 << 40;
+
+/// Stream ports of one app: stdin, stdout, stderr, and one spare.
+const PORTS_PER_APP: u32 = 4;
+
+/// What the host has that the plan depends on.
+pub struct Host {
+    /// CPUs this process may use.
+    pub cpus: u64,
+    /// Physical memory, MiB.
+    pub memory_mib: u64,
+    /// The most CPUs KVM gives a machine.
+    pub kvm_cpus: u64,
+    /// Size of the terminal on stdin and stdout, if both are one.
+    pub window: Option<Window>,
+}
+
+/// An app's image as stage 0 prepared it.
+pub struct PreparedImage {
+    /// Its manifest.
+    pub manifest: ImageManifest,
+    /// Size of its EROFS file, bytes.
+    pub bytes: u64,
+}
+
+/// The pod, resolved.
+#[derive(Debug)]
+pub struct Plan {
+    /// CPUs of the machine.
+    pub cpus: u8,
+    /// Memory of the machine, MiB.
+    pub memory_mib: u32,
+    /// Host name in the pod.
+    pub hostname: String,
+    /// Size of the scratch disk, bytes; `None` = writable layers on a tmpfs.
+    pub scratch_bytes: Option<u64>,
+    /// Apps in order; app `n` uses image `n` of the images disk.
+    pub apps: Vec<protocol::App>,
+    /// When the pod is ended with exit code 124.
+    pub timeout: Option<Duration>,
+    /// Whether to report where the time of the start went.
+    pub timings: bool,
+    /// What the user should know and nothing fails for.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Resolves `pod`, whose app `n` runs from `images[n]`.
+    ///
+    /// # Errors
+    /// For whatever this stage 1 cannot honour and a user would miss.
+    pub fn new(
+        pod: &PodManifest,
+        images: &[PreparedImage],
+        arguments: &RunArguments,
+        host: &Host,
+    ) -> Result<Self> {
+        check_supported(pod, arguments)?;
+        let mut warnings = Vec::new();
+        let network_ignored = !matches!(arguments.net.as_str(), "none" | "");
+        if network_ignored && arguments.net != "default" {
+            warnings.push(format!(
+                "network {:?} is not supported yet: the pod has loopback only",
+                arguments.net
+            ));
+        }
+        let mut apps = Vec::new();
+        for (index, (pod_app, image)) in pod.apps.iter().zip(images).enumerate() {
+            let app = plan_app(index, pod_app, image, arguments, host);
+            apps.push(
+                app.with_context(|| format!("read app {:?} of the pod manifest", pod_app.name))?,
+            );
+        }
+        let programs = || {
+            pod.apps
+                .iter()
+                .zip(images)
+                .filter_map(|(app, image)| program(app, image).ok())
+        };
+        let pod_annotation = |name| annotation::find(&pod.annotations, name);
+        Ok(Self {
+            cpus: cpus(programs(), host, &mut warnings)?,
+            memory_mib: memory_mib(programs(), host, &mut warnings)?,
+            hostname: hostname(arguments)?,
+            scratch_bytes: scratch_bytes(&pod.annotations)?,
+            apps,
+            timeout: pod_annotation(annotation::POD_TIMEOUT)
+                .map(seconds)
+                .transpose()?,
+            timings: pod_annotation(annotation::POD_TIMINGS) == Some("true"),
+            warnings,
+        })
+    }
+}
+
+/// The app that runs: the pod manifest's own, else the image's.
+fn program<'a>(pod_app: &'a PodApp, image: &'a PreparedImage) -> Result<&'a ManifestApp> {
+    let app = pod_app.app.as_ref().or(image.manifest.app.as_ref());
+    app.context("neither the pod manifest nor the image says what to run")
+}
+
+fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
+    ensure!(!pod.apps.is_empty(), "the pod manifest has no apps");
+    ensure!(
+        pod.apps.len() == 1,
+        "a pod of {} apps is not supported yet: run one app a pod",
+        pod.apps.len()
+    );
+    ensure!(
+        pod.apps.len() <= usize::from(IMAGE_SLOTS),
+        "a pod has at most {IMAGE_SLOTS} apps"
+    );
+    let mut names = HashSet::new();
+    for app in &pod.apps {
+        ensure!(
+            contract::name::is_ac_name(&app.name),
+            "app name {:?} is not an ACName (a-z, 0-9, inner -)",
+            app.name
+        );
+        ensure!(
+            names.insert(&app.name),
+            "app name {:?} occurs twice",
+            app.name
+        );
+        ensure!(
+            app.mounts.is_empty(),
+            "app {:?} has mounts; volumes are not supported yet",
+            app.name
+        );
+    }
+    ensure!(
+        pod.volumes.is_empty(),
+        "the pod has volumes, which are not supported yet"
+    );
+    ensure!(!arguments.mutable, "mutable pods are not supported yet");
+    match arguments.net.split(',').find(|net| *net == "host") {
+        Some(_) => bail!(
+            "--net=host gives a pod the host's network, which a virtual machine cannot share; use --net=none"
+        ),
+        None => Ok(()),
+    }
+}
+
+fn plan_app(
+    index: usize,
+    pod_app: &PodApp,
+    image: &PreparedImage,
+    arguments: &RunArguments,
+    host: &Host,
+) -> Result<protocol::App> {
+    let program = program(pod_app, image)?;
+    ensure!(
+        !program.exec.is_empty(),
+        "nothing to run: the image has no command, and none was given after --"
+    );
+    ensure!(
+        image.bytes <= IMAGE_SLOT_BYTES,
+        "the image is larger than {} GiB",
+        IMAGE_SLOT_BYTES >> 30
+    );
+    let working_directory = match program.working_directory.as_str() {
+        "" => "/",
+        path => path,
+    };
+    ensure!(
+        working_directory.starts_with('/'),
+        "working directory {working_directory:?} is not absolute"
+    );
+    let stdio = stdio(index, &pod_app.annotations, arguments, host)?;
+    let terminal = matches!(stdio, Stdio::Terminal { .. });
+    Ok(protocol::App {
+        name: pod_app.name.clone(),
+        image: u8::try_from(index)?,
+        image_bytes: image.bytes,
+        read_only_root: pod_app.read_only_root_fs,
+        exec: program.exec.clone(),
+        search_path: environment::search_path(&program.environment, working_directory),
+        environment: environment::complete(&program.environment, &pod_app.name, terminal)?,
+        working_directory: working_directory.to_owned(),
+        user: program.user.clone(),
+        group: program.group.clone(),
+        supplementary_gids: program.supplementary_gids.clone(),
+        stdio,
+    })
+}
+
+/// Where stdio goes by the app's annotations; without one, streams and no stdin, as for any service.
+fn stdio(
+    index: usize,
+    annotations: &[Annotation],
+    arguments: &RunArguments,
+    host: &Host,
+) -> Result<Stdio> {
+    let first = FIRST_STREAM_PORT + u32::try_from(index)? * PORTS_PER_APP;
+    let asked = |name| annotation::find(annotations, name);
+    let modes = [
+        annotation::APP_STDIN,
+        annotation::APP_STDOUT,
+        annotation::APP_STDERR,
+    ]
+    .map(asked);
+    let on_terminal = modes
+        .iter()
+        .flatten()
+        .any(|mode| matches!(*mode, "tty" | "interactive"));
+    if on_terminal || (arguments.interactive && host.window.is_some()) {
+        let window = host.window.unwrap_or(Window {
+            rows: 24,
+            columns: 80,
+        });
+        return Ok(Stdio::Terminal {
+            port: first,
+            window,
+        });
+    }
+    for mode in modes.iter().flatten() {
+        ensure!(
+            matches!(*mode, "stream" | "null" | "log"),
+            "unknown stdio mode {mode:?}"
+        );
+    }
+    let stdin = modes[0] == Some("stream") || arguments.interactive;
+    let port = |offset: u32, wanted: bool| wanted.then_some(first + offset);
+    Ok(Stdio::Streams {
+        stdin: port(0, stdin),
+        stdout: port(1, modes[1] != Some("null")),
+        stderr: port(2, modes[2] != Some("null")),
+    })
+}
+
+/// The `limit` of a resource isolator, in thousandths of its unit.
+fn limit(app: &ManifestApp, isolator: &str) -> Result<Option<u128>> {
+    let Some(value) = app.isolator(isolator) else {
+        return Ok(None);
+    };
+    let text = match value.get("limit") {
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(serde_json::Value::Number(number)) => number.to_string(),
+        _ => bail!("isolator {isolator} has no limit"),
+    };
+    Ok(Some(
+        quantity::parse_milli(&text).with_context(|| format!("read isolator {isolator}"))?,
+    ))
+}
+
+/// Sum of the apps' limits; `None` if no app has one.
+fn total<'a>(apps: impl Iterator<Item = &'a ManifestApp>, isolator: &str) -> Result<Option<u128>> {
+    let mut sum = None;
+    for app in apps {
+        if let Some(limit) = limit(app, isolator)? {
+            sum = Some(
+                limit
+                    .checked_add(sum.unwrap_or(0))
+                    .context("the limits' sum is too large")?,
+            );
+        }
+    }
+    Ok(sum)
+}
+
+fn cpus<'a>(
+    apps: impl Iterator<Item = &'a ManifestApp>,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) -> Result<u8> {
+    let most = host.kvm_cpus.min(u64::from(vmm::layout::MAX_CPUS));
+    let Some(milli) = total(apps, "resource/cpu")? else {
+        return Ok(u8::try_from(host.cpus.clamp(1, most))?);
+    };
+    let wanted = milli.div_ceil(1000).max(1);
+    ensure!(
+        wanted <= u128::from(most),
+        "{wanted} CPUs asked for; this host's KVM gives a machine at most {most}"
+    );
+    if wanted > u128::from(host.cpus) {
+        warnings.push(format!(
+            "{wanted} CPUs asked for, the host has {}: they will share",
+            host.cpus
+        ));
+    }
+    Ok(u8::try_from(wanted)?)
+}
+
+fn memory_mib<'a>(
+    apps: impl Iterator<Item = &'a ManifestApp>,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) -> Result<u32> {
+    let limit_mib = match total(apps, "resource/memory")? {
+        Some(milli) => {
+            u64::try_from(milli.div_ceil(1000 << 20)).context("the memory limit is too large")?
+        }
+        None => DEFAULT_MEMORY_MIB - MEMORY_OVERHEAD_MIB,
+    };
+    ensure!(
+        limit_mib >= MEMORY_MINIMUM_MIB,
+        "{limit_mib} MiB of memory is too little to start an app; give at least {MEMORY_MINIMUM_MIB}Mi"
+    );
+    let machine = limit_mib.saturating_add(MEMORY_OVERHEAD_MIB);
+    ensure!(
+        machine <= MEMORY_MAXIMUM_MIB,
+        "{machine} MiB is more memory than a machine can have"
+    );
+    if machine > host.memory_mib {
+        warnings.push(format!(
+            "the machine may use {machine} MiB, the host has {} MiB",
+            host.memory_mib
+        ));
+    }
+    Ok(u32::try_from(machine)?)
+}
+
+fn scratch_bytes(annotations: &[Annotation]) -> Result<Option<u64>> {
+    if annotation::find(annotations, annotation::POD_TMPFS_ROOT) == Some("true") {
+        return Ok(None);
+    }
+    let Some(text) = annotation::find(annotations, annotation::POD_SCRATCH_SIZE) else {
+        return Ok(Some(DEFAULT_SCRATCH_BYTES));
+    };
+    let bytes = quantity::parse_whole(text).context("read the scratch size")?;
+    ensure!(
+        bytes >= SCRATCH_MINIMUM_BYTES,
+        "a scratch size of {text} is too small; give at least 32Mi"
+    );
+    ensure!(
+        bytes <= SCRATCH_MAXIMUM_BYTES,
+        "a scratch size of {text} is too large; give at most 4Ti"
+    );
+    Ok(Some(bytes.next_multiple_of(4096)))
+}
+
+fn hostname(arguments: &RunArguments) -> Result<String> {
+    let name = arguments
+        .hostname
+        .clone()
+        .unwrap_or_else(|| format!("rkt-{}", arguments.uuid));
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    ensure!(
+        (1..=64).contains(&name.len()) && name.chars().all(valid),
+        "host name {name:?} is not valid"
+    );
+    Ok(name)
+}
+
+fn seconds(text: &str) -> Result<Duration> {
+    let seconds: f64 = text
+        .parse()
+        .with_context(|| format!("read timeout {text:?} (seconds)"))?;
+    Duration::try_from_secs_f64(seconds).with_context(|| format!("timeout of {text:?} seconds"))
+}

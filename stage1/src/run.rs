@@ -1,0 +1,179 @@
+//! The `run` entrypoint: a pod manifest and prepared images in, an exit code out, in one process that becomes the VMM.
+
+use std::fs::{self, File};
+use std::os::fd::{FromRawFd, RawFd};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use contract::pod_dir::LOCK_FD_VARIABLE;
+use contract::{PodDir, PodManifest, RunArguments};
+use guest_init::protocol::{Boot, CONTROL_PORT, Scratch, Stdio};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::assets::{self, Assets};
+use crate::control::Control;
+use crate::jail::seccomp::{self, Kind};
+use crate::jail::{self, Identity};
+use crate::life::Life;
+use crate::outcome;
+use crate::plan::{Host, Plan, PreparedImage};
+use crate::report::{self, Report};
+use crate::session::{self, Session};
+use crate::streams::{Ports, Pumps};
+use crate::terminal::{self, Raw};
+use crate::timings::Timings;
+use crate::{devices, host};
+
+/// Bytes of entropy given to the guest.
+const ENTROPY_BYTES: usize = 64;
+
+/// Runs the pod in the working directory; returns its exit code.
+///
+/// # Errors
+/// For everything that keeps the pod from running; nothing of it is left behind but its directory.
+pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
+    let timings = Timings::default();
+    timings.mark("stage1");
+    let arguments = RunArguments::parse(argv)?;
+    let _lock = take_lock()?;
+    let pod = PodDir::new(
+        std::env::current_dir().context("find the pod directory (the working directory)")?,
+    );
+
+    // What can fail for the user's reasons comes first, and as long as everything can still be opened.
+    let manifest: PodManifest = assets::read_json(&pod.manifest())?;
+    let assets = Assets::open(&pod, &manifest)?;
+    let plan = plan(&pod, &manifest, &assets, &arguments)?;
+    plan.warnings
+        .iter()
+        .for_each(|warning| crate::tell(&format!("warning: {warning}")));
+    host::check_kvm(&assets.kvm)?;
+    let scratch = scratch_disk(&pod, &plan)?;
+
+    // From here on the process is the pod.
+    let identity = Identity::claim(pod.path())?;
+    Report::prepare(&pod, identity.owner())?;
+    report::write_pid(&pod)?;
+    let signals = session::block_signals()?;
+    let boot = boot(&plan, arguments.debug)?;
+    let terminal = plan
+        .apps
+        .iter()
+        .any(|app| matches!(app.stdio, Stdio::Terminal { .. }));
+    let report = jail::enter(&pod, &identity).context("jail the machine's process")?;
+    timings.mark("jailed");
+
+    let ports = Ports::default();
+    let control = Control::new(ports.open(CONTROL_PORT)?)?;
+    let (machine, disk_full) = devices::machine(assets, scratch, &plan, &ports, arguments.debug)?;
+    let _raw = (terminal && terminal::window().is_some())
+        .then(Raw::enter)
+        .transpose()?;
+    let drained =
+        EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).context("make the event of ended outputs")?;
+    let [app] = plan.apps.try_into().ok().context("one app a pod")?;
+    let pumps = Pumps::start(app.stdio, &ports, &drained, || {
+        seccomp::confine_thread(Kind::Pump)
+    })?;
+    timings.mark("kvm_run");
+    let running = machine
+        .start(devices::confine)
+        .context("start the machine")?;
+    let deadline = plan.timeout.map(|timeout| Instant::now() + timeout);
+    let life = Life::new(boot, app);
+    let session = Session {
+        life,
+        control,
+        ports,
+        pumps,
+        drained,
+        signals,
+        report,
+        deadline,
+        timings: &timings,
+    };
+    let (code, ended) = session.run(running)?;
+    timings.mark("ended");
+    if plan.timings {
+        eprint!("{}", timings.report());
+    }
+    Ok(outcome::exit_code(code, &ended, &disk_full))
+}
+
+/// The pod's lock: held by this process, through the descriptor stage 0 passed, as long as it lives.
+fn take_lock() -> Result<Option<File>> {
+    let Ok(number) = std::env::var(LOCK_FD_VARIABLE) else {
+        return Ok(None);
+    };
+    let number: RawFd = number
+        .parse()
+        .with_context(|| format!("read {LOCK_FD_VARIABLE}={number:?}"))?;
+    ensure!(
+        number > 2 && fs::read_link(format!("/proc/self/fd/{number}")).is_ok(),
+        "{LOCK_FD_VARIABLE}={number} is not open"
+    );
+    #[expect(unsafe_code, reason = "a descriptor passed by number")]
+    // SAFETY: the descriptor is open, as just seen, is none of stdio, and nothing else in this process owns it.
+    let lock = unsafe { File::from_raw_fd(number) };
+    nix::fcntl::fcntl(
+        &lock,
+        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
+    )
+    .context("keep the pod's lock")?;
+    host::close_descriptors_except(number)?;
+    Ok(Some(lock))
+}
+
+fn plan(
+    pod: &PodDir,
+    manifest: &PodManifest,
+    assets: &Assets,
+    arguments: &RunArguments,
+) -> Result<Plan> {
+    let mut images = Vec::new();
+    for (app, file) in manifest.apps.iter().zip(&assets.images) {
+        let bytes = file
+            .metadata()
+            .with_context(|| format!("look at the image of app {:?}", app.name))?
+            .len();
+        images.push(PreparedImage {
+            manifest: assets::read_json(&pod.app_image_manifest(&app.name))?,
+            bytes,
+        });
+    }
+    let host = Host {
+        cpus: host::cpus(),
+        memory_mib: host::memory_mib()?,
+        kvm_cpus: host::kvm_cpus(&assets.kvm),
+        window: terminal::window(),
+    };
+    Plan::new(manifest, &images, arguments, &host)
+        .with_context(|| format!("read {}", pod.manifest().display()))
+}
+
+fn scratch_disk(pod: &PodDir, plan: &Plan) -> Result<Option<(File, u64)>> {
+    let Some(bytes) = plan.scratch_bytes else {
+        return Ok(None);
+    };
+    Ok(Some((assets::make_scratch_disk(pod, bytes)?, bytes)))
+}
+
+fn boot(plan: &Plan, debug: bool) -> Result<Boot> {
+    let mut entropy = vec![0; ENTROPY_BYTES];
+    host::fill_random(&mut entropy)?;
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok(Boot {
+        hostname: plan.hostname.clone(),
+        clock_ns: u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX),
+        entropy,
+        cpus: plan.cpus,
+        scratch: if plan.scratch_bytes.is_some() {
+            Scratch::Disk
+        } else {
+            Scratch::Tmpfs
+        },
+        debug,
+    })
+}

@@ -1,0 +1,233 @@
+//! The main thread while the machine runs: waits for the guest, the user, the outputs, the clock and the machine's
+//! end, asks [`Life`] what to do about each, and does it. It never blocks on the guest.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use guest_init::protocol::ToHost;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use vmm::end::Ended;
+use vmm::running::Running;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::control::Control;
+use crate::life::{Action, Life};
+use crate::report::Report;
+use crate::streams::{Ports, Pumps};
+use crate::terminal;
+use crate::timings::Timings;
+
+/// How long a machine that was told to end may take.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Signals that reach the app.
+const FORWARDED: [Signal; 6] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+/// Blocks the signals that the session reads from the returned descriptor. Called before any thread is started, so
+/// that none of them takes a signal away.
+///
+/// # Errors
+/// Those of the kernel.
+pub fn block_signals() -> Result<SignalFd> {
+    let mut signals: SigSet = FORWARDED.into_iter().collect();
+    signals.add(Signal::SIGWINCH);
+    signals.thread_block().context("block signals")?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .context("make a signal descriptor")
+}
+
+/// All that the main thread waits on, and what it needs to act.
+pub struct Session<'a> {
+    /// The pod's story.
+    pub life: Life,
+    /// The guest's control stream.
+    pub control: Control,
+    /// Streams not yet dialled.
+    pub ports: Ports,
+    /// The app's streams.
+    pub pumps: Pumps,
+    /// Signalled when an output has ended.
+    pub drained: EventFd,
+    /// The user's signals.
+    pub signals: SignalFd,
+    /// Where statuses go.
+    pub report: Report,
+    /// When the pod's time is up.
+    pub deadline: Option<Instant>,
+    /// Moments to record.
+    pub timings: &'a Timings,
+}
+
+impl Session<'_> {
+    /// Runs until the machine has ended; returns the exit code, if the pod came to one, and how the machine ended.
+    ///
+    /// # Errors
+    /// When waiting itself fails, or a status cannot be recorded.
+    pub fn run(mut self, machine: Running) -> Result<(Option<u8>, Ended)> {
+        let mut control_open = true;
+        let mut grace: Option<Instant> = None;
+        loop {
+            let next = [self.deadline, grace].into_iter().flatten().min();
+            let ready = self.wait(&machine, control_open, next)?;
+            if ready.ended {
+                return Ok((self.life.exit_code(), machine.join()));
+            }
+            let mut actions = Vec::new();
+            if ready.signal {
+                actions.extend(self.take_signals()?);
+            }
+            if ready.control {
+                actions.extend(self.take_messages(&mut control_open));
+            }
+            if ready.drained {
+                self.drained
+                    .read()
+                    .context("read the event of ended outputs")?;
+            }
+            if self.pumps.drained() {
+                actions.extend(self.life.on_drained());
+            }
+            let now = Instant::now();
+            if self.deadline.take_if(|deadline| *deadline <= now).is_some() {
+                actions.extend(self.life.on_timeout());
+            }
+            if grace.take_if(|over| *over <= now).is_some() {
+                actions.extend(self.life.on_grace_over());
+            }
+            for action in actions {
+                if action == Action::StartGrace {
+                    grace.get_or_insert(now + GRACE);
+                }
+                self.act(action, &machine)?;
+            }
+        }
+    }
+
+    fn wait(&self, machine: &Running, control_open: bool, next: Option<Instant>) -> Result<Ready> {
+        let control_events = match self.control.has_waiting() {
+            true => PollFlags::POLLIN | PollFlags::POLLOUT,
+            false => PollFlags::POLLIN,
+        };
+        let mut descriptors = vec![
+            PollFd::new(machine.end_event(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(event(&self.drained), PollFlags::POLLIN),
+        ];
+        if control_open {
+            descriptors.push(PollFd::new(self.control.stream().as_fd(), control_events));
+        }
+        match poll(&mut descriptors, timeout(next)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error).context("wait for the machine"),
+        }
+        let ready = |index: usize| {
+            descriptors
+                .get(index)
+                .and_then(PollFd::revents)
+                .is_some_and(|events| !events.is_empty())
+        };
+        Ok(Ready {
+            ended: ready(0),
+            signal: ready(1),
+            drained: ready(2),
+            control: ready(3),
+        })
+    }
+
+    fn take_signals(&mut self) -> Result<Vec<Action>> {
+        let mut actions = Vec::new();
+        while let Some(info) = self.signals.read_signal().context("read a signal")? {
+            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+            match (Signal::try_from(number), terminal::window()) {
+                (Ok(Signal::SIGWINCH), Some(window)) => actions.extend(self.life.on_resize(window)),
+                (Ok(signal), _) => actions.extend(self.life.on_signal(signal)),
+                (Err(_), _) => {}
+            }
+        }
+        Ok(actions)
+    }
+
+    fn take_messages(&mut self, open: &mut bool) -> Vec<Action> {
+        let received = self.control.flush().and_then(|()| self.control.receive());
+        let (messages, closed) = match received {
+            Ok(received) => received,
+            Err(error) => {
+                *open = false;
+                return self.life.on_control_broken(&format!("{error:#}"));
+            }
+        };
+        let mut actions: Vec<_> = messages
+            .into_iter()
+            .flat_map(|message| self.hear(message))
+            .collect();
+        if closed {
+            *open = false;
+            // The machine is about to end by itself, and its end says why.
+            actions.push(Action::StartGrace);
+        }
+        actions
+    }
+
+    fn hear(&mut self, message: ToHost) -> Vec<Action> {
+        match &message {
+            ToHost::Hello { .. } => self.timings.mark("init"),
+            ToHost::Started { .. } => self.timings.mark("exec"),
+            ToHost::Exited { .. } => self.timings.mark("exited"),
+            _ => {}
+        }
+        self.life.on_message(message)
+    }
+
+    fn act(&mut self, action: Action, machine: &Running) -> Result<()> {
+        match action {
+            Action::Send(message) => {
+                // A guest that is gone shows by its end, which is waited for anyway.
+                if let Err(error) = self.control.send(&message) {
+                    tracing::debug!("{error:#}");
+                }
+            }
+            Action::Ready => self.report.ready()?,
+            Action::Record(app, code) => self.report.status(&app, code)?,
+            Action::Tell(text) => crate::tell(&text),
+            Action::Drain => self.ports.close(),
+            Action::Kill => machine.stop_handle().stop(),
+            Action::StartGrace => {}
+        }
+        Ok(())
+    }
+}
+
+/// What a wait found.
+struct Ready {
+    ended: bool,
+    signal: bool,
+    drained: bool,
+    control: bool,
+}
+
+/// Milliseconds until `next`, rounded up so that it has passed when the wait is over.
+fn timeout(next: Option<Instant>) -> PollTimeout {
+    let Some(next) = next else {
+        return PollTimeout::NONE;
+    };
+    let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+    PollTimeout::try_from(left.as_millis().min(60_000)).unwrap_or(PollTimeout::ZERO)
+}
+
+fn event(event: &EventFd) -> BorrowedFd<'_> {
+    #[expect(unsafe_code, reason = "EventFd gives no borrowed descriptor")]
+    // SAFETY: the descriptor is open as long as the EventFd that is borrowed.
+    unsafe {
+        BorrowedFd::borrow_raw(event.as_raw_fd())
+    }
+}
