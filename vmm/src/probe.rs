@@ -75,13 +75,15 @@ fn expect(exit: Result<VcpuExit<'_>, kvm_ioctls::Error>, code: u8) -> Result<(),
 
 fn code() -> Vec<u8> {
     let [port_low, port_high] = END_PORT.to_le_bytes();
-    let mut code = vec![0x66, 0xba, port_low, port_high]; // mov dx, END_PORT
+    let port = [0x66, 0xba, port_low, port_high]; // mov dx, END_PORT
+    let mut code = port.to_vec();
     code.push(0xb9); // mov ecx, half of the instructions
     code.extend((LOOP_INSTRUCTIONS / 2).to_le_bytes());
     code.extend([0xff, 0xc9, 0x75, 0xfc]); // dec ecx; jnz back
     code.extend([0xb0, LOOPED, 0xee]); // mov al, 1; out dx, al
     code.extend([0xf3, 0x0f, 0xb8, 0xc1]); // popcnt eax, ecx
-    code.extend([0x48, 0x0f, 0xc7, 0x4c, 0x24, 0xf0]); // cmpxchg16b [rsp - 16]
+    code.extend([0x48, 0x0f, 0xc7, 0x4c, 0x24, 0xf0]); // cmpxchg16b [rsp - 16]: loads edx
+    code.extend(port);
     code.extend([0xb0, DONE, 0xee]); // mov al, 2; out dx, al
     code.push(0xf4); // hlt
     code

@@ -31,8 +31,9 @@ const E820_RESERVED: u32 = 2;
 /// - no_timer_check: there is no PIT to check.
 /// - tsc=reliable: no clocksource watchdog.
 /// - maxcpus=1: guest-init brings the others online when the pod needs them.
+/// - swiotlb=noforce: no 64 MiB of bounce buffers in a machine that reaches above 4 GiB; no device here does DMA.
 /// - reboot=k, panic=-1: a panic resets at once, by the keyboard controller.
-const COMMAND_LINE_ALWAYS: &str = "earlyprintk=serial,ttyS0,keep console=ttynull no_timer_check tsc=reliable maxcpus=1 reboot=k panic=-1";
+const COMMAND_LINE_ALWAYS: &str = "earlyprintk=serial,ttyS0,keep console=ttynull no_timer_check tsc=reliable swiotlb=noforce maxcpus=1 reboot=k panic=-1";
 
 /// Where a piece of guest memory holds a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
