@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 
 use anyhow::{Context, Result};
 use guest_init::protocol;
+use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, execve, gethostname};
@@ -66,7 +67,7 @@ impl Launch<'_> {
         stdio::take(self.stdio, &account, self.reporter)?;
         if self.app.read_only_root {
             // Last of all that writes there.
-            remount_read_only("/").context("make the root read-only")?;
+            remount_read_only("/", MsFlags::empty()).context("make the root read-only")?;
         }
         umask(Mode::from_bits_truncate(0o022));
         privileges::drop_to(&account)?;

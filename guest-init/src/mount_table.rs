@@ -129,14 +129,14 @@ pub fn make_read_only(target: &str) -> Result<()> {
     match bound {
         Err(Errno::ENOENT) => Ok(()),
         bound => bound
-            .and_then(|()| remount_read_only(target))
+            .and_then(|()| remount_read_only(target, HARMLESS))
             .with_context(|| format!("make {target} read-only")),
     }
 }
 
-/// Makes the mount at `target` read-only, and it alone.
-pub fn remount_read_only(target: &str) -> nix::Result<()> {
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | HARMLESS;
+/// Makes the mount at `target` read-only, and it alone; of its flags it has `kept` afterwards.
+pub fn remount_read_only(target: &str, kept: MsFlags) -> nix::Result<()> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | kept;
     mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
 }
 
