@@ -2,6 +2,7 @@
 //! last bytes of files) lies here until the metadata is written. Used by the tree and the EROFS writer, on the
 //! importing thread.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -11,6 +12,11 @@ use anyhow::{Context, Result, ensure};
 const UNIT_BYTES: u64 = 16;
 /// Appended bytes wait in memory up to this many.
 const PENDING_BYTES: usize = 256 << 10;
+
+/// What was written is read back in pages of this size.
+const PAGE_BYTES: u64 = 16 << 10;
+/// Pages kept in memory, each in the place that its number gives it.
+const PAGES: usize = 64;
 
 /// Where something was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +36,24 @@ pub(crate) struct Scratch {
     file: File,
     written: u64,
     pending: Vec<u8>,
+    pages: RefCell<Vec<Page>>,
+}
+
+#[derive(Default, Clone)]
+struct Page {
+    number: Option<u64>,
+    bytes: Vec<u8>,
 }
 
 impl Scratch {
     pub(crate) fn new(file: File) -> Self {
+        let pages = RefCell::new(vec![Page::default(); PAGES]);
+        let pending = Vec::with_capacity(PENDING_BYTES);
         Self {
             file,
             written: UNIT_BYTES,
-            pending: Vec::with_capacity(PENDING_BYTES),
+            pending,
+            pages,
         }
     }
 
@@ -72,9 +88,7 @@ impl Scratch {
         let at = handle.offset() + skip;
         let in_file = self.written.saturating_sub(at).min(into.len() as u64);
         let (stored, waiting) = into.split_at_mut(usize::try_from(in_file)?);
-        self.file
-            .read_exact_at(stored, at)
-            .context("read scratch file")?;
+        self.read_written(at, stored)?;
         let from = usize::try_from((at + in_file).saturating_sub(self.written))?;
         let source = self.pending.get(from..from + waiting.len());
         ensure!(
@@ -82,6 +96,37 @@ impl Scratch {
             "scratch file read beyond its end"
         );
         waiting.copy_from_slice(source.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Reads from the file; pages that are written whole never change, so they may be kept.
+    fn read_written(&self, mut at: u64, mut into: &mut [u8]) -> Result<()> {
+        while !into.is_empty() {
+            let number = at / PAGE_BYTES;
+            let skip = usize::try_from(at % PAGE_BYTES)?;
+            if (number + 1) * PAGE_BYTES > self.written {
+                return self
+                    .file
+                    .read_exact_at(into, at)
+                    .context("read scratch file");
+            }
+            let mut pages = self.pages.borrow_mut();
+            let page = &mut pages[usize::try_from(number)? % PAGES];
+            if page.number != Some(number) {
+                page.number = None;
+                page.bytes.resize(usize::try_from(PAGE_BYTES)?, 0);
+                let read = self
+                    .file
+                    .read_exact_at(&mut page.bytes, number * PAGE_BYTES);
+                read.context("read scratch file")?;
+                page.number = Some(number);
+            }
+            let length = into.len().min(page.bytes.len() - skip);
+            let (now, later) = into.split_at_mut(length);
+            now.copy_from_slice(&page.bytes[skip..skip + length]);
+            into = later;
+            at += length as u64;
+        }
         Ok(())
     }
 
@@ -116,5 +161,12 @@ mod tests {
         assert_eq!(scratch.bytes(second, 100).expect("read"), vec![7; 100]);
         assert_eq!(scratch.bytes(third, 5).expect("read"), b"three");
         assert!(scratch.bytes(third, 17).is_err());
+        scratch.append(&[&big]).expect("append");
+        assert_eq!(scratch.bytes(second, 100).expect("read page"), vec![7; 100]);
+        assert_eq!(
+            scratch.bytes(second, 100).expect("read kept page"),
+            vec![7; 100]
+        );
+        assert_eq!(scratch.bytes(third, 5).expect("read end of file"), b"three");
     }
 }

@@ -1,13 +1,12 @@
-//! Metadata of the finished tree, in two walks: the first finds every inode its place, the second writes them.
-//! Directories are visited depth first in byte order, so the same tree always gives the same bytes.
+//! The first of two walks over the finished tree: finds every inode its place. Directories are visited depth first
+//! in byte order, so the same tree always gives the same bytes. The second walk is the emission.
 
 use anyhow::{Context, Result};
 
 use super::blocks::Blocks;
-use super::directory::{Encoder, Measure};
-use super::inode;
+use super::directory::Measure;
 use super::place::Places;
-use super::spec::{BLOCK, INODE_BYTES, SLOT_BYTES};
+use super::spec::{BLOCK, INODE_BYTES};
 use crate::tree::{EntryId, Form, Kind, NAME_MAX, NodeId, Record, Tree};
 
 const UNPLACED: u32 = u32::MAX;
@@ -73,89 +72,9 @@ impl Metadata {
         self.places.blocks()
     }
 
-    /// Writes all inodes and directories; the metadata begins at block `base`.
-    pub(super) fn write(&self, tree: &Tree, blocks: &Blocks, base: u32) -> Result<()> {
-        let mut pending = vec![(NodeId::ROOT, NodeId::ROOT)];
-        while let Some((directory, parent)) = pending.pop() {
-            let below = self.write_directory(tree, blocks, base, directory, parent)?;
-            pending.extend(below.into_iter().rev().map(|child| (child, directory)));
-        }
-        for (index, &nid) in self.nids.iter().enumerate() {
-            let node = NodeId(u32::try_from(index)?);
-            if nid != UNPLACED && tree.kind(node) != Kind::Directory {
-                let record = tree.record(node)?;
-                let behind_bytes = if record.form == Form::Plain {
-                    0
-                } else {
-                    record.extra_bytes
-                };
-                let behind = tree.scratch.bytes(record.extra, behind_bytes)?;
-                self.write_inode(
-                    tree,
-                    blocks,
-                    base,
-                    (node, &record, tree.names(node)),
-                    &behind,
-                )?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes one directory and its inode; returns the directories in it.
-    fn write_directory(
-        &self,
-        tree: &Tree,
-        blocks: &Blocks,
-        base: u32,
-        directory: NodeId,
-        parent: NodeId,
-    ) -> Result<Vec<NodeId>> {
-        let record = tree.record(directory)?;
-        let (mut encoder, mut below) = (Encoder::default(), Vec::new());
-        let mut block = u64::from(record.start);
-        walk_names(tree, directory, |name, entry| {
-            let node = match entry {
-                Some(entry) => tree.node_of(entry),
-                None if name == b"." => directory,
-                None => parent,
-            };
-            if entry.is_some() && tree.kind(node) == Kind::Directory {
-                below.push(node);
-            }
-            let nid = u64::from(self.nids[node.0 as usize]);
-            if let Some(full) = encoder.add(name, nid, tree.kind(node).number()) {
-                blocks.write_at(block * BLOCK as u64, &full)?;
-                block += 1;
-            }
-            Ok(())
-        })?;
-        let mut rest = encoder.finish();
-        if record.form == Form::Plain {
-            blocks.write_at(block * BLOCK as u64, &rest)?;
-            rest.clear();
-        }
-        let links = u32::try_from(below.len())? + 2;
-        self.write_inode(tree, blocks, base, (directory, &record, links), &rest)?;
-        Ok(below)
-    }
-
-    fn write_inode(
-        &self,
-        tree: &Tree,
-        blocks: &Blocks,
-        base: u32,
-        (node, record, links): (NodeId, &Record, u32),
-        behind: &[u8],
-    ) -> Result<()> {
-        let mut bytes = inode::encode(record, node.0.wrapping_add(1), links);
-        bytes.extend(tree.scratch.bytes(record.xattrs, record.xattr_bytes)?);
-        bytes.extend(behind);
-        let slot = u64::from(self.nids[node.0 as usize]);
-        blocks.write_at(
-            u64::from(base) * BLOCK as u64 + slot * SLOT_BYTES as u64,
-            &bytes,
-        )
+    /// Inode numbers by node.
+    pub(super) fn nids(&self) -> &[u32] {
+        &self.nids
     }
 }
 
@@ -186,7 +105,7 @@ fn measured(tree: &mut Tree, directory: NodeId, blocks: &mut Blocks) -> Result<R
 }
 
 /// Visits a sorted directory's names in byte order, "." and ".." (without an entry) among them.
-fn walk_names(
+pub(super) fn walk_names(
     tree: &Tree,
     directory: NodeId,
     mut visit: impl FnMut(&[u8], Option<EntryId>) -> Result<()>,

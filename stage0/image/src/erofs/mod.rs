@@ -5,11 +5,13 @@
 mod blocks;
 mod content;
 mod directory;
+mod emission;
 mod inode;
 mod metadata;
 mod place;
 mod spec;
 mod superblock;
+mod window;
 mod xattr;
 
 use std::fs::File;
@@ -20,6 +22,7 @@ use crate::limits::Limits;
 use crate::scratch::{Handle, Scratch};
 use crate::tree::{Attributes, Form, Kind, NodeId, Record, Tree, clean, split};
 use blocks::Blocks;
+use emission::Emission;
 use metadata::Metadata;
 use spec::{BLOCK, INODE_BYTES, NULL_ADDR, SUPER_OFFSET};
 use superblock::Superblock;
@@ -94,7 +97,7 @@ impl Body<'_> {
 }
 
 impl Writer {
-    /// Starts an image in the empty file `output`; `scratch` is a second empty file, unlinked by the caller.
+    /// Starts an image in the empty file `output`, open for reading and writing; `scratch` is a second empty file, unlinked by the caller.
     pub fn new(output: File, scratch: File, limits: Limits) -> Result<Self> {
         let size = output.metadata().context("read size of image file")?.len();
         ensure!(size == 0, "image file is not empty");
@@ -241,7 +244,7 @@ impl Writer {
         self.tree.forget_index();
         let metadata = Metadata::place(&mut self.tree, &mut self.blocks)?;
         let base = self.blocks.take(metadata.blocks())?;
-        metadata.write(&self.tree, &self.blocks, base)?;
+        Emission::new(&self.tree, &self.blocks, metadata.nids(), base).write_all()?;
         let superblock = Superblock {
             root_nid: u16::try_from(metadata.root())?,
             inodes: metadata.inodes,

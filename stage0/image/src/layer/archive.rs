@@ -3,7 +3,7 @@
 //! archive/tar and star write; global extended headers are skipped, as container tools do. Used by the layer
 //! reader, on the importing thread.
 
-use std::io::{ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read};
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,10 +14,12 @@ use crate::limits::Limits;
 
 /// Bytes of a tar block (POSIX.1-2017, pax, "ustar Interchange Format").
 const BLOCK: usize = 512;
+/// Headers and small files are read this many bytes at a time.
+const BUFFER: usize = 128 << 10;
 
 /// A tar being read.
 pub(super) struct Archive<'a, R> {
-    input: R,
+    input: BufReader<R>,
     limits: &'a Limits,
     /// Bytes the whole input may still have.
     left: &'a mut u64,
@@ -30,7 +32,7 @@ pub(super) struct Archive<'a, R> {
 impl<'a, R: Read> Archive<'a, R> {
     pub(super) fn new(input: R, limits: &'a Limits, left: &'a mut u64) -> Self {
         Self {
-            input,
+            input: BufReader::with_capacity(BUFFER, input),
             limits,
             left,
             data_left: 0,

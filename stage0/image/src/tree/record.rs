@@ -153,6 +153,15 @@ impl Record {
         Kind::from_mode(self.mode)
     }
 
+    /// How much of `extra` lies behind the inode on disk: all, but for content that has blocks of its own.
+    pub(crate) fn behind_bytes(&self) -> u32 {
+        if self.form == Form::Plain {
+            0
+        } else {
+            self.extra_bytes
+        }
+    }
+
     pub(super) fn append(&self, scratch: &mut Scratch) -> Result<Handle> {
         let form = match self.form {
             Form::Empty => 0,

@@ -68,7 +68,7 @@ impl Model {
             }
             match self.inode(&at).cloned() {
                 Some(Inode::Directory) if make => {
-                    self.names.get_mut(&at).expect("there").1 = self.layer
+                    self.names.get_mut(&at).expect("there").1 = self.layer;
                 }
                 Some(Inode::Directory) => {}
                 Some(Inode::File(_)) => return if make { Err(()) } else { Ok(None) },

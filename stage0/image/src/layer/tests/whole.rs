@@ -96,7 +96,7 @@ fn attributes_of_every_kind_come_back() {
     let tar = Tar::default()
         .pax(pax)
         .with_header("x", EntryType::Regular, b"data", "", |header| {
-            header.set_mode(0o104_755)
+            header.set_mode(0o104_755);
         });
     let (_, image) = convert(&[tar.end()], Limits::default()).expect("convert");
     let seen = &read_back(&image).expect("read back")[&b"n\xff\xfe/long".to_vec()];
