@@ -234,3 +234,47 @@ fn same_layers_give_the_same_bytes() {
     let one = convert(&layers, Limits::default()).expect("convert").1;
     assert!(one == convert(&layers, Limits::default()).expect("convert").1);
 }
+
+#[test]
+fn folder_of_the_host_is_taken_with_links_and_holes() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("d")).expect("folder");
+    std::fs::write(path("d/f"), b"content").expect("file");
+    std::fs::hard_link(path("d/f"), path("also")).expect("hard link");
+    std::os::unix::fs::symlink("/etc", path("out")).expect("symbolic link");
+    let sparse = std::fs::File::create(path("sparse")).expect("file");
+    sparse.set_len(2 << 30).expect("grow");
+    let output = tempfile::tempfile().expect("file");
+    let scratch = tempfile::tempfile().expect("file");
+    let clone = output.try_clone().expect("clone");
+    let mut writer = Writer::new(clone, scratch, Limits::default()).expect("writer");
+    writer.apply_folder(folder.path()).expect("folder");
+    let finished = writer.finish().expect("finish");
+    assert!(finished.bytes < 256 << 10, "{} bytes", finished.bytes);
+    let image = bytes_of(&output).expect("bytes");
+    let image = erofs_rs::EroFS::new(erofs_rs::backend::SliceImage::new(&image)).expect("image");
+    let names: Vec<_> = image
+        .walk_dir("/")
+        .expect("walk")
+        .map(|entry| entry.expect("entry"))
+        .collect();
+    let names: Vec<_> = names
+        .iter()
+        .map(|entry| (entry.dir_entry.path(), entry.inode.nlink()))
+        .collect();
+    let names: Vec<_> = names
+        .iter()
+        .map(|(path, links)| (path.as_bytes(), *links))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            (&b"/also"[..], 2),
+            (b"/d", 2),
+            (b"/d/f", 2),
+            (b"/out", 1),
+            (b"/sparse", 1)
+        ]
+    );
+}
