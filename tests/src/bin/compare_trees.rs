@@ -69,40 +69,45 @@ impl Comparison {
         self.equal(
             entry,
             "mode",
-            format!("{:o}", left_meta.mode()),
-            format!("{:o}", right_meta.mode()),
+            &format!("{:o}", left_meta.mode()),
+            &format!("{:o}", right_meta.mode()),
         );
         self.equal(
             entry,
             "owner",
-            (left_meta.uid(), left_meta.gid()),
-            (right_meta.uid(), right_meta.gid()),
+            &(left_meta.uid(), left_meta.gid()),
+            &(right_meta.uid(), right_meta.gid()),
         );
-        self.equal(entry, "device", left_meta.rdev(), right_meta.rdev());
+        self.equal(entry, "device", &left_meta.rdev(), &right_meta.rdev());
         if !self.timeless.contains(entry) {
             let time = |meta: &Metadata| (meta.mtime(), meta.mtime_nsec());
-            self.equal(entry, "time", time(&left_meta), time(&right_meta));
+            self.equal(entry, "time", &time(&left_meta), &time(&right_meta));
         }
-        self.equal(entry, "attributes", attributes(&left)?, attributes(&right)?);
+        self.equal(
+            entry,
+            "attributes",
+            &attributes(&left)?,
+            &attributes(&right)?,
+        );
         if !left_meta.is_dir() {
-            self.equal(entry, "size", left_meta.size(), right_meta.size());
-            self.equal(entry, "links", left_meta.nlink(), right_meta.nlink());
+            self.equal(entry, "size", &left_meta.size(), &right_meta.size());
+            self.equal(entry, "links", &left_meta.nlink(), &right_meta.nlink());
             let other = *self
                 .inodes
                 .entry(left_meta.ino())
                 .or_insert(right_meta.ino());
-            self.equal(entry, "hard link", other, right_meta.ino());
+            self.equal(entry, "hard link", &other, &right_meta.ino());
         }
         if left_meta.is_symlink() && right_meta.is_symlink() {
             self.equal(
                 entry,
                 "target",
-                fs::read_link(&left)?,
-                fs::read_link(&right)?,
+                &fs::read_link(&left)?,
+                &fs::read_link(&right)?,
             );
         }
         if left_meta.is_file() && right_meta.is_file() {
-            self.equal(entry, "content", None, first_difference(&left, &right)?);
+            self.equal(entry, "content", &None, &first_difference(&left, &right)?);
         }
         Ok(left_meta.is_dir() && right_meta.is_dir())
     }
@@ -137,8 +142,8 @@ impl Comparison {
         &mut self,
         entry: &Path,
         what: &str,
-        left: T,
-        right: T,
+        left: &T,
+        right: &T,
     ) {
         if left != right {
             println!("{}: {what}: {left:?} and {right:?}", entry.display());
