@@ -32,8 +32,8 @@ const LINKS: &[(&str, &str)] = &[
     ("/proc/self/fd/2", "/dev/stderr"),
 ];
 
-/// Mounts and makes all of it; the umask is 0.
-pub fn complete(machine: &OldRoot) -> Result<()> {
+/// Mounts and makes all of it, and hides what an app that is `restrict`ed must not see; the umask is 0.
+pub fn complete(machine: &OldRoot, restrict: bool) -> Result<()> {
     APP.iter().try_for_each(|mount| mount.apply())?;
     make_folder("/dev/shm", 0o1777)?;
     machine.bind("shm", "/dev/shm")?;
@@ -50,6 +50,9 @@ pub fn complete(machine: &OldRoot) -> Result<()> {
     LINKS.iter().try_for_each(|(target, path)| {
         symlink(target, path).with_context(|| format!("link {path}"))
     })?;
+    if !restrict {
+        return Ok(());
+    }
     HIDDEN.iter().try_for_each(|path| hide(path))?;
     READ_ONLY.iter().try_for_each(|path| make_read_only(path))
 }

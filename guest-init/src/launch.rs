@@ -60,7 +60,7 @@ impl Launch<'_> {
                 .context("read the host name")?
                 .to_string_lossy(),
         )?;
-        app_view::complete(&machine)?;
+        app_view::complete(&machine, self.app.restrict_paths)?;
         machine.leave()?;
 
         self.enter_working_directory()?;
@@ -70,7 +70,7 @@ impl Launch<'_> {
             remount_read_only("/", MsFlags::empty()).context("make the root read-only")?;
         }
         umask(Mode::from_bits_truncate(0o022));
-        privileges::drop_to(&account)?;
+        privileges::drop_to(&account, self.app.restrict_capabilities)?;
         Err(self.execute()?)
     }
 

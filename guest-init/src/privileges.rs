@@ -28,13 +28,13 @@ const BOUNDING: [Capability; 14] = [
 /// Open files: what old programs can loop over, and what servers may raise it to.
 const OPEN_FILES: (u64, u64) = (1024, 512 << 10);
 
-/// Takes on the app's account and keeps none of PID 1's powers.
-pub fn drop_to(account: &Account) -> Result<()> {
+/// Takes on the app's account and, if `restrict`ed, keeps none of PID 1's powers beyond the default set.
+pub fn drop_to(account: &Account, restrict: bool) -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1).context("limit open files")?;
     // The bounding set first: lowering it takes CAP_SETPCAP, which a user does not have.
     for capability in caps::all()
         .into_iter()
-        .filter(|capability| !BOUNDING.contains(capability))
+        .filter(|capability| restrict && !BOUNDING.contains(capability))
     {
         caps::drop(None, CapSet::Bounding, capability)
             .with_context(|| format!("drop {capability}"))?;

@@ -154,6 +154,10 @@ pub struct App {
     pub image_bytes: u64,
     /// Whether the root is mounted read-only, without a writable layer.
     pub read_only_root: bool,
+    /// Whether the app keeps to the default set of capabilities, instead of having all.
+    pub restrict_capabilities: bool,
+    /// Whether the kernel's own files in /proc and /sys are hidden or read-only.
+    pub restrict_paths: bool,
     /// Command and arguments, not empty. Lookup: with a `/` first as is; with a `/` inside relative to
     /// `working_directory`; else along `search_path`.
     pub exec: Vec<String>,

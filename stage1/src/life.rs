@@ -259,6 +259,8 @@ mod tests {
             image: 0,
             image_bytes: 4096,
             read_only_root: false,
+            restrict_capabilities: true,
+            restrict_paths: true,
             exec: vec!["/x".into()],
             search_path: "/bin".into(),
             environment: vec![],

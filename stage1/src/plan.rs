@@ -206,6 +206,8 @@ fn plan_app(
         image: u8::try_from(index)?,
         image_bytes: image.bytes,
         read_only_root: pod_app.read_only_root_fs,
+        restrict_capabilities: !arguments.disable_capabilities_restriction,
+        restrict_paths: !arguments.disable_paths,
         exec: program.exec.clone(),
         search_path: environment::search_path(&program.environment, working_directory),
         environment: environment::complete(&program.environment, &pod_app.name, terminal)?,

@@ -1,0 +1,162 @@
+//! The jail of a running pod, as the kernel shows it.
+
+use std::fs;
+use std::process::{Child, Stdio};
+
+use tests::{fairing, finish, run_sh, wait, wait_until};
+
+/// First uid of the range for pods.
+const FIRST_UID: u32 = 0x7000_0000;
+
+struct RunningPod {
+    child: Child,
+}
+
+impl RunningPod {
+    fn start() -> Self {
+        let mut command = run_sh(&["--name=jailed"], "echo up; sleep 1000");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("fairing starts");
+        let mut first = [0; 3];
+        std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut first)
+            .expect("the app's first line");
+        Self { child }
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.child.id());
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"))
+    }
+
+    fn field(&self, file: &str, name: &str) -> Vec<String> {
+        let text = self.proc(file);
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name}:")));
+        line.unwrap_or_else(|| panic!("no {name} in {file}"))
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+#[test]
+fn running_pod_is_jailed_as_status_says() {
+    let pod = RunningPod::start();
+    let uids = pod.field("status", "Uid");
+    assert!(
+        uids.iter()
+            .all(|uid| uid.parse::<u32>().is_ok_and(|uid| uid >= FIRST_UID)),
+        "{uids:?}"
+    );
+    assert_eq!(pod.field("status", "Groups"), Vec::<String>::new());
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(pod.field("status", set), ["0000000000000000"], "{set}");
+    }
+    let mounts = pod.proc("mountinfo");
+    let points: Vec<_> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .collect();
+    assert_eq!(points, ["/", "/rkt"], "{mounts}");
+    let root: Vec<_> = fs::read_dir(format!("/proc/{}/root", pod.child.id()))
+        .expect("the pod's root")
+        .flatten()
+        .collect();
+    assert_eq!(root.len(), 1, "{root:?}");
+
+    let tasks: Vec<_> = fs::read_dir(format!("/proc/{}/task", pod.child.id()))
+        .expect("the pod's threads")
+        .flatten()
+        .collect();
+    assert!(tasks.len() >= 5, "{} threads", tasks.len());
+    for task in &tasks {
+        let file = format!("task/{}/status", task.file_name().display());
+        assert_eq!(pod.field(&file, "Seccomp"), ["2"], "{file}");
+        assert_eq!(pod.field(&file, "NoNewPrivs"), ["1"], "{file}");
+        // The process's filter and the thread's own.
+        assert_eq!(
+            pod.field(&file, "Seccomp_filters"),
+            ["2"],
+            "{file}: {}",
+            pod.proc(&file)
+        );
+    }
+    check_descriptors(&pod);
+
+    let list = finish(fairing().args(["list", "--no-legend"]))
+        .expect_code(0)
+        .out();
+    let line = list
+        .lines()
+        .find(|line| line.contains("running") && line.contains("jailed"));
+    let uuid = line
+        .unwrap_or_else(|| panic!("no running pod in {list}"))
+        .split_whitespace()
+        .next()
+        .expect("a UUID")
+        .to_owned();
+    let status = finish(fairing().args(["status", &uuid]))
+        .expect_code(0)
+        .out();
+    assert!(
+        status.contains("state=running") && status.contains(&uids[0]),
+        "{status}"
+    );
+    stop(pod, &uuid);
+}
+
+/// Nothing open but stdio, the lock, the image and scratch disks, and kernel objects without a name.
+fn check_descriptors(pod: &RunningPod) {
+    let folder = format!("/proc/{}/fd", pod.child.id());
+    for descriptor in fs::read_dir(&folder)
+        .expect("the pod's descriptors")
+        .flatten()
+    {
+        let number: u32 = descriptor
+            .file_name()
+            .to_string_lossy()
+            .parse()
+            .expect("a number");
+        let target = fs::read_link(descriptor.path())
+            .expect("a link")
+            .display()
+            .to_string();
+        let expected = number < 3
+            || ["anon_inode:", "socket:"]
+                .iter()
+                .any(|kind| target.starts_with(kind))
+            || ["rootfs.erofs", "scratch.ext4", "vmlinux", "initramfs"]
+                .iter()
+                .any(|name| target.ends_with(name))
+            || target.contains("/pods/run/")
+            || target.starts_with("/run/fairing/uids/")
+            || target == "/dev/kvm";
+        assert!(expected, "descriptor {number} is {target}");
+    }
+}
+
+fn stop(pod: RunningPod, uuid: &str) {
+    let pid = pod.child.id();
+    finish(fairing().args(["stop", "--force", uuid])).expect_code(0);
+    wait(pod.child).expect_code(137);
+    wait_until("the killed pod's process is gone", || {
+        !fs::exists(format!("/proc/{pid}")).unwrap_or(true)
+    });
+    let list = finish(fairing().args(["list", "--no-legend"]))
+        .expect_code(0)
+        .out();
+    assert!(
+        list.lines()
+            .any(|line| line.contains(&uuid[..8]) && line.contains("exited")),
+        "{list}"
+    );
+    finish(fairing().args(["rm", uuid])).expect_code(0);
+    let list = finish(fairing().args(["list", "--no-legend"]))
+        .expect_code(0)
+        .out();
+    assert!(!list.contains(&uuid[..8]), "{list}");
+}
