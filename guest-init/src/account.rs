@@ -72,9 +72,8 @@ impl Lookup<'_> {
     fn named_gid(&self) -> Option<u32> {
         lines(self.groups)
             .find(|fields| fields[0] == self.group)?
-            .get(2)?
-            .parse()
-            .ok()
+            .get(2)
+            .and_then(|gid| id(gid))
     }
 
     fn passwd_entry(&self) -> Option<User<'_>> {
@@ -82,8 +81,8 @@ impl Lookup<'_> {
         let users = lines(self.passwd).filter_map(|fields| {
             Some(User {
                 name: fields[0],
-                uid: fields.get(2)?.parse().ok()?,
-                gid: fields.get(3)?.parse().ok()?,
+                uid: id(fields.get(2)?)?,
+                gid: id(fields.get(3)?)?,
             })
         });
         let wanted = |user: &User| uid.map_or(user.name == self.user, |uid| user.uid == uid);
@@ -98,9 +97,14 @@ impl Lookup<'_> {
         };
         lines(self.groups)
             .filter(is_member)
-            .filter_map(|fields| fields.get(2)?.parse().ok())
+            .filter_map(|fields| id(fields.get(2)?))
             .collect()
     }
+}
+
+/// A decimal id; the highest number is none, for the system calls take it as "leave it".
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 /// The id that `text` stands for without the image: `root` or decimal.

@@ -32,7 +32,6 @@ mod streams;
 mod supervisor;
 
 use std::fs::File;
-use std::io::Read;
 
 use anyhow::{Context, Result, bail};
 use guest_init::protocol::{
@@ -110,7 +109,11 @@ fn farewell(stream: &mut File, error: &anyhow::Error) {
         reason: format!("{error:#}"),
     };
     if protocol::send(&mut *stream, &failed).is_ok() {
-        // Whatever it answers, it has heard; a host that never does holds its own machine.
-        let _ = stream.read(&mut [0]);
+        // Messages sent earlier come first; the answer, or the stream's end, says that it has heard.
+        while let Ok(Some(message)) = protocol::receive::<ToGuest>(&mut *stream) {
+            if message == ToGuest::PowerOff {
+                break;
+            }
+        }
     }
 }

@@ -26,7 +26,7 @@ pub const CONTROL_PORT: u32 = 1;
 pub const FIRST_STREAM_PORT: u32 = 1024;
 
 /// The largest control message, in bytes of JSON. A longer length prefix ends the connection.
-pub const MAX_MESSAGE_BYTES: u32 = 1 << 20;
+pub const MAX_MESSAGE_BYTES: u32 = 4 << 20;
 
 /// The I/O port to which guest-init writes one byte to end the machine.
 pub const END_PORT: u16 = 0x600;

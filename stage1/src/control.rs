@@ -11,7 +11,7 @@ use guest_init::protocol::{self, MAX_MESSAGE_BYTES, ToGuest, ToHost};
 const READ_BYTES: usize = 16 << 10;
 
 /// The most that may wait for a guest that does not read.
-const MAX_WAITING_BYTES: usize = 4 << 20;
+const MAX_WAITING_BYTES: usize = 8 << 20;
 
 /// Frames half received, and frames half sent.
 pub struct Control {

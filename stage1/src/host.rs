@@ -45,21 +45,25 @@ pub fn fill_random(bytes: &mut [u8]) -> Result<()> {
 ///
 /// # Errors
 /// Those of close_range.
-pub fn close_descriptors_except(kept: RawFd) -> Result<()> {
-    let kept = u32::try_from(kept).context("a negative descriptor")?;
-    for (first, last) in [
-        (3, kept.saturating_sub(1)),
-        (kept.saturating_add(1), u32::MAX),
-    ] {
-        if first <= last {
-            #[expect(
-                unsafe_code,
-                reason = "no safe binding of close_range among the crates used"
-            )]
-            // SAFETY: called before this process has opened anything of its own above stdio.
-            let result = unsafe { libc::close_range(first, last, 0) };
-            Errno::result(result).context("close inherited descriptors")?;
+pub fn close_descriptors_except(kept: Option<RawFd>) -> Result<()> {
+    let ranges = match kept {
+        Some(kept) => {
+            let kept = u32::try_from(kept).context("a negative descriptor")?;
+            [
+                (3, kept.saturating_sub(1)),
+                (kept.saturating_add(1), u32::MAX),
+            ]
         }
+        None => [(3, u32::MAX), (1, 0)],
+    };
+    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+        #[expect(
+            unsafe_code,
+            reason = "no safe binding of close_range among the crates used"
+        )]
+        // SAFETY: called before this process has opened anything of its own above stdio.
+        let result = unsafe { libc::close_range(first, last, 0) };
+        Errno::result(result).context("close inherited descriptors")?;
     }
     Ok(())
 }

@@ -1,11 +1,19 @@
 //! The life of a pod as a pure state machine: what the guest, the user and the clock do goes in, what is to be done
 //! about it comes out. The session carries the actions out.
 
+use std::time::Duration;
+
 use guest_init::protocol::{self, App, Boot, Status, ToGuest, ToHost};
 use nix::sys::signal::Signal;
 
 /// Exit code of fairing's own failures.
 pub const FAILED: u8 = 254;
+
+/// How long a machine whose end is due may take.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a machine may take to bring its scratch disk in order and end.
+const POWER_OFF_GRACE: Duration = Duration::from_secs(60);
 
 /// Exit code of a pod whose time was up.
 pub const TIMED_OUT: u8 = 124;
@@ -25,8 +33,8 @@ pub enum Action {
     Drain,
     /// End the machine now; there is nothing to wait for.
     Kill,
-    /// End the machine if it has not ended by itself when the grace time is over.
-    StartGrace,
+    /// End the machine if it has not ended by itself when this time is over.
+    StartGrace(Duration),
 }
 
 enum Phase {
@@ -95,7 +103,8 @@ impl Life {
                 self.overriding.get_or_insert(FAILED);
                 vec![
                     Action::Tell(format!("guest-init: {}", printable(&reason))),
-                    Action::StartGrace,
+                    Action::Send(ToGuest::PowerOff),
+                    Action::StartGrace(GRACE),
                 ]
             }
             (message, _) => self.fail(&format!(
@@ -113,7 +122,7 @@ impl Life {
                 vec![
                     Action::Record(self.app.clone(), code),
                     Action::Send(ToGuest::PowerOff),
-                    Action::StartGrace,
+                    Action::StartGrace(POWER_OFF_GRACE),
                 ]
             }
             _ => vec![],
@@ -124,7 +133,10 @@ impl Life {
     pub fn on_signal(&mut self, signal: Signal) -> Vec<Action> {
         self.interrupts += u32::from(signal == Signal::SIGINT);
         match self.phase {
-            // What nobody waits for any more, or only a running app could use.
+            // The app's own result stands; only its output is given up, or nothing at all.
+            Phase::Ending => vec![],
+            Phase::Draining => self.give_up_output(),
+            // Only a running app could use these.
             _ if signal == Signal::SIGWINCH => vec![],
             Phase::Running if self.interrupts < 2 => {
                 vec![Action::Send(ToGuest::Signal {
@@ -161,7 +173,7 @@ impl Life {
         vec![
             Action::Tell("the pod's time is up".into()),
             Action::Send(kill),
-            Action::StartGrace,
+            Action::StartGrace(GRACE),
         ]
     }
 
@@ -196,6 +208,12 @@ impl Life {
         self.code = Some(code);
         self.phase = Phase::Draining;
         vec![Action::Drain]
+    }
+
+    fn give_up_output(&mut self) -> Vec<Action> {
+        self.phase = Phase::Ending;
+        let record = self.code.map(|code| Action::Record(self.app.clone(), code));
+        record.into_iter().chain([Action::Kill]).collect()
     }
 
     fn kill(&mut self, code: u8) -> Vec<Action> {
@@ -334,6 +352,20 @@ mod tests {
     }
 
     #[test]
+    fn signal_after_the_apps_end_keeps_its_code() {
+        let mut life = running();
+        let status = Status::Code(3);
+        life.on_message(ToHost::Exited {
+            app: "a".into(),
+            status,
+        });
+        let actions = life.on_signal(Signal::SIGTERM);
+        assert_eq!(actions, [Action::Record("a".into(), 3), Action::Kill]);
+        assert_eq!(life.on_signal(Signal::SIGTERM), []);
+        assert_eq!(life.exit_code(), Some(3));
+    }
+
+    #[test]
     fn signal_before_the_app_runs_ends_the_pod() {
         let mut life = life();
         assert_eq!(life.on_signal(Signal::SIGTERM), [Action::Kill]);
@@ -343,7 +375,7 @@ mod tests {
     #[test]
     fn timeout_of_a_running_app_gives_124_whatever_its_status() {
         let mut life = running();
-        assert!(life.on_timeout().contains(&Action::StartGrace));
+        assert!(life.on_timeout().contains(&Action::StartGrace(GRACE)));
         life.on_message(ToHost::Exited {
             app: "a".into(),
             status: Status::Signal(9),

@@ -33,6 +33,12 @@ const SCRATCH_MINIMUM_BYTES: u64 = 32 << 20;
 /// The largest scratch disk that the template can grow to, bytes.
 const SCRATCH_MAXIMUM_BYTES: u64 = 4 << 40;
 
+/// The most that command and environment may take, bytes: escaped, it still fits a control message.
+const MAX_ARGUMENT_BYTES: usize = 512 << 10;
+
+/// Isolators that are honoured.
+const ISOLATORS: [&str; 2] = ["resource/cpu", "resource/memory"];
+
 /// Stream ports of one app: stdin, stdout, stderr, and one spare.
 const PORTS_PER_APP: u32 = 4;
 
@@ -174,6 +180,21 @@ fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
     }
 }
 
+/// Refuses what protects the app or its neighbours and would silently not be there.
+fn check_isolators(app: &ManifestApp) -> Result<()> {
+    for isolator in &app.isolators {
+        let name = isolator.name.as_str();
+        let optional = name.starts_with("resource/")
+            || name == "os/linux/cpu-shares"
+            || name == "os/linux/oom-score-adj";
+        ensure!(
+            ISOLATORS.contains(&name) || optional,
+            "isolator {name} is not supported yet"
+        );
+    }
+    Ok(())
+}
+
 fn plan_app(
     index: usize,
     pod_app: &PodApp,
@@ -198,6 +219,17 @@ fn plan_app(
     ensure!(
         working_directory.starts_with('/'),
         "working directory {working_directory:?} is not absolute"
+    );
+    check_isolators(program)?;
+    let bytes = program.exec.iter().map(String::len).sum::<usize>()
+        + program
+            .environment
+            .iter()
+            .map(|v| v.name.len() + v.value.len())
+            .sum::<usize>();
+    ensure!(
+        bytes <= MAX_ARGUMENT_BYTES,
+        "command and environment take {bytes} bytes; at most {MAX_ARGUMENT_BYTES} can be passed"
     );
     let stdio = stdio(index, &pod_app.annotations, arguments, host)?;
     let terminal = matches!(stdio, Stdio::Terminal { .. });
@@ -238,11 +270,8 @@ fn stdio(
         .iter()
         .flatten()
         .any(|mode| matches!(*mode, "tty" | "interactive"));
-    if on_terminal || (arguments.interactive && host.window.is_some()) {
-        let window = host.window.unwrap_or(Window {
-            rows: 24,
-            columns: 80,
-        });
+    // Without a terminal of the user's there is nobody to end the app's input by a key: then streams serve it better.
+    if let Some(window) = host.window.filter(|_| on_terminal || arguments.interactive) {
         return Ok(Stdio::Terminal {
             port: first,
             window,
@@ -250,11 +279,11 @@ fn stdio(
     }
     for mode in modes.iter().flatten() {
         ensure!(
-            matches!(*mode, "stream" | "null" | "log"),
+            matches!(*mode, "stream" | "null" | "log" | "tty" | "interactive"),
             "unknown stdio mode {mode:?}"
         );
     }
-    let stdin = modes[0] == Some("stream") || arguments.interactive;
+    let stdin = matches!(modes[0], Some("stream" | "tty" | "interactive")) || arguments.interactive;
     let port = |offset: u32, wanted: bool| wanted.then_some(first + offset);
     Ok(Stdio::Streams {
         stdin: port(0, stdin),

@@ -79,7 +79,9 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let running = machine
         .start(devices::confine)
         .context("start the machine")?;
-    let deadline = plan.timeout.map(|timeout| Instant::now() + timeout);
+    let deadline = plan
+        .timeout
+        .and_then(|timeout| Instant::now().checked_add(timeout));
     let life = Life::new(boot, app);
     let session = Session {
         life,
@@ -103,6 +105,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
 /// The pod's lock: held by this process, through the descriptor stage 0 passed, as long as it lives.
 fn take_lock() -> Result<Option<File>> {
     let Ok(number) = std::env::var(LOCK_FD_VARIABLE) else {
+        host::close_descriptors_except(None)?;
         return Ok(None);
     };
     let number: RawFd = number
@@ -120,7 +123,7 @@ fn take_lock() -> Result<Option<File>> {
         nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
     )
     .context("keep the pod's lock")?;
-    host::close_descriptors_except(number)?;
+    host::close_descriptors_except(Some(number))?;
     Ok(Some(lock))
 }
 

@@ -14,14 +14,11 @@ use vmm::running::Running;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::control::Control;
-use crate::life::{Action, Life};
+use crate::life::{Action, GRACE, Life};
 use crate::report::Report;
 use crate::streams::{Ports, Pumps};
 use crate::terminal;
 use crate::timings::Timings;
-
-/// How long a machine that was told to end may take.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Signals that reach the app.
 const FORWARDED: [Signal; 6] = [
@@ -39,11 +36,25 @@ const FORWARDED: [Signal; 6] = [
 /// # Errors
 /// Those of the kernel.
 pub fn block_signals() -> Result<SignalFd> {
-    let mut signals: SigSet = FORWARDED.into_iter().collect();
+    // A signal that the caller had ignored (nohup, a shell's background job) stays ignored.
+    let mut signals: SigSet = FORWARDED
+        .into_iter()
+        .filter(|signal| !is_ignored(*signal))
+        .collect();
     signals.add(Signal::SIGWINCH);
     signals.thread_block().context("block signals")?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .context("make a signal descriptor")
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    #[expect(unsafe_code, reason = "nix reads a disposition only by replacing it")]
+    // SAFETY: with a null new action the call only fills in the old one, which is read if it says it did.
+    unsafe {
+        libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// All that the main thread waits on, and what it needs to act.
@@ -90,9 +101,11 @@ impl Session<'_> {
                 actions.extend(self.take_messages(&mut control_open));
             }
             if ready.drained {
-                self.drained
+                let ended = self
+                    .drained
                     .read()
                     .context("read the event of ended outputs")?;
+                self.pumps.note_ended(ended);
             }
             if self.pumps.drained() {
                 actions.extend(self.life.on_drained());
@@ -105,8 +118,8 @@ impl Session<'_> {
                 actions.extend(self.life.on_grace_over());
             }
             for action in actions {
-                if action == Action::StartGrace {
-                    grace.get_or_insert(now + GRACE);
+                if let Action::StartGrace(time) = action {
+                    grace.get_or_insert(now + time);
                 }
                 self.act(action, &machine)?;
             }
@@ -173,7 +186,7 @@ impl Session<'_> {
         if closed {
             *open = false;
             // The machine is about to end by itself, and its end says why.
-            actions.push(Action::StartGrace);
+            actions.push(Action::StartGrace(GRACE));
         }
         actions
     }
@@ -197,11 +210,16 @@ impl Session<'_> {
                 }
             }
             Action::Ready => self.report.ready()?,
-            Action::Record(app, code) => self.report.status(&app, code)?,
+            Action::Record(app, code) => {
+                // The host's disk may be full; the pod ends as it would have, and its caller gets the code.
+                if let Err(error) = self.report.status(&app, code) {
+                    crate::tell(&format!("{error:#}"));
+                }
+            }
             Action::Tell(text) => crate::tell(&text),
             Action::Drain => self.ports.close(),
             Action::Kill => machine.stop_handle().stop(),
-            Action::StartGrace => {}
+            Action::StartGrace(_) => {}
         }
         Ok(())
     }

@@ -6,13 +6,14 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::Shutdown;
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use anyhow::{Context, Result};
 use guest_init::protocol::Stdio;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Bytes moved at a time.
@@ -56,7 +57,8 @@ impl Ports {
 
 /// The running pumps of one app.
 pub struct Pumps {
-    outputs: Vec<JoinHandle<()>>,
+    outputs: u64,
+    ended: u64,
 }
 
 impl Pumps {
@@ -72,7 +74,8 @@ impl Pumps {
         confine: fn() -> Result<()>,
     ) -> Result<Self> {
         let mut pumps = Self {
-            outputs: Vec::new(),
+            outputs: 0,
+            ended: 0,
         };
         match stdio {
             Stdio::Streams {
@@ -85,12 +88,8 @@ impl Pumps {
                 }
                 for (port, descriptor) in [(stdout, 1), (stderr, 2)] {
                     if let Some(port) = port {
-                        pumps.outputs.push(pump_output(
-                            ports.open(port)?,
-                            descriptor,
-                            done,
-                            confine,
-                        )?);
+                        pump_output(ports.open(port)?, descriptor, done, confine)?;
+                        pumps.outputs += 1;
                     }
                 }
             }
@@ -100,15 +99,22 @@ impl Pumps {
                     stream.try_clone().context("share the terminal's stream")?,
                     confine,
                 )?;
-                pumps.outputs.push(pump_output(stream, 1, done, confine)?);
+                pump_output(stream, 1, done, confine)?;
+                pumps.outputs += 1;
             }
         }
         Ok(pumps)
     }
 
+    /// Takes note of `count` outputs that have ended, as the event of [`Pumps::start`] tells. The threads themselves are
+    /// not asked: they signal before they are gone.
+    pub fn note_ended(&mut self, count: u64) {
+        self.ended = self.ended.saturating_add(count);
+    }
+
     /// Whether every output has ended.
     pub fn drained(&self) -> bool {
-        self.outputs.iter().all(JoinHandle::is_finished)
+        self.ended >= self.outputs
     }
 }
 
@@ -117,8 +123,7 @@ fn pump_input(mut stream: UnixStream, confine: fn() -> Result<()>) -> Result<()>
         // A guest that closed its end is no failure: the app just does not read.
         let _ = copy(&mut *borrowed(0), &mut stream);
         let _ = stream.shutdown(Shutdown::Write);
-    })?;
-    Ok(())
+    })
 }
 
 fn pump_output(
@@ -126,14 +131,18 @@ fn pump_output(
     descriptor: RawFd,
     done: &EventFd,
     confine: fn() -> Result<()>,
-) -> Result<JoinHandle<()>> {
+) -> Result<()> {
     let done = done
         .try_clone()
         .context("share the event of ended outputs")?;
     let name = if descriptor == 2 { "stderr" } else { "stdout" };
     spawn(name, confine, move || {
         // When our own stdout is gone, closing the stream passes that on: the app's next write fails with EPIPE.
-        let _ = copy(&mut stream, &mut *borrowed(descriptor));
+        if let Err(error) = copy(&mut stream, &mut *borrowed(descriptor))
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            crate::tell(&format!("write the app's output to {name}: {error}"));
+        }
         let _ = stream.shutdown(Shutdown::Both);
         let _ = done.write(1);
     })
@@ -143,7 +152,7 @@ fn spawn(
     name: &str,
     confine: fn() -> Result<()>,
     pump: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>> {
+) -> Result<()> {
     let confined = move || match confine() {
         Ok(()) => pump(),
         Err(error) => crate::fail(&error),
@@ -151,7 +160,8 @@ fn spawn(
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(confined)
-        .with_context(|| format!("start the {name} thread"))
+        .with_context(|| format!("start the {name} thread"))?;
+    Ok(())
 }
 
 /// One of the process's own stdio descriptors, unbuffered, left open when dropped.
@@ -162,14 +172,71 @@ fn borrowed(descriptor: RawFd) -> ManuallyDrop<File> {
     ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) })
 }
 
-fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+/// Copies to the end of `from`. Either side may be non-blocking: stdio is shared with whoever else has it open.
+fn copy(from: &mut (impl Read + AsFd), to: &mut (impl Write + AsFd)) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(read) => to.write_all(&buffer[..read])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(read) => write_whole(to, &buffer[..read])?,
+            Err(error) => wait_after(&error, from.as_fd(), PollFlags::POLLIN).ok_or(error)?,
         }
+    }
+}
+
+fn write_whole(to: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) => wait_after(&error, to.as_fd(), PollFlags::POLLOUT).ok_or(error)?,
+        }
+    }
+    Ok(())
+}
+
+/// Waits until an operation that failed with `error` is worth another try; `None` = it never is.
+fn wait_after(error: &io::Error, descriptor: BorrowedFd<'_>, events: PollFlags) -> Option<()> {
+    match error.kind() {
+        io::ErrorKind::Interrupted => Some(()),
+        io::ErrorKind::WouldBlock => {
+            // A failed wait shows in the next try.
+            let _ = poll(&mut [PollFd::new(descriptor, events)], PollTimeout::NONE);
+            Some(())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_to_a_full_non_blocking_descriptor_waits_and_loses_nothing() {
+        let (mut source, mut feed) = UnixStream::pair().expect("a socket pair");
+        let (mut sink, mut reader) = UnixStream::pair().expect("a socket pair");
+        sink.set_nonblocking(true).expect("a non-blocking socket");
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let expected = bytes.clone();
+        let feeder = thread::spawn(move || feed.write_all(&bytes));
+        let copier = thread::spawn(move || copy(&mut source, &mut sink));
+        let mut arrived = Vec::new();
+        reader.read_to_end(&mut arrived).expect("a readable socket");
+        feeder.join().expect("no panic").expect("all was taken");
+        copier.join().expect("no panic").expect("all was copied");
+        assert!(arrived == expected);
+    }
+
+    #[test]
+    fn pumps_are_drained_when_as_many_outputs_have_ended_as_there_are() {
+        let mut pumps = Pumps {
+            outputs: 2,
+            ended: 0,
+        };
+        pumps.note_ended(1);
+        assert!(!pumps.drained());
+        pumps.note_ended(1);
+        assert!(pumps.drained());
     }
 }

@@ -86,11 +86,11 @@ fn stage1_that_is_missing_or_damaged_is_named() {
 fn full_disk_of_the_host_is_an_io_error_in_the_guest_and_said() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
+        .args(["-t", "tmpfs", "-o", "size=192m", "tmpfs"])
         .arg(folder.path())
         .status();
     assert!(mount.expect("mount runs").success());
-    let script = "dd if=/dev/urandom of=/big bs=1M count=100 && sync && echo written";
+    let script = "dd if=/dev/urandom of=/big bs=1M count=300 && sync && echo written";
     let mut command = Command::new(tests::checkout().join("target/fairing"));
     command
         .arg("--dir")

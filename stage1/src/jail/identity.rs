@@ -2,8 +2,10 @@
 //! an open descriptor, exactly as long as the process lives: two living pods never share a uid, and nothing is to be
 //! cleaned up after a crash. A claim also names its pod, and is not given out again while that pod's files are there.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -91,27 +93,39 @@ impl Identity {
     }
 }
 
+/// The claim on `uid` if nobody has it: locked through a descriptor that cannot write it, for the jailed process keeps
+/// that one.
 fn try_claim(uid: u32, pod: &Path) -> Result<Option<File>> {
     let path = Path::new(CLAIMS).join(uid.to_string());
-    let mut claim = OpenOptions::new()
-        .read(true)
+    let mut writable = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path)?;
+        .open(&path)?;
+    let claim = File::open(&path)?;
     match claim.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
-    let mut holder = String::new();
-    (&claim).take(MAX_CLAIM_BYTES).read_to_string(&mut holder)?;
-    if !holder.is_empty() && Path::new(&holder) != pod && Path::new(&holder).exists() {
+    let mut holder = Vec::new();
+    (&claim).take(MAX_CLAIM_BYTES).read_to_end(&mut holder)?;
+    if is_elsewhere(Path::new(OsStr::from_bytes(&holder)), pod) {
         return Ok(None);
     }
-    claim.set_len(0)?;
-    claim.rewind()?;
-    claim.write_all(pod.as_os_str().as_encoded_bytes())?;
+    writable.set_len(0)?;
+    writable.write_all(pod.as_os_str().as_bytes())?;
     Ok(Some(claim))
+}
+
+/// Whether `holder` is another pod than `pod` whose files are still there: where it ran, or where it waits for removal.
+fn is_elsewhere(holder: &Path, pod: &Path) -> bool {
+    let exited = holder
+        .file_name()
+        .zip(holder.ancestors().nth(2))
+        .map(|(uuid, pods)| pods.join("exited-garbage").join(uuid));
+    !holder.as_os_str().is_empty()
+        && holder != pod
+        && (holder.exists() || exited.is_some_and(|exited| exited.exists()))
 }

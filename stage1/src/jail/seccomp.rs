@@ -49,7 +49,6 @@ const EVERY: &[c_long] = &[
     libc::SYS_getpid,
     libc::SYS_gettid,
     libc::SYS_sched_yield,
-    libc::SYS_fcntl,
     libc::SYS_restart_syscall,
     libc::SYS_getrandom,
     libc::SYS_poll,
@@ -90,15 +89,7 @@ const EPOLL: &[c_long] = &[
 ];
 
 /// The report folder's files, reached by name in an otherwise empty root.
-const FILES: &[c_long] = &[
-    libc::SYS_openat,
-    libc::SYS_rename,
-    libc::SYS_renameat2,
-    libc::SYS_symlink,
-    libc::SYS_symlinkat,
-    libc::SYS_statx,
-    libc::SYS_fstat,
-];
+const FILES: &[c_long] = &[libc::SYS_rename, libc::SYS_symlink, libc::SYS_fstat];
 
 const DISK: &[c_long] = &[
     libc::SYS_pread64,
@@ -116,11 +107,11 @@ impl Kind {
     fn calls(self) -> Vec<c_long> {
         let own: &[&[c_long]] = match self {
             // Joining threads and draining outputs is all that is left once the machine runs.
-            Self::Session => &[SOCKETS, FILES, &[libc::SYS_ioctl, libc::SYS_fsync]],
+            Self::Session => &[SOCKETS, FILES],
             Self::Pump => &[SOCKETS],
-            Self::Vcpu => &[&[libc::SYS_ioctl]],
+            Self::Vcpu => &[],
             Self::Disk => &[EPOLL, DISK],
-            Self::Vsock => &[EPOLL, SOCKETS, &[libc::SYS_ioctl]],
+            Self::Vsock => &[EPOLL, SOCKETS],
         };
         [EVERY]
             .iter()
@@ -132,35 +123,109 @@ impl Kind {
     }
 }
 
+/// Calls allowed only with certain values of one argument.
+struct Limited {
+    call: c_long,
+    argument: u8,
+    comparison: Compare,
+    values: &'static [u64],
+}
+
+impl Limited {
+    const fn to(call: c_long, argument: u8, values: &'static [u64]) -> Self {
+        Self {
+            call,
+            argument,
+            comparison: Compare::Eq,
+            values,
+        }
+    }
+}
+
+/// By name only from the empty root: a descriptor of a host folder, as the pod's lock, is no way out.
+const FROM_ROOT: [Limited; 2] = [
+    Limited::to(libc::SYS_openat, 0, &[AT_FDCWD]),
+    Limited::to(libc::SYS_statx, 0, &[AT_FDCWD]),
+];
+
+/// AT_FDCWD, -100, as the 32 bits that are compared.
+const AT_FDCWD: u64 = 0xffff_ff9c;
+
+/// Flags and copies of a descriptor; not F_SETOWN and F_SETSIG, which send signals to other processes.
+const DESCRIPTOR_FLAGS: Limited = Limited::to(libc::SYS_fcntl, 1, &[1, 2, 3, 4, 1030]);
+
+/// KVM_RUN, KVM_GET_REGS and KVM_GET_SREGS.
+const KVM_VCPU: Limited = Limited::to(libc::SYS_ioctl, 1, &[0xae80, 0x8090_ae81, 0x8138_ae83]);
+
+/// FIONBIO.
+const NON_BLOCKING: Limited = Limited::to(libc::SYS_ioctl, 1, &[0x5421]);
+
+/// TCGETS, TCSETS, TCSETSW, TIOCGWINSZ and FIONBIO; not TIOCSTI, which types into the user's shell.
+const TERMINAL: Limited = Limited::to(
+    libc::SYS_ioctl,
+    1,
+    &[0x5401, 0x5402, 0x5403, 0x5413, 0x5421],
+);
+
+/// Every request of KVM's, type 0xae: to make the machine.
+const KVM: Limited = Limited {
+    call: libc::SYS_ioctl,
+    argument: 1,
+    comparison: Compare::MaskedEq(0xff00),
+    values: &[0xae00],
+};
+
+impl Kind {
+    fn limited(self) -> Vec<Limited> {
+        let mut limited = vec![DESCRIPTOR_FLAGS];
+        match self {
+            Self::Session => limited.extend(FROM_ROOT.into_iter().chain([TERMINAL])),
+            Self::Vcpu => limited.push(KVM_VCPU),
+            Self::Vsock => limited.push(NON_BLOCKING),
+            Self::Pump | Self::Disk => {}
+        }
+        limited
+    }
+}
+
 /// Puts the filter of `kind` on the calling thread.
 ///
 /// # Errors
 /// When the kernel refuses it.
 pub fn confine_thread(kind: Kind) -> Result<()> {
-    apply(&kind.calls()).with_context(|| format!("install the seccomp filter of a {kind:?} thread"))
+    apply(&kind.calls(), &kind.limited())
+        .with_context(|| format!("install the seccomp filter of a {kind:?} thread"))
 }
+
+/// Every kind of thread.
+const KINDS: [Kind; 5] = [
+    Kind::Session,
+    Kind::Pump,
+    Kind::Vcpu,
+    Kind::Disk,
+    Kind::Vsock,
+];
 
 /// Puts the process's filter, the union of all, on the calling thread, from which all others inherit it.
 pub(super) fn confine_process() -> Result<()> {
     register_signal_handler(SIGSYS, report_denied).context("handle SIGSYS")?;
-    let kinds = [
-        Kind::Session,
-        Kind::Pump,
-        Kind::Vcpu,
-        Kind::Disk,
-        Kind::Vsock,
-    ];
-    let calls: Vec<_> = kinds
+    let calls: Vec<_> = KINDS
         .into_iter()
         .flat_map(Kind::calls)
         .chain(STARTING.iter().copied())
         .collect();
-    apply(&calls)
+    let limited: Vec<_> = KINDS
+        .into_iter()
+        .flat_map(Kind::limited)
+        .chain([KVM])
+        .collect();
+    apply(&calls, &limited)
 }
 
-fn apply(calls: &[c_long]) -> Result<()> {
+fn apply(calls: &[c_long], limited: &[Limited]) -> Result<()> {
+    let rules = rules(calls, limited)?;
     let filter = SeccompFilter::new(
-        rules(calls)?,
+        rules,
         SeccompAction::Trap,
         SeccompAction::Allow,
         TargetArch::x86_64,
@@ -169,19 +234,40 @@ fn apply(calls: &[c_long]) -> Result<()> {
     Ok(())
 }
 
-fn rules(calls: &[c_long]) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
+fn rules(calls: &[c_long], limited: &[Limited]) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         calls.iter().map(|call| (*call, vec![])).collect();
+    let mut allow = |call, argument, comparison, value| -> Result<()> {
+        let condition = SeccompCondition::new(argument, Length::Dword, comparison, value)?;
+        rules
+            .entry(call)
+            .or_default()
+            .push(SeccompRule::new(vec![condition])?);
+        Ok(())
+    };
+    for Limited {
+        call,
+        argument,
+        comparison,
+        values,
+    } in limited
+    {
+        for value in *values {
+            allow(*call, *argument, comparison.clone(), *value)?;
+        }
+    }
     // Nothing ever becomes executable.
     let executable = u64::from(libc::PROT_EXEC.unsigned_abs());
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        let not_executable =
-            SeccompCondition::new(2, Length::Dword, Compare::MaskedEq(executable), 0)?;
-        rules.insert(call, vec![SeccompRule::new(vec![not_executable])?]);
+        allow(call, 2, Compare::MaskedEq(executable), 0)?;
     }
     // Signals go to threads of this process only: that is how vCPUs are kicked.
-    let own = SeccompCondition::new(0, Length::Dword, Compare::Eq, u64::from(std::process::id()))?;
-    rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![own])?]);
+    allow(
+        libc::SYS_tgkill,
+        0,
+        Compare::Eq,
+        u64::from(std::process::id()),
+    )?;
     Ok(rules)
 }
 
@@ -215,14 +301,8 @@ mod tests {
 
     #[test]
     fn rules_of_every_kind_compile() {
-        for kind in [
-            Kind::Session,
-            Kind::Pump,
-            Kind::Vcpu,
-            Kind::Disk,
-            Kind::Vsock,
-        ] {
-            let rules = rules(&kind.calls()).expect("valid rules");
+        for kind in KINDS {
+            let rules = rules(&kind.calls(), &kind.limited()).expect("valid rules");
             let filter = SeccompFilter::new(
                 rules,
                 SeccompAction::Trap,
@@ -235,13 +315,7 @@ mod tests {
 
     #[test]
     fn rules_never_allow_new_programs_or_sockets_by_name() {
-        for kind in [
-            Kind::Session,
-            Kind::Pump,
-            Kind::Vcpu,
-            Kind::Disk,
-            Kind::Vsock,
-        ] {
+        for kind in KINDS {
             for call in [
                 libc::SYS_execve,
                 libc::SYS_socket,
@@ -252,5 +326,21 @@ mod tests {
                 assert!(!kind.calls().contains(&call), "{kind:?} may call {call}");
             }
         }
+    }
+
+    #[test]
+    fn calls_limited_by_an_argument_are_nowhere_allowed_whole() {
+        let limited: Vec<_> = KINDS
+            .into_iter()
+            .flat_map(Kind::limited)
+            .map(|limited| limited.call)
+            .collect();
+        assert!(
+            KINDS
+                .into_iter()
+                .flat_map(Kind::calls)
+                .all(|call| !limited.contains(&call))
+        );
+        assert!(STARTING.iter().all(|call| !limited.contains(call)));
     }
 }

@@ -26,6 +26,9 @@ use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
 /// Size of the buffer between guest memory and files.
 const BUFFER_BYTES: usize = 128 << 10;
 
+/// The most one request may move, bytes: many times what Linux asks for, and soon done when the machine is to stop.
+const MAX_TRANSFER_BYTES: usize = 32 << 20;
+
 /// Requests between two looks at the stop.
 const BATCH: u16 = 16;
 
@@ -110,7 +113,7 @@ impl Disk {
 
     /// Returns how many bytes were written to the guest.
     fn read(&mut self, mut offset: u64, mut to: Writer<'_>) -> Result<u32, Refusal> {
-        self.in_range(offset, to.available_bytes() as u64)?;
+        self.transferable(offset, to.available_bytes())?;
         while to.available_bytes() > 0 {
             let bytes = to.available_bytes().min(BUFFER_BYTES);
             let buffer = &mut self.buffer[..bytes];
@@ -124,7 +127,7 @@ impl Disk {
     }
 
     fn write(&mut self, mut offset: u64, mut from: Reader<'_>) -> Result<(), Refusal> {
-        self.in_range(offset, from.available_bytes() as u64)?;
+        self.transferable(offset, from.available_bytes())?;
         while from.available_bytes() > 0 {
             let bytes = from.available_bytes().min(BUFFER_BYTES);
             from.read_exact(&mut self.buffer[..bytes])
@@ -146,6 +149,13 @@ impl Disk {
     ) -> Result<(), Refusal> {
         self.in_range(offset, bytes)?;
         self.note(self.extents.zero(offset, bytes, unmap))
+    }
+
+    fn transferable(&self, offset: u64, bytes: usize) -> Result<(), Refusal> {
+        if bytes > MAX_TRANSFER_BYTES {
+            return Err(Refusal::IoError);
+        }
+        self.in_range(offset, bytes as u64)
     }
 
     fn in_range(&self, offset: u64, bytes: u64) -> Result<(), Refusal> {

@@ -147,11 +147,16 @@ impl<'a, R: Read> Archive<'a, R> {
 
     fn skip_data(&mut self) -> Result<()> {
         let mut buffer = [0; 8192];
-        let mut left = self.data_left.saturating_add(self.padding);
+        let padding = self.padding;
+        let mut left = self.data_left.saturating_add(padding);
         (self.data_left, self.padding) = (0, 0);
         while left > 0 {
             let part = usize::try_from(left.min(buffer.len() as u64))?;
             let read = self.read(&mut buffer[..part]).context("read tar")?;
+            // umoci ends a layer right after the last file's data, unpadded and without an end mark.
+            if read == 0 && left == padding {
+                return Ok(());
+            }
             ensure!(read > 0, "tar is cut short");
             left -= read as u64;
         }

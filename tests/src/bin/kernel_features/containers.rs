@@ -116,6 +116,7 @@ fn cgroup_controllers() -> Result<()> {
 
 fn cgroup_limits() -> Result<()> {
     let tree = cgroup_tree()?;
+    make_room(tree.path())?;
     fs::write(
         tree.path().join("cgroup.subtree_control"),
         "+cpu +memory +pids +io",
@@ -131,6 +132,18 @@ fn cgroup_limits() -> Result<()> {
     }
     for file in ["io.max", "memory.pressure", "cgroup.kill", "cgroup.freeze"] {
         ensure!(group.0.join(file).exists(), "{file} is missing");
+    }
+    Ok(())
+}
+
+/// Moves all processes of a cgroup into one below it, as systemd does: only a cgroup without any can pass controllers on.
+fn make_room(cgroup: &Path) -> Result<()> {
+    let leaf = cgroup.join("leaf");
+    fs::create_dir_all(&leaf).context("make a cgroup for the processes")?;
+    let processes = fs::read_to_string(cgroup.join("cgroup.procs")).context("read cgroup.procs")?;
+    for process in processes.lines() {
+        // Kernel threads of a machine's own root stay where they are.
+        let _ = fs::write(leaf.join("cgroup.procs"), process);
     }
     Ok(())
 }

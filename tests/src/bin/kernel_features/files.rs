@@ -161,7 +161,15 @@ fn overlay_in_user_namespace() -> Result<()> {
 
 fn loop_device() -> Result<()> {
     const LOOP_CTL_GET_FREE: i64 = 0x4c82;
-    let control = File::open("/dev/loop-control").context("open /dev/loop-control")?;
+    let node = Path::new("/dev/loop-control");
+    if !node.exists() {
+        // A container is not given it.
+        let device = nix::sys::stat::makedev(10, 237);
+        let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+        nix::sys::stat::mknod(node, nix::sys::stat::SFlag::S_IFCHR, mode, device)
+            .context("make /dev/loop-control")?;
+    }
+    let control = File::open(node).context("open /dev/loop-control")?;
     let number = crate::raw::call(
         libc::SYS_ioctl,
         [i64::from(control.as_raw_fd()), LOOP_CTL_GET_FREE],
