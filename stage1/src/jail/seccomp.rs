@@ -167,6 +167,14 @@ const TERMINAL: Limited = Limited::to(
     &[0x5401, 0x5402, 0x5403, 0x5413, 0x5421],
 );
 
+/// With AT_EMPTY_PATH: of a file that is open, to lay out disks.
+const OPEN_FILE: Limited = Limited {
+    call: libc::SYS_statx,
+    argument: 2,
+    comparison: Compare::MaskedEq(0x1000),
+    values: &[0x1000],
+};
+
 /// Every request of KVM's, type 0xae: to make the machine.
 const KVM: Limited = Limited {
     call: libc::SYS_ioctl,
@@ -217,7 +225,7 @@ pub(super) fn confine_process() -> Result<()> {
     let limited: Vec<_> = KINDS
         .into_iter()
         .flat_map(Kind::limited)
-        .chain([KVM])
+        .chain([KVM, OPEN_FILE])
         .collect();
     apply(&calls, &limited)
 }
