@@ -8,6 +8,7 @@ mod state;
 mod sweep;
 
 use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -52,9 +53,15 @@ impl Pods {
                 text.trim(),
                 FORMAT.trim()
             ),
-            Err(_) => {
-                fs::write(&format, FORMAT)
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Whole or not at all: another command may read it in this moment.
+                let written = dir.join(format!(".format-{}", std::process::id()));
+                fs::write(&written, FORMAT)
+                    .and_then(|()| fs::rename(&written, &format))
                     .with_context(|| format!("write {}", format.display()))?;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("read {}", format.display()));
             }
         }
         Ok(Self { dir })
