@@ -1,0 +1,49 @@
+//! The benchmark: where the time of a pod's start goes, what an idle pod costs, how long an import takes; called by
+//! `scripts/bench`. docs/benchmark.md tells the method.
+//!
+//! One program in four roles, so that all of them fit a chroot without libraries: `bench` runs the others and reports,
+//! `bench count` and `bench wall` measure on a host with KVM, and PID 1 in the peer's machine is this program, too.
+
+mod chamber;
+mod counted;
+mod idle;
+mod imports;
+mod peer_init;
+mod report;
+mod subject;
+mod trace;
+mod wall;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        peer_init::run();
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<()> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["count", images] => print(&counted::measure(images)?),
+        ["wall", images] => print(&wall::measure(images)?),
+        ["import", images, packed] => print(&imports::measure(images, packed)?),
+        ["report", counted, wall, imports, output] => report::write(counted, wall, imports, output),
+        _ => bail!("this program is called by scripts/bench"),
+    }
+}
+
+fn print(figures: &impl serde::Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(figures)?);
+    Ok(())
+}

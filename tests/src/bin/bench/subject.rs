@@ -1,0 +1,121 @@
+//! The two that are compared, and what is asked of them.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+/// The guest kernel, the same for both.
+pub const KERNEL: &str = "/usr/lib/fairing/stage1-kvm/rootfs/vmlinux";
+/// This program as the peer's initramfs.
+pub const PEER_INITRAMFS: &str = "/root/peer-initramfs";
+/// Busybox as one EROFS file.
+pub const IMAGES_DISK: &str = "/root/busybox.erofs";
+/// A file that holds the digest of busybox in the store.
+pub const IMAGE: &str = "/root/digest";
+/// Where busybox is in its image.
+pub const BUSYBOX: &str = "/bin/busybox";
+/// RAM of either machine, MiB: a pod's default.
+pub const MEMORY_MIB: u64 = 512;
+
+/// Port of POST codes; QEMU takes bytes to it and does nothing.
+pub const MARK_PORT: u16 = 0x80;
+/// QEMU's isa-debug-exit.
+pub const END_PORT: u16 = 0xf4;
+/// PID 1 runs and has /dev.
+pub const MARK_INIT: u8 = 0x11;
+/// The app was started.
+pub const MARK_EXEC: u8 = 0x12;
+/// The app's first byte was read.
+pub const MARK_FIRST_BYTE: u8 = 0x13;
+
+/// Who is measured.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// `fairing run`.
+    Fairing,
+    /// QEMU's microvm machine.
+    Qemu,
+}
+
+/// What the app does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    /// Says a word and ends.
+    Echo,
+    /// Sleeps until it is killed.
+    Idle,
+}
+
+impl Subject {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Fairing, Self::Qemu];
+
+    /// The end of the path of the program that is the VMM.
+    pub fn vmm(self) -> &'static str {
+        match self {
+            Self::Fairing => "/stage1/rootfs/run",
+            Self::Qemu => "/qemu-system-x86_64",
+        }
+    }
+
+    /// The command that starts it, its stdout and stderr being pipes.
+    pub fn command(self, job: Job) -> Result<Command> {
+        let mut command = match self {
+            Self::Fairing => fairing(job)?,
+            Self::Qemu => qemu(job),
+        };
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(command)
+    }
+}
+
+fn fairing(job: Job) -> Result<Command> {
+    let digest = fs::read_to_string(IMAGE).with_context(|| format!("read {IMAGE}"))?;
+    let mut command = Command::new("/usr/bin/fairing");
+    command.args(["run", "--rm", "--timings", digest.trim(), "--", BUSYBOX]);
+    command.args(match job {
+        Job::Echo => ["echo", "hello"],
+        Job::Idle => ["sleep", "100000"],
+    });
+    Ok(command)
+}
+
+fn qemu(job: Job) -> Command {
+    let mut command = Command::new("/usr/bin/qemu-system-x86_64");
+    // QEMU appends its devices, so what PID 1 is told stands among the kernel's words, which passes unknown ones on.
+    let line = "quiet console=ttynull no_timer_check tsc=reliable reboot=k panic=-1";
+    let line = format!("{line}{}", if job == Job::Idle { " wait" } else { "" });
+    command
+        .args([
+            "-M",
+            "microvm,acpi=off,pit=off,pic=off,rtc=off,isa-serial=off",
+        ])
+        .args(["-enable-kvm", "-cpu", "host", "-smp", "1", "-m"])
+        .arg(format!("{MEMORY_MIB}M"))
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
+        .args(["-kernel", KERNEL, "-initrd", PEER_INITRAMFS, "-append"])
+        .arg(line)
+        .args([
+            "-drive",
+            &format!("id=image,file={IMAGES_DISK},format=raw,if=none,readonly=on"),
+        ])
+        .args(["-device", "virtio-blk-device,drive=image"])
+        .args([
+            "-device",
+            &format!("isa-debug-exit,iobase={END_PORT:#x},iosize=1"),
+        ]);
+    command
+}
