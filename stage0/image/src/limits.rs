@@ -17,7 +17,7 @@ pub struct Limits {
     pub depth: usize,
     /// Extended attributes of one entry: names and values together, in bytes.
     pub xattr_bytes: usize,
-    /// Bytes of one extended header of a tar.
+    /// Bytes of the extended headers of one entry of a tar, together.
     pub header_bytes: usize,
     /// Pieces of data between the holes of one sparse file.
     pub extents: usize,

@@ -23,6 +23,8 @@ pub(super) struct Archive<'a, R> {
     limits: &'a Limits,
     /// Bytes the whole input may still have.
     left: &'a mut u64,
+    /// Bytes that the extended headers of the current entry may still have together.
+    extension_left: u64,
     /// Bytes of the current entry's data not read yet.
     data_left: u64,
     /// Bytes between that data and the next header.
@@ -35,6 +37,7 @@ impl<'a, R: Read> Archive<'a, R> {
             input: BufReader::with_capacity(BUFFER, input),
             limits,
             left,
+            extension_left: 0,
             data_left: 0,
             padding: 0,
         }
@@ -43,6 +46,7 @@ impl<'a, R: Read> Archive<'a, R> {
     /// The next entry; its data is what `read` yields until then. None at the end, with the input read to its end.
     pub(super) fn next(&mut self) -> Result<Option<Member>> {
         let mut extended = Extended::default();
+        self.extension_left = self.limits.header_bytes as u64;
         loop {
             self.skip_data()?;
             let Some(block) = self.header_block()? else {
@@ -127,11 +131,13 @@ impl<'a, R: Read> Archive<'a, R> {
     /// The data of an entry that only describes the next one.
     fn extension(&mut self, header: &tar::Header) -> Result<Vec<u8>> {
         let size = extension_bytes(header)?;
-        let limit = self.limits.header_bytes as u64;
-        ensure!(
-            size <= limit,
-            "extended header of {size} bytes is larger than the limit of {limit}"
-        );
+        let left = self.extension_left.checked_sub(size);
+        self.extension_left = left.with_context(|| {
+            format!(
+                "extended headers of an entry are larger than the limit of {} bytes",
+                self.limits.header_bytes
+            )
+        })?;
         self.begin_data(size);
         let mut bytes = vec![0; usize::try_from(size)?];
         Data(self)

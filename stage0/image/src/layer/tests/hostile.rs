@@ -42,6 +42,23 @@ fn limits_are_told_by_what_goes_over_them() {
 }
 
 #[test]
+fn extended_headers_of_one_entry_share_one_limit() {
+    let value = [b'x'; 3000];
+    let attribute = |name| [(name, &value[..])];
+    let one_entry = Tar::default()
+        .pax(&attribute("SCHILY.xattr.user.a"))
+        .pax(&attribute("SCHILY.xattr.user.b"))
+        .file("x", b"");
+    assert!(refusal(one_entry).contains("extended headers of an entry"));
+    let two_entries = Tar::default()
+        .pax(&attribute("SCHILY.xattr.user.a"))
+        .file("x", b"")
+        .pax(&attribute("SCHILY.xattr.user.b"))
+        .file("y", b"");
+    convert(&[two_entries.end()], small()).expect("each entry is within the limit");
+}
+
+#[test]
 fn tar_cut_short_anywhere_is_an_error_or_a_shorter_image() {
     let whole = Tar::default()
         .pax(&[("path", b"long")])
