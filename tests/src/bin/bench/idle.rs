@@ -15,7 +15,7 @@ use crate::subject::{Job, MEMORY_MIB, Subject};
 use crate::trace::{EXIT, RETURN, Trace};
 
 /// For what a start leaves to be done; then counting begins.
-const SETTLING: Duration = Duration::from_secs(10);
+const SETTLING: Duration = Duration::from_secs(60);
 /// Over which wake-ups are counted.
 const WATCHED: Duration = Duration::from_secs(10);
 

@@ -62,6 +62,14 @@ impl Subject {
         }
     }
 
+    /// The exit code of a start without fault; isa-debug-exit makes it twice the guest's and one.
+    pub fn good_code(self) -> i32 {
+        match self {
+            Self::Fairing => 0,
+            Self::Qemu => 1,
+        }
+    }
+
     /// The command that starts it, its stdout and stderr being pipes.
     pub fn command(self, job: Job) -> Result<Command> {
         let mut command = match self {

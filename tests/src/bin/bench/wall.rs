@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::chamber;
 use crate::subject::{Job, Subject};
@@ -17,11 +17,15 @@ pub fn measure(images: &str) -> Result<BTreeMap<Subject, u64>> {
     for _ in 0..=ROUNDS {
         for subject in Subject::ALL {
             let started = Instant::now();
-            subject
+            let done = subject
                 .command(Job::Echo)?
                 .output()
                 .context("start the VMM")?;
             let elapsed = u64::try_from(started.elapsed().as_millis())?;
+            ensure!(
+                done.status.code() == Some(subject.good_code()),
+                "{subject:?}: {done:?}"
+            );
             times.entry(subject).or_default().push(elapsed);
         }
     }
