@@ -68,8 +68,11 @@ fn tar_cut_short_anywhere_is_an_error_or_a_shorter_image() {
     for length in 0..whole.len() {
         if let Ok((_, image)) = convert(&[whole[..length].to_vec()], small()) {
             read_back(&image).expect("a valid image");
-            // Between entries, or right after the data of x, where umoci ends a layer.
-            assert!(length % 512 == 0 || length == 3 * 512 + 700);
+            // Between blocks, or right after the data of the extended header or of x: umoci ends layers so.
+            assert!(
+                length % 512 == 0 || [512 + 13, 3 * 512 + 700].contains(&length),
+                "{length}"
+            );
         }
     }
 }
