@@ -65,6 +65,20 @@ impl Pod {
         self.dir.path()
     }
 
+    /// The same pod as seen in another folder, where it need not be.
+    pub fn seen_in(&self, folder: Folder) -> Self {
+        Self {
+            dir: PodDir::new(self.pods.join(folder.name()).join(&self.uuid)),
+            folder,
+            ..self.clone()
+        }
+    }
+
+    /// Whether its directory is still where it was seen.
+    pub fn exists(&self) -> bool {
+        fs::symlink_metadata(self.path()).is_ok()
+    }
+
     /// What it is doing.
     ///
     /// # Errors
@@ -203,6 +217,6 @@ impl Pod {
 }
 
 /// Time of the last change of a file's content.
-pub(super) fn modified(path: &Path) -> Option<SystemTime> {
+fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }

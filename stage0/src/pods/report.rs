@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::app_status::AppStatus;
 use super::{Pod, State};
 use crate::times;
 
@@ -109,10 +110,8 @@ impl Report {
 
 impl AppReport {
     fn of(pod: &Pod, state: State, app: contract::pod::PodApp) -> Self {
-        let path = pod.dir().app_status(&app.name);
-        let exit_code = fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
+        let status = AppStatus::of(pod.dir(), &app.name);
+        let exit_code = status.as_ref().map(|status| status.exit_code);
         Self {
             state: match (exit_code, state) {
                 (Some(_), _) => "exited",
@@ -120,8 +119,8 @@ impl AppReport {
                 (None, _) if state.has_ended() => "exited",
                 (None, _) => "unknown",
             },
-            finished_at: exit_code
-                .and_then(|_| super::pod::modified(&path))
+            finished_at: status
+                .and_then(|status| status.written)
                 .map(times::nanoseconds),
             exit_code,
             name: app.name,
