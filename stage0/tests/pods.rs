@@ -118,6 +118,28 @@ fn pod_with_rm_ends_by_a_signal_to_its_parent_and_is_gone() {
 }
 
 #[test]
+fn pod_with_rm_keeps_its_exit_code_whatever_became_of_its_files() {
+    for (fate, is_told) in [
+        ("rm -rf \"$(pwd)\"", false),
+        ("mv \"$(pwd)\" ../../exited-garbage/", false),
+        (
+            "rmdir ../../exited-garbage && : >../../exited-garbage",
+            true,
+        ),
+    ] {
+        let host = Host::new(&format!("#!/bin/sh\n{fate}\nexit 7\n"));
+        let output = host
+            .pod("run", &["--rm", "--quiet"])
+            .output()
+            .expect("fairing starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(7), "{fate}: {text}");
+        assert_eq!(text.contains("fairing: "), is_told, "{fate}: {text}");
+        assert!(host.pods("exited-garbage").is_empty(), "{fate}");
+    }
+}
+
+#[test]
 fn pod_is_waited_for_and_released_once_then_removed() {
     let host = Host::new(LIVING);
     host.entrypoint("gc", "#!/bin/sh\necho \"$@ in $(pwd)\" >>\"$RECORD\"\n");

@@ -14,7 +14,7 @@ use super::Context;
 use super::prepare::{Laid, lay_out};
 use crate::cli::{AppFlags, AppWords, PodFlags, StartFlags};
 use crate::launch::Launch;
-use crate::pods::{self, Lock, Pod};
+use crate::pods::{self, Folder, Lock, Pod};
 use crate::settings::Settings;
 
 /// Runs a command from an image in a virtual machine of its own
@@ -107,7 +107,7 @@ pub struct Parent {
 /// Hands the pod over.
 ///
 /// # Errors
-/// If stage 1 cannot be started, or the pod not removed.
+/// If stage 1 cannot be started; a pod that cannot be removed is only told of, the app's exit code counts.
 pub fn start(
     mut pod: Pod,
     lock: Lock,
@@ -121,9 +121,25 @@ pub fn start(
         return Err(launch.exec());
     }
     let code = launch.supervise()?;
-    if parent.remove {
-        let lock = pod.lock_idle()?;
-        pods::remove(pod, &lock, settings)?;
+    if parent.remove
+        && let Err(error) = remove_ended(pod, settings)
+    {
+        crate::warn(&error.context("the pod has ended and is left to the next gc"));
     }
     Ok(code)
+}
+
+/// Removes a pod that has ended, wherever another command has moved it; one that is gone is removed.
+fn remove_ended(pod: Pod, settings: &Settings) -> Result<()> {
+    let marked = pod.seen_in(Folder::ExitedGarbage);
+    match pod.lock_idle() {
+        Ok(lock) => return pods::remove(pod, &lock, settings),
+        Err(error) if pod.exists() => return Err(error),
+        Err(_) => {}
+    }
+    // Whoever holds the lock there removes it.
+    match marked.try_lock()? {
+        Some(lock) => pods::remove(marked, &lock, settings),
+        None => Ok(()),
+    }
 }
