@@ -72,27 +72,41 @@ pub fn test_image(name: &str) -> PathBuf {
     path
 }
 
-/// A store that the tests of one program share; emptied when it is first asked for.
-pub fn store() -> &'static Path {
-    static STORE: OnceLock<PathBuf> = OnceLock::new();
-    STORE.get_or_init(|| {
-        let path = Path::new("/var/tmp").join(format!("fairing-tests-{}", std::process::id()));
-        if path.exists() {
-            std::fs::remove_dir_all(&path).expect("an old store can be removed");
+/// An installation with a store, which the tests of one program share: made anew when it is first asked for. Programs
+/// run one after the other, so the one before has no use for its own any more.
+fn installation() -> &'static Path {
+    static INSTALLATION: OnceLock<PathBuf> = OnceLock::new();
+    INSTALLATION.get_or_init(|| {
+        let root = PathBuf::from("/var/tmp/fairing-tests");
+        if root.exists() {
+            std::fs::remove_dir_all(&root).expect("an old installation can be removed");
         }
-        path
+        for (from, to) in [("fairing", "bin"), ("stage1-kvm", "lib/fairing")] {
+            let (from, to) = (checkout().join("target").join(from), root.join(to));
+            assert!(
+                from.exists(),
+                "{} is missing: run scripts/pack",
+                from.display()
+            );
+            std::fs::create_dir_all(&to).expect("room for an installation");
+            let copied = Command::new("cp")
+                .args(["-a", "--sparse=always"])
+                .args([from, to])
+                .status();
+            assert!(copied.expect("cp runs").success());
+        }
+        root
     })
+}
+
+/// The store of the installation.
+pub fn store() -> PathBuf {
+    installation().join("store")
 }
 
 /// `fairing --dir STORE`.
 pub fn fairing() -> Command {
-    let program = checkout().join("target/fairing");
-    assert!(
-        program.exists(),
-        "{} is missing: run scripts/pack",
-        program.display()
-    );
-    let mut command = Command::new(program);
+    let mut command = Command::new(installation().join("bin/fairing"));
     command.arg("--dir").arg(store()).stdin(Stdio::null());
     command
 }
