@@ -17,8 +17,10 @@ pub const INDEX: &str = "index.json";
 
 /// Indexes within indexes.
 const MAX_DEPTH: usize = 4;
-/// Manifests looked at.
-const MAX_MANIFESTS: usize = 1024;
+/// Descriptors looked at, in all indexes together and as often as they are listed.
+const MAX_DESCRIPTORS: usize = 1024;
+/// Bytes of a name; every manifest below an index is given the index's.
+const MAX_NAME_BYTES: usize = 1024;
 
 /// The name that builders give.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -32,15 +34,23 @@ struct Candidate {
     names: Vec<String>,
 }
 
+/// What a walk through the indexes has come to.
+#[derive(Default)]
+struct Found {
+    candidates: Vec<Candidate>,
+    /// Descriptors looked at.
+    descriptors: usize,
+}
+
 /// The image in `files` that `wanted` describes.
 ///
 /// # Errors
 /// If there is none or more than one, or a document is missing, altered or too large.
 pub fn open(files: &Files, wanted: &Wanted<'_>) -> Result<Layers> {
     let index: Index = files.named_document(INDEX)?;
-    let mut candidates = Vec::new();
-    collect(files, index, &[], MAX_DEPTH, &mut candidates)?;
-    let candidate = choose(candidates, wanted, &files.object())?;
+    let mut found = Found::default();
+    collect(files, index, &[], MAX_DEPTH, &mut found)?;
+    let candidate = choose(found.candidates, wanted, &files.object())?;
     let manifest: Manifest = files.document(&candidate.descriptor)?;
     if !is_configuration(&manifest.config) {
         bail!(
@@ -86,24 +96,32 @@ fn collect(
     index: Index,
     names: &[String],
     depth: usize,
-    into: &mut Vec<Candidate>,
+    found: &mut Found,
 ) -> Result<()> {
     for descriptor in index.manifests {
+        found.descriptors += 1;
+        if found.descriptors > MAX_DESCRIPTORS {
+            bail!(
+                "{} lists more than {MAX_DESCRIPTORS} manifests and indexes",
+                files.object()
+            );
+        }
         let mut names = names.to_vec();
         names.extend(name_of(&descriptor));
+        if names.iter().any(|name| name.len() > MAX_NAME_BYTES) {
+            bail!(
+                "{} holds a name of more than {MAX_NAME_BYTES} bytes",
+                files.object()
+            );
+        }
         if is_index(&descriptor) {
             if depth == 0 {
                 bail!("{} nests indexes deeper than {MAX_DEPTH}", files.object());
             }
-            collect(files, files.document(&descriptor)?, &names, depth - 1, into)?;
+            let inner = files.document(&descriptor)?;
+            collect(files, inner, &names, depth - 1, found)?;
         } else if is_manifest(&descriptor) {
-            add(files, descriptor, names, into)?;
-        }
-        if into.len() > MAX_MANIFESTS {
-            bail!(
-                "{} lists more than {MAX_MANIFESTS} manifests",
-                files.object()
-            );
+            add(files, descriptor, names, &mut found.candidates)?;
         }
     }
     Ok(())

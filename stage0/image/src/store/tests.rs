@@ -442,6 +442,30 @@ fn layout_with_several_images_wants_a_name() {
 }
 
 #[test]
+fn index_that_lists_another_over_and_over_is_refused() {
+    let bench = Bench::new();
+    let mut parts = Parts::default();
+    let mut inner = parts.image("amd64", gzip);
+    for _ in 0..2 {
+        let index = json!({"schemaVersion": 2, "manifests": vec![inner; 40]});
+        inner = parts.blob(INDEX_TYPE, index.to_string().into_bytes());
+    }
+    let error = bench.refused(&bench.folder("loop", &parts.index(&[inner])));
+    assert!(error.contains("manifests and indexes"), "{error}");
+}
+
+#[test]
+fn index_with_a_very_long_name_is_refused() {
+    let bench = Bench::new();
+    let mut parts = Parts::default();
+    let mut image = parts.image("amd64", gzip);
+    let name = "n".repeat(2000);
+    image["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+    let error = bench.refused(&bench.folder("long", &parts.index(&[image])));
+    assert!(error.contains("a name of more than"), "{error}");
+}
+
+#[test]
 fn altered_blob_is_named() {
     let bench = Bench::new();
     // Configuration, two layers, manifest.
