@@ -7,9 +7,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
-use guest_init::protocol::{MAX_MESSAGE_BYTES, ToGuest, ToHost, send};
+use guest_init::protocol::{ToGuest, ToHost, send, take};
 use nix::poll::PollFlags;
-use serde::de::DeserializeOwned;
 
 /// Answers that may wait for the host, bytes, before its next messages are left unread.
 const OUTGOING_LIMIT_BYTES: usize = 64 << 10;
@@ -81,29 +80,11 @@ impl Control {
             Err(error) => return Err(error).context("read the control stream"),
         }
         let mut messages = Vec::new();
-        while let Some(message) = take_message(&mut self.incoming)? {
+        while let Some(message) = take(&mut self.incoming).context("read a control message")? {
             messages.push(message);
         }
         Ok(messages)
     }
-}
-
-/// Takes the first message off `bytes`, if it is whole.
-fn take_message<M: DeserializeOwned>(bytes: &mut Vec<u8>) -> Result<Option<M>> {
-    let Some(prefix) = bytes.first_chunk::<4>() else {
-        return Ok(None);
-    };
-    let length = u32::from_le_bytes(*prefix);
-    if length > MAX_MESSAGE_BYTES {
-        bail!("control message of {length} bytes");
-    }
-    let end = 4 + usize::try_from(length)?;
-    let Some(json) = bytes.get(4..end) else {
-        return Ok(None);
-    };
-    let message = serde_json::from_slice(json).context("parse a control message")?;
-    bytes.drain(..end);
-    Ok(Some(message))
 }
 
 #[cfg(test)]
@@ -120,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn take_message_any_split_gives_the_same_messages(count in 0i32..20, chunk in 1usize..50) {
+        fn take_any_split_gives_the_same_messages(count in 0i32..20, chunk in 1usize..50) {
             let mut wire = Vec::new();
             for number in 0..count {
                 send(&mut wire, &signal(number)).unwrap();
@@ -128,7 +109,7 @@ mod tests {
             let (mut arrived, mut messages) = (Vec::new(), Vec::new());
             for part in wire.chunks(chunk) {
                 arrived.extend_from_slice(part);
-                while let Some(message) = take_message::<ToGuest>(&mut arrived).unwrap() {
+                while let Some(message) = take::<ToGuest>(&mut arrived).unwrap() {
                     messages.push(message);
                 }
             }
@@ -136,13 +117,13 @@ mod tests {
         }
 
         #[test]
-        fn take_message_any_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            while let Ok(Some(_)) = take_message::<ToGuest>(&mut bytes) {}
+        fn take_any_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            while let Ok(Some(_)) = take::<ToGuest>(&mut bytes) {}
         }
     }
 
     #[test]
     fn take_message_too_long_is_an_error() {
-        assert!(take_message::<ToGuest>(&mut vec![255; 8]).is_err());
+        assert!(take::<ToGuest>(&mut vec![255; 8]).is_err());
     }
 }

@@ -28,6 +28,12 @@ pub const FIRST_STREAM_PORT: u32 = 1024;
 /// The largest control message, in bytes of JSON. A longer length prefix ends the connection.
 pub const MAX_MESSAGE_BYTES: u32 = 4 << 20;
 
+/// Size of the length before each control message.
+const PREFIX_BYTES: usize = size_of::<u32>();
+
+/// The largest message and its length, bytes: who has so much of a stream has a whole message.
+pub const MAX_FRAME_BYTES: usize = MAX_MESSAGE_BYTES as usize + PREFIX_BYTES;
+
 /// The I/O port to which guest-init writes one byte to end the machine.
 pub const END_PORT: u16 = 0x600;
 
@@ -232,11 +238,34 @@ pub fn send<M: Serialize>(mut stream: impl Write, message: &M) -> io::Result<()>
 /// Those of `stream`; `InvalidData` for a length over [`MAX_MESSAGE_BYTES`] or JSON that is no `M`; `UnexpectedEof`
 /// for a stream that ends within a message.
 pub fn receive<M: DeserializeOwned>(mut stream: impl Read) -> io::Result<Option<M>> {
-    let mut prefix = [0; 4];
+    let mut prefix = [0; PREFIX_BYTES];
     match stream.read(&mut prefix)? {
         0 => return Ok(None),
         read => stream.read_exact(&mut prefix[read..])?,
     }
+    let mut json = vec![0; checked_length(prefix)?];
+    stream.read_exact(&mut json)?;
+    parse(&json).map(Some)
+}
+
+/// Takes the first message off `bytes`, what has arrived so far of a stream; `None` while it is not whole.
+///
+/// # Errors
+/// `InvalidData` for a length over [`MAX_MESSAGE_BYTES`] or JSON that is no `M`.
+pub fn take<M: DeserializeOwned>(bytes: &mut Vec<u8>) -> io::Result<Option<M>> {
+    let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() else {
+        return Ok(None);
+    };
+    let end = PREFIX_BYTES + checked_length(*prefix)?;
+    let Some(json) = bytes.get(PREFIX_BYTES..end) else {
+        return Ok(None);
+    };
+    let message = parse(json)?;
+    bytes.drain(..end);
+    Ok(Some(message))
+}
+
+fn checked_length(prefix: [u8; PREFIX_BYTES]) -> io::Result<usize> {
     let length = u32::from_le_bytes(prefix);
     if length > MAX_MESSAGE_BYTES {
         return Err(io::Error::new(
@@ -244,9 +273,9 @@ pub fn receive<M: DeserializeOwned>(mut stream: impl Read) -> io::Result<Option<
             format!("control message of {length} bytes"),
         ));
     }
-    let mut json = vec![0; length as usize];
-    stream.read_exact(&mut json)?;
-    serde_json::from_slice(&json)
-        .map(Some)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    Ok(length as usize)
+}
+
+fn parse<M: DeserializeOwned>(json: &[u8]) -> io::Result<M> {
+    serde_json::from_slice(json).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

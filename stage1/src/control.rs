@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result, ensure};
-use guest_init::protocol::{self, MAX_MESSAGE_BYTES, ToGuest, ToHost};
+use guest_init::protocol::{self, MAX_FRAME_BYTES, ToGuest, ToHost};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 << 10;
@@ -82,9 +82,8 @@ impl Control {
     pub fn receive(&mut self) -> Result<(Vec<ToHost>, bool)> {
         let closed = self.fill().context("read from the control stream")?;
         let mut messages = Vec::new();
-        while let Some(message) = self
-            .next_message()
-            .context("read a control message of the guest")?
+        while let Some(message) =
+            protocol::take(&mut self.received).context("read a control message of the guest")?
         {
             messages.push(message);
         }
@@ -93,7 +92,7 @@ impl Control {
 
     fn fill(&mut self) -> io::Result<bool> {
         let mut chunk = [0; READ_BYTES];
-        while self.received.len() < MAX_MESSAGE_BYTES as usize + size_of::<u32>() {
+        while self.received.len() < MAX_FRAME_BYTES {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Ok(true),
                 Ok(read) => self.received.extend_from_slice(&chunk[..read]),
@@ -103,19 +102,6 @@ impl Control {
             }
         }
         Ok(false)
-    }
-
-    fn next_message(&mut self) -> io::Result<Option<ToHost>> {
-        let mut unread = self.received.as_slice();
-        match protocol::receive(&mut unread) {
-            Ok(message) => {
-                let read = self.received.len() - unread.len();
-                self.received.drain(..read);
-                Ok(message)
-            }
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 }
 

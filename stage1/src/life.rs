@@ -133,18 +133,17 @@ impl Life {
     pub fn on_signal(&mut self, signal: Signal) -> Vec<Action> {
         self.interrupts += u32::from(signal == Signal::SIGINT);
         match self.phase {
-            // The app's own result stands; only its output is given up, or nothing at all.
-            Phase::Ending => vec![],
-            Phase::Draining => self.give_up_output(),
-            // Only a running app could use these.
-            _ if signal == Signal::SIGWINCH => vec![],
             Phase::Running if self.interrupts < 2 => {
                 vec![Action::Send(ToGuest::Signal {
                     app: self.app.clone(),
                     signal: signal as i32,
                 })]
             }
+            // Only a running app could use these.
             _ if matches!(signal, Signal::SIGUSR1 | Signal::SIGUSR2) => vec![],
+            // The app's own result stands; only its output is given up, or nothing at all.
+            Phase::Draining => self.give_up_output(),
+            Phase::Ending => vec![],
             _ => self.kill(exit_code_of_signal(signal as i32)),
         }
     }
@@ -359,6 +358,7 @@ mod tests {
             app: "a".into(),
             status,
         });
+        assert_eq!(life.on_signal(Signal::SIGUSR1), []);
         let actions = life.on_signal(Signal::SIGTERM);
         assert_eq!(actions, [Action::Record("a".into(), 3), Action::Kill]);
         assert_eq!(life.on_signal(Signal::SIGTERM), []);

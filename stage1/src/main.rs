@@ -14,6 +14,7 @@ mod probe;
 mod report;
 mod run;
 mod session;
+mod sizes;
 mod stop;
 mod streams;
 mod terminal;

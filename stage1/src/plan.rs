@@ -1,43 +1,19 @@
 //! From manifests and arguments to what the machine and its apps need. A pure function: it opens nothing.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use contract::RunArguments;
 use contract::annotation::{self, Annotation};
 use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
-use contract::{RunArguments, quantity};
-use guest_init::protocol::{self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Stdio, Window};
+use guest_init::protocol::{self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, Stdio, Window};
 
 use crate::environment;
-
-/// Memory of a pod without a limit, MiB; rkt's floor for virtual machines.
-const DEFAULT_MEMORY_MIB: u64 = 512;
-
-/// What the machine needs beside the apps' limit, MiB: kernel, page tables, guest-init.
-const MEMORY_OVERHEAD_MIB: u64 = 64;
-
-/// The least memory limit with which an app can be launched at all, MiB.
-const MEMORY_MINIMUM_MIB: u64 = 8;
-
-/// The most memory of a machine, MiB: less than the physical addresses of any CPU with KVM reach.
-const MEMORY_MAXIMUM_MIB: u64 = 512 << 10;
-
-/// Size of the scratch disk when nobody says otherwise, bytes; sparse on the host.
-const DEFAULT_SCRATCH_BYTES: u64 = 10 << 30;
-
-/// The smallest scratch disk that holds the file system template, bytes.
-const SCRATCH_MINIMUM_BYTES: u64 = 32 << 20;
-
-/// The largest scratch disk that the template can grow to, bytes.
-const SCRATCH_MAXIMUM_BYTES: u64 = 4 << 40;
+use crate::sizes::{cpus, memory_mib, scratch_bytes};
 
 /// The most that command and environment may take, bytes: escaped, it still fits a control message.
 const MAX_ARGUMENT_BYTES: usize = 512 << 10;
-
-/// Isolators that are honoured.
-const ISOLATORS: [&str; 2] = ["resource/cpu", "resource/memory"];
 
 /// Stream ports of one app: stdin, stdout, stderr, and one spare.
 const PORTS_PER_APP: u32 = 4;
@@ -96,8 +72,7 @@ impl Plan {
     ) -> Result<Self> {
         check_supported(pod, arguments)?;
         let mut warnings = Vec::new();
-        let network_ignored = !matches!(arguments.net.as_str(), "none" | "");
-        if network_ignored && arguments.net != "default" {
+        if !matches!(arguments.net.as_str(), "none" | "default" | "") {
             warnings.push(format!(
                 "network {:?} is not supported yet: the pod has loopback only",
                 arguments.net
@@ -145,20 +120,10 @@ fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
         "a pod of {} apps is not supported yet: run one app a pod",
         pod.apps.len()
     );
-    ensure!(
-        pod.apps.len() <= usize::from(IMAGE_SLOTS),
-        "a pod has at most {IMAGE_SLOTS} apps"
-    );
-    let mut names = HashSet::new();
     for app in &pod.apps {
         ensure!(
             contract::name::is_ac_name(&app.name),
             "app name {:?} is not an ACName (a-z, 0-9, inner -)",
-            app.name
-        );
-        ensure!(
-            names.insert(&app.name),
-            "app name {:?} occurs twice",
             app.name
         );
         ensure!(
@@ -172,23 +137,20 @@ fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
         "the pod has volumes, which are not supported yet"
     );
     ensure!(!arguments.mutable, "mutable pods are not supported yet");
-    match arguments.net.split(',').find(|net| *net == "host") {
-        Some(_) => bail!(
-            "--net=host gives a pod the host's network, which a virtual machine cannot share; use --net=none"
-        ),
-        None => Ok(()),
-    }
+    ensure!(
+        arguments.net.split(',').all(|net| net != "host"),
+        "--net=host gives a pod the host's network, which a virtual machine cannot share; use --net=none"
+    );
+    Ok(())
 }
 
-/// Refuses what protects the app or its neighbours and would silently not be there.
+/// Refuses what protects the app or its neighbours and would silently not be there. Shares of resources only slow down.
 fn check_isolators(app: &ManifestApp) -> Result<()> {
     for isolator in &app.isolators {
         let name = isolator.name.as_str();
-        let optional = name.starts_with("resource/")
-            || name == "os/linux/cpu-shares"
-            || name == "os/linux/oom-score-adj";
+        let shares = ["os/linux/cpu-shares", "os/linux/oom-score-adj"];
         ensure!(
-            ISOLATORS.contains(&name) || optional,
+            name.starts_with("resource/") || shares.contains(&name),
             "isolator {name} is not supported yet"
         );
     }
@@ -290,107 +252,6 @@ fn stdio(
         stdout: port(1, modes[1] != Some("null")),
         stderr: port(2, modes[2] != Some("null")),
     })
-}
-
-/// The `limit` of a resource isolator, in thousandths of its unit.
-fn limit(app: &ManifestApp, isolator: &str) -> Result<Option<u128>> {
-    let Some(value) = app.isolator(isolator) else {
-        return Ok(None);
-    };
-    let text = match value.get("limit") {
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(serde_json::Value::Number(number)) => number.to_string(),
-        _ => bail!("isolator {isolator} has no limit"),
-    };
-    Ok(Some(
-        quantity::parse_milli(&text).with_context(|| format!("read isolator {isolator}"))?,
-    ))
-}
-
-/// Sum of the apps' limits; `None` if no app has one.
-fn total<'a>(apps: impl Iterator<Item = &'a ManifestApp>, isolator: &str) -> Result<Option<u128>> {
-    let mut sum = None;
-    for app in apps {
-        if let Some(limit) = limit(app, isolator)? {
-            sum = Some(
-                limit
-                    .checked_add(sum.unwrap_or(0))
-                    .context("the limits' sum is too large")?,
-            );
-        }
-    }
-    Ok(sum)
-}
-
-fn cpus<'a>(
-    apps: impl Iterator<Item = &'a ManifestApp>,
-    host: &Host,
-    warnings: &mut Vec<String>,
-) -> Result<u8> {
-    let most = host.kvm_cpus.min(u64::from(vmm::layout::MAX_CPUS));
-    let Some(milli) = total(apps, "resource/cpu")? else {
-        return Ok(u8::try_from(host.cpus.clamp(1, most))?);
-    };
-    let wanted = milli.div_ceil(1000).max(1);
-    ensure!(
-        wanted <= u128::from(most),
-        "{wanted} CPUs asked for; this host's KVM gives a machine at most {most}"
-    );
-    if wanted > u128::from(host.cpus) {
-        warnings.push(format!(
-            "{wanted} CPUs asked for, the host has {}: they will share",
-            host.cpus
-        ));
-    }
-    Ok(u8::try_from(wanted)?)
-}
-
-fn memory_mib<'a>(
-    apps: impl Iterator<Item = &'a ManifestApp>,
-    host: &Host,
-    warnings: &mut Vec<String>,
-) -> Result<u32> {
-    let limit_mib = match total(apps, "resource/memory")? {
-        Some(milli) => {
-            u64::try_from(milli.div_ceil(1000 << 20)).context("the memory limit is too large")?
-        }
-        None => DEFAULT_MEMORY_MIB - MEMORY_OVERHEAD_MIB,
-    };
-    ensure!(
-        limit_mib >= MEMORY_MINIMUM_MIB,
-        "{limit_mib} MiB of memory is too little to start an app; give at least {MEMORY_MINIMUM_MIB}Mi"
-    );
-    let machine = limit_mib.saturating_add(MEMORY_OVERHEAD_MIB);
-    ensure!(
-        machine <= MEMORY_MAXIMUM_MIB,
-        "{machine} MiB is more memory than a machine can have"
-    );
-    if machine > host.memory_mib {
-        warnings.push(format!(
-            "the machine may use {machine} MiB, the host has {} MiB",
-            host.memory_mib
-        ));
-    }
-    Ok(u32::try_from(machine)?)
-}
-
-fn scratch_bytes(annotations: &[Annotation]) -> Result<Option<u64>> {
-    if annotation::find(annotations, annotation::POD_TMPFS_ROOT) == Some("true") {
-        return Ok(None);
-    }
-    let Some(text) = annotation::find(annotations, annotation::POD_SCRATCH_SIZE) else {
-        return Ok(Some(DEFAULT_SCRATCH_BYTES));
-    };
-    let bytes = quantity::parse_whole(text).context("read the scratch size")?;
-    ensure!(
-        bytes >= SCRATCH_MINIMUM_BYTES,
-        "a scratch size of {text} is too small; give at least 32Mi"
-    );
-    ensure!(
-        bytes <= SCRATCH_MAXIMUM_BYTES,
-        "a scratch size of {text} is too large; give at most 4Ti"
-    );
-    Ok(Some(bytes.next_multiple_of(4096)))
 }
 
 fn hostname(arguments: &RunArguments) -> Result<String> {

@@ -92,6 +92,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         signals,
         report,
         deadline,
+        grace: None,
         timings: &timings,
     };
     let (code, ended) = session.run(running)?;

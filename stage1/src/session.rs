@@ -1,7 +1,7 @@
 //! The main thread while the machine runs: waits for the guest, the user, the outputs, the clock and the machine's
 //! end, asks [`Life`] what to do about each, and does it. It never blocks on the guest.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm::end::Ended;
+use vmm::event::descriptor;
 use vmm::running::Running;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -75,6 +76,8 @@ pub struct Session<'a> {
     pub report: Report,
     /// When the pod's time is up.
     pub deadline: Option<Instant>,
+    /// When a machine whose end is due is ended.
+    pub grace: Option<Instant>,
     /// Moments to record.
     pub timings: &'a Timings,
 }
@@ -83,12 +86,11 @@ impl Session<'_> {
     /// Runs until the machine has ended; returns the exit code, if the pod came to one, and how the machine ended.
     ///
     /// # Errors
-    /// When waiting itself fails, or a status cannot be recorded.
+    /// When waiting itself fails, or the apps' readiness cannot be told.
     pub fn run(mut self, machine: Running) -> Result<(Option<u8>, Ended)> {
         let mut control_open = true;
-        let mut grace: Option<Instant> = None;
         loop {
-            let next = [self.deadline, grace].into_iter().flatten().min();
+            let next = [self.deadline, self.grace].into_iter().flatten().min();
             let ready = self.wait(&machine, control_open, next)?;
             if ready.ended {
                 return Ok((self.life.exit_code(), machine.join()));
@@ -114,13 +116,10 @@ impl Session<'_> {
             if self.deadline.take_if(|deadline| *deadline <= now).is_some() {
                 actions.extend(self.life.on_timeout());
             }
-            if grace.take_if(|over| *over <= now).is_some() {
+            if self.grace.take_if(|over| *over <= now).is_some() {
                 actions.extend(self.life.on_grace_over());
             }
             for action in actions {
-                if let Action::StartGrace(time) = action {
-                    grace.get_or_insert(now + time);
-                }
                 self.act(action, &machine)?;
             }
         }
@@ -134,7 +133,7 @@ impl Session<'_> {
         let mut descriptors = vec![
             PollFd::new(machine.end_event(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(event(&self.drained), PollFlags::POLLIN),
+            PollFd::new(descriptor(&self.drained), PollFlags::POLLIN),
         ];
         if control_open {
             descriptors.push(PollFd::new(self.control.stream().as_fd(), control_events));
@@ -161,10 +160,14 @@ impl Session<'_> {
         let mut actions = Vec::new();
         while let Some(info) = self.signals.read_signal().context("read a signal")? {
             let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-            match (Signal::try_from(number), terminal::window()) {
-                (Ok(Signal::SIGWINCH), Some(window)) => actions.extend(self.life.on_resize(window)),
-                (Ok(signal), _) => actions.extend(self.life.on_signal(signal)),
-                (Err(_), _) => {}
+            match Signal::try_from(number) {
+                Ok(Signal::SIGWINCH) => actions.extend(
+                    terminal::window()
+                        .into_iter()
+                        .flat_map(|window| self.life.on_resize(window)),
+                ),
+                Ok(signal) => actions.extend(self.life.on_signal(signal)),
+                Err(_) => {}
             }
         }
         Ok(actions)
@@ -219,7 +222,9 @@ impl Session<'_> {
             Action::Tell(text) => crate::tell(&text),
             Action::Drain => self.ports.close(),
             Action::Kill => machine.stop_handle().stop(),
-            Action::StartGrace(_) => {}
+            Action::StartGrace(time) => {
+                self.grace.get_or_insert_with(|| Instant::now() + time);
+            }
         }
         Ok(())
     }
@@ -240,12 +245,4 @@ fn timeout(next: Option<Instant>) -> PollTimeout {
     };
     let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
     PollTimeout::try_from(left.as_millis().min(60_000)).unwrap_or(PollTimeout::ZERO)
-}
-
-fn event(event: &EventFd) -> BorrowedFd<'_> {
-    #[expect(unsafe_code, reason = "EventFd gives no borrowed descriptor")]
-    // SAFETY: the descriptor is open as long as the EventFd that is borrowed.
-    unsafe {
-        BorrowedFd::borrow_raw(event.as_raw_fd())
-    }
 }

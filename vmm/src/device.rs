@@ -9,6 +9,7 @@ use std::sync::Arc;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::event;
 use crate::memory::GuestMemory;
 
 /// A virtio device at rest. To run it, its whole value moves into [`Device::run`], on a thread of its own, and comes
@@ -69,11 +70,6 @@ impl Stop {
 
 impl AsFd for Stop {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsRawFd;
-        #[expect(unsafe_code, reason = "EventFd gives no borrowed descriptor")]
-        // SAFETY: the descriptor is open as long as the EventFd that self owns.
-        unsafe {
-            BorrowedFd::borrow_raw(self.0.as_raw_fd())
-        }
+        event::descriptor(&self.0)
     }
 }

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::event;
 
 /// Why a machine is no longer running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,11 +148,7 @@ impl EndNote {
 
 impl AsFd for EndNote {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        #[expect(unsafe_code, reason = "EventFd gives no borrowed descriptor")]
-        // SAFETY: the descriptor is open as long as the EventFd that self owns.
-        unsafe {
-            BorrowedFd::borrow_raw(self.event.as_raw_fd())
-        }
+        event::descriptor(&self.event)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod console;
 pub mod device;
 pub mod disk;
 pub mod end;
+pub mod event;
 pub mod irq;
 pub mod layout;
 pub mod machine;

@@ -1,0 +1,208 @@
+//! How large a pod's machine is: CPUs, memory and scratch disk, from the apps' limits and the pod's annotations.
+
+use anyhow::{Context, Result, bail, ensure};
+use contract::annotation::{self, Annotation};
+use contract::image::App as ManifestApp;
+use contract::quantity;
+
+use crate::plan::Host;
+
+/// Memory of a pod without a limit, MiB; rkt's floor for virtual machines.
+const DEFAULT_MEMORY_MIB: u64 = 512;
+
+/// What the machine needs beside the apps' limit, MiB: kernel, page tables, guest-init.
+const MEMORY_OVERHEAD_MIB: u64 = 64;
+
+/// The least memory limit with which an app can be launched at all, MiB.
+const MEMORY_MINIMUM_MIB: u64 = 8;
+
+/// The most memory of a machine, MiB: less than the physical addresses of any CPU with KVM reach.
+const MEMORY_MAXIMUM_MIB: u64 = 512 << 10;
+
+/// Size of the scratch disk when nobody says otherwise, bytes; sparse on the host.
+const DEFAULT_SCRATCH_BYTES: u64 = 10 << 30;
+
+/// The smallest scratch disk that holds the file system template, bytes.
+const SCRATCH_MINIMUM_BYTES: u64 = 32 << 20;
+
+/// The largest scratch disk that the template can grow to, bytes.
+const SCRATCH_MAXIMUM_BYTES: u64 = 4 << 40;
+
+/// The `limit` of a resource isolator, in thousandths of its unit.
+fn limit(app: &ManifestApp, isolator: &str) -> Result<Option<u128>> {
+    let Some(value) = app.isolator(isolator) else {
+        return Ok(None);
+    };
+    let text = match value.get("limit") {
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(serde_json::Value::Number(number)) => number.to_string(),
+        _ => bail!("isolator {isolator} has no limit"),
+    };
+    Ok(Some(
+        quantity::parse_milli(&text).with_context(|| format!("read isolator {isolator}"))?,
+    ))
+}
+
+/// Sum of the apps' limits; `None` if no app has one.
+fn total<'a>(apps: impl Iterator<Item = &'a ManifestApp>, isolator: &str) -> Result<Option<u128>> {
+    let mut sum = None;
+    for app in apps {
+        if let Some(limit) = limit(app, isolator)? {
+            sum = Some(
+                limit
+                    .checked_add(sum.unwrap_or(0))
+                    .context("the limits' sum is too large")?,
+            );
+        }
+    }
+    Ok(sum)
+}
+
+/// CPUs of the machine: the sum of the apps' limits, or all of the host's.
+pub fn cpus<'a>(
+    apps: impl Iterator<Item = &'a ManifestApp>,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) -> Result<u8> {
+    let most = host.kvm_cpus.min(u64::from(vmm::layout::MAX_CPUS));
+    let Some(milli) = total(apps, "resource/cpu")? else {
+        return Ok(u8::try_from(host.cpus.clamp(1, most))?);
+    };
+    let wanted = milli.div_ceil(1000).max(1);
+    ensure!(
+        wanted <= u128::from(most),
+        "{wanted} CPUs asked for; this host's KVM gives a machine at most {most}"
+    );
+    if wanted > u128::from(host.cpus) {
+        warnings.push(format!(
+            "{wanted} CPUs asked for, the host has {}: they will share",
+            host.cpus
+        ));
+    }
+    Ok(u8::try_from(wanted)?)
+}
+
+/// Memory of the machine, MiB: the sum of the apps' limits and what the machine itself needs.
+pub fn memory_mib<'a>(
+    apps: impl Iterator<Item = &'a ManifestApp>,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) -> Result<u32> {
+    let limit_mib = match total(apps, "resource/memory")? {
+        Some(milli) => {
+            u64::try_from(milli.div_ceil(1000 << 20)).context("the memory limit is too large")?
+        }
+        None => DEFAULT_MEMORY_MIB - MEMORY_OVERHEAD_MIB,
+    };
+    ensure!(
+        limit_mib >= MEMORY_MINIMUM_MIB,
+        "{limit_mib} MiB of memory is too little to start an app; give at least {MEMORY_MINIMUM_MIB}Mi"
+    );
+    let machine = limit_mib.saturating_add(MEMORY_OVERHEAD_MIB);
+    ensure!(
+        machine <= MEMORY_MAXIMUM_MIB,
+        "{machine} MiB is more memory than a machine can have"
+    );
+    if machine > host.memory_mib {
+        warnings.push(format!(
+            "the machine may use {machine} MiB, the host has {} MiB",
+            host.memory_mib
+        ));
+    }
+    Ok(u32::try_from(machine)?)
+}
+
+/// Size of the scratch disk, bytes; `None` = writable layers on a tmpfs.
+pub fn scratch_bytes(annotations: &[Annotation]) -> Result<Option<u64>> {
+    if annotation::find(annotations, annotation::POD_TMPFS_ROOT) == Some("true") {
+        return Ok(None);
+    }
+    let Some(text) = annotation::find(annotations, annotation::POD_SCRATCH_SIZE) else {
+        return Ok(Some(DEFAULT_SCRATCH_BYTES));
+    };
+    let bytes = quantity::parse_whole(text).context("read the scratch size")?;
+    ensure!(
+        bytes >= SCRATCH_MINIMUM_BYTES,
+        "a scratch size of {text} is too small; give at least 32Mi"
+    );
+    ensure!(
+        bytes <= SCRATCH_MAXIMUM_BYTES,
+        "a scratch size of {text} is too large; give at most 4Ti"
+    );
+    Ok(Some(bytes.next_multiple_of(4096)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contract::image::Isolator;
+    use serde_json::json;
+
+    const HOST: Host = Host {
+        cpus: 4,
+        memory_mib: 1024,
+        kvm_cpus: 64,
+        window: None,
+    };
+
+    fn app(name: &str, limits: &[&str]) -> ManifestApp {
+        let isolator = |limit: &&str| Isolator {
+            name: name.into(),
+            value: json!({ "limit": limit }),
+        };
+        ManifestApp {
+            isolators: limits.iter().map(isolator).collect(),
+            ..ManifestApp::default()
+        }
+    }
+
+    #[test]
+    fn cpus_without_a_limit_are_the_hosts_and_with_one_the_last_limit_rounded_up() {
+        let mut warnings = Vec::new();
+        let mut cpus = |limits: &[&str]| {
+            cpus(
+                [&app("resource/cpu", limits)].into_iter(),
+                &HOST,
+                &mut warnings,
+            )
+        };
+        assert_eq!(cpus(&[]).expect("a size"), 4);
+        assert_eq!(cpus(&["3", "1500m"]).expect("a size"), 2);
+        assert!(cpus(&["33"]).is_err());
+        assert_eq!(cpus(&["8"]).expect("a size"), 8);
+        assert_eq!(warnings.len(), 1, "more than the host has is told");
+    }
+
+    #[test]
+    fn memory_is_the_limit_and_the_machines_own_within_bounds() {
+        let mut warnings = Vec::new();
+        let mut memory = |limits: &[&str]| {
+            memory_mib(
+                [&app("resource/memory", limits)].into_iter(),
+                &HOST,
+                &mut warnings,
+            )
+        };
+        assert_eq!(memory(&[]).expect("a size"), 512);
+        assert_eq!(memory(&["256Mi"]).expect("a size"), 320);
+        assert!(memory(&["1Mi"]).is_err() && memory(&["1Ei"]).is_err() && memory(&["x"]).is_err());
+        assert_eq!(memory(&["2Gi"]).expect("a size"), 2112);
+        assert_eq!(warnings.len(), 1, "more than the host has is told");
+    }
+
+    #[test]
+    fn scratch_is_sized_by_annotation_within_bounds_or_absent() {
+        let scratch = |name, value: &str| scratch_bytes(&[Annotation::new(name, value)]);
+        assert_eq!(scratch_bytes(&[]).expect("a size"), Some(10 << 30));
+        assert_eq!(
+            scratch(annotation::POD_TMPFS_ROOT, "true").expect("a size"),
+            None
+        );
+        assert_eq!(
+            scratch(annotation::POD_SCRATCH_SIZE, "64Mi").expect("a size"),
+            Some(64 << 20)
+        );
+        assert!(scratch(annotation::POD_SCRATCH_SIZE, "1Mi").is_err());
+        assert!(scratch(annotation::POD_SCRATCH_SIZE, "5Ti").is_err());
+    }
+}
