@@ -13,6 +13,7 @@ pub mod event;
 pub mod irq;
 pub mod layout;
 pub mod machine;
+mod mapped_file;
 pub mod memory;
 mod mmio;
 mod ports;

@@ -1,14 +1,22 @@
 //! Guest memory: one type throughout the crate, and how a machine's RAM is laid out and mapped.
 
+use std::io;
+
 use anyhow::{Context, Result};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
-use vm_memory::{Address, GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestMemoryRegion as _};
+use vm_memory::{
+    Address, GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestMemoryRegion as _,
+    GuestRegionMmap, MmapRegion,
+};
 
 use crate::layout::{MMIO_HOLE, MMIO_HOLE_END};
 
 /// Guest-physical memory. Clones share the mapping.
 pub type GuestMemory = GuestMemoryMmap<()>;
+
+/// Size of a huge page, bytes. KVM maps one into the guest only where guest and host address are the same multiple of it.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Start and length, in bytes, of each piece of RAM in a machine of `memory_mib`.
 pub fn ranges(memory_mib: u32) -> Vec<(u64, u64)> {
@@ -21,17 +29,46 @@ pub fn ranges(memory_mib: u32) -> Vec<(u64, u64)> {
     ranges
 }
 
-/// Maps a machine's RAM: private and anonymous, without reserving swap.
+/// Maps a machine's RAM: private and anonymous, without reserving swap, aligned for huge pages. It is never unmapped: a
+/// process runs one machine, and what lives as long as the process needs no owner.
 ///
 /// # Errors
 /// When the host has no room for the mapping.
 pub fn map(memory_mib: u32) -> Result<GuestMemory> {
-    let ranges = ranges(memory_mib)
+    let regions = ranges(memory_mib)
         .into_iter()
-        .map(|(start, bytes)| Ok((GuestAddress(start), usize::try_from(bytes)?)))
-        .collect::<Result<Vec<_>>>()?;
-    GuestMemory::from_ranges(&ranges)
-        .with_context(|| format!("map {memory_mib} MiB of guest memory"))
+        .map(|(start, bytes)| region(start, usize::try_from(bytes)?))
+        .collect::<Result<Vec<_>>>()
+        .with_context(|| format!("map {memory_mib} MiB of guest memory"))?;
+    Ok(GuestMemory::from_regions(regions)?)
+}
+
+fn region(start: u64, bytes: usize) -> Result<GuestRegionMmap> {
+    const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
+    const FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let room = bytes
+        .checked_add(HUGE_PAGE_BYTES)
+        .context("more than there are addresses")?;
+    #[expect(
+        unsafe_code,
+        reason = "vm-memory gives no say in where a mapping begins"
+    )]
+    // SAFETY: a new mapping where the kernel finds room.
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), room, PROTECTION, FLAGS, -1, 0) };
+    if mapped == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error().into());
+    }
+    let lead = mapped.addr().next_multiple_of(HUGE_PAGE_BYTES) - mapped.addr();
+    #[expect(unsafe_code, reason = "the region is a part of a larger mapping")]
+    // SAFETY: `lead` is at most a huge page, so `bytes` from there on lie in the mapping, and nothing ever unmaps them.
+    // What surrounds them is unmapped and used by nobody.
+    let region = unsafe {
+        let start = mapped.byte_add(lead);
+        libc::munmap(mapped, lead);
+        libc::munmap(start.byte_add(bytes), HUGE_PAGE_BYTES - lead);
+        MmapRegion::build_raw(start.cast(), bytes, PROTECTION, FLAGS)?
+    };
+    GuestRegionMmap::new(region, GuestAddress(start)).context("no such guest-physical addresses")
 }
 
 /// Makes `memory` the guest-physical memory of `vm`, one memory slot a region.
@@ -59,6 +96,17 @@ pub fn register(vm: &VmFd, memory: &GuestMemory) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn map_large_machine_is_aligned_for_huge_pages_in_every_piece() {
+        let memory = map(3073).unwrap();
+        let mut bytes = 0;
+        for region in memory.iter() {
+            assert!(region.as_ptr().addr().is_multiple_of(HUGE_PAGE_BYTES));
+            bytes += region.len();
+        }
+        assert_eq!(bytes, 3073 << 20);
+    }
 
     #[test]
     fn ranges_small_machine_is_one_piece_below_the_hole() {

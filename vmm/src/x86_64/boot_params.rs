@@ -17,6 +17,7 @@ use crate::layout::{
     BASE_MEMORY_END, BOOT_PARAMS, COMMAND_LINE, COMMAND_LINE_BYTES, HIGH_MEMORY, MMIO_HOLE,
     MP_TABLE, PAGE_BYTES, VIRTIO_MMIO_BYTES, slot_address, slot_irq,
 };
+use crate::mapped_file::MappedFile;
 use crate::memory::{GuestMemory, ranges};
 
 const BOOT_FLAG: u16 = 0xaa55;
@@ -53,12 +54,18 @@ pub struct Kernel {
     pub end: u64,
 }
 
-/// Copies the segments of an ELF kernel to their physical addresses.
+/// Puts the segments of an ELF kernel at their physical addresses.
 ///
 /// # Errors
 /// When it is no 64-bit x86 ELF file or does not fit the low memory of `memory_mib`.
 pub fn load_kernel(memory: &GuestMemory, memory_mib: u32, kernel: &mut File) -> Result<Kernel> {
-    let loaded = Elf::load(memory, None, kernel, Some(GuestAddress(HIGH_MEMORY))).context(
+    let loaded = Elf::load(
+        memory,
+        None,
+        &mut MappedFile(kernel),
+        Some(GuestAddress(HIGH_MEMORY)),
+    )
+    .context(
         "load kernel: not an uncompressed x86-64 ELF kernel, or too large for the machine's memory",
     )?;
     let end = loaded.kernel_end;
@@ -72,7 +79,7 @@ pub fn load_kernel(memory: &GuestMemory, memory_mib: u32, kernel: &mut File) -> 
     })
 }
 
-/// Copies the initramfs to the top of low memory.
+/// Puts the initramfs at the top of low memory.
 ///
 /// # Errors
 /// When it does not fit above the kernel.
@@ -91,7 +98,11 @@ pub fn load_initramfs(
         format!("{memory_mib} MiB of memory is too small for kernel and initramfs")
     })?;
     memory
-        .read_exact_volatile_from(GuestAddress(address), initramfs, usize::try_from(bytes)?)
+        .read_exact_volatile_from(
+            GuestAddress(address),
+            &mut MappedFile(initramfs),
+            usize::try_from(bytes)?,
+        )
         .context("read initramfs")?;
     Ok(Placed { address, bytes })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,11 +57,11 @@ pub fn measure(subject: Subject) -> Result<Idle> {
     child.wait()?;
     ensure!(!smaps.is_empty(), "{subject:?}: it has ended");
     Ok(Idle {
-        pss_kib: sums(&smaps, &["Pss"]),
+        pss_kib: sums(&smaps, &["Pss"])?,
         private_kib: sums(
             &smaps,
             &["Private_Clean", "Private_Dirty", "Private_Hugetlb"],
-        ),
+        )?,
         wakeups,
         exits_by_reason: by_reason(&events, "kvm_exit"),
         kvm_run_returns: by_reason(&events, "kvm_userspace_exit"),
@@ -113,30 +114,70 @@ fn switches(pid: i32) -> Result<BTreeMap<String, u64>> {
     Ok(counts)
 }
 
-/// Sums `fields` of smaps, KiB: a mapping as large as the RAM is the guest's.
-fn sums(smaps: &str, fields: &[&str]) -> Counts {
-    let mut counts = Counts::from([("guest".to_owned(), 0), ("rest".to_owned(), 0)]);
-    let mut part = "rest";
+/// A mapping of a process, as smaps shows it.
+struct Mapping {
+    start: u64,
+    end: u64,
+    /// Figures in KiB by name.
+    kib: BTreeMap<String, u64>,
+}
+
+fn mappings(smaps: &str) -> Result<Vec<Mapping>> {
+    let mut mappings: Vec<Mapping> = Vec::new();
     for line in smaps.lines() {
         let mut words = line.split_whitespace();
-        let (Some(name), Some(value)) = (words.next(), words.next()) else {
-            continue;
-        };
-        let (Some(name), Ok(kib)) = (name.strip_suffix(':'), value.parse::<u64>()) else {
-            continue;
-        };
-        if name == "Size" {
-            part = if kib >= MEMORY_MIB << 10 {
-                "guest"
-            } else {
-                "rest"
-            };
-        } else if fields.contains(&name) {
-            *counts.entry(part.to_owned()).or_default() += kib;
+        let first = words.next().context("an empty line in smaps")?;
+        if let Some(name) = first.strip_suffix(':') {
+            let value = words.next().and_then(|value| value.parse().ok());
+            if let (Some(kib), Some(mapping)) = (value, mappings.last_mut()) {
+                mapping.kib.insert(name.to_owned(), kib);
+            }
+        } else {
+            let (start, end) = first
+                .split_once('-')
+                .context("read a mapping's addresses")?;
+            mappings.push(Mapping {
+                start: u64::from_str_radix(start, 16)?,
+                end: u64::from_str_radix(end, 16)?,
+                kib: BTreeMap::new(),
+            });
         }
     }
+    Ok(mappings)
+}
+
+/// Which mappings are the guest's: those that lie without a gap and are together as large as its RAM.
+fn guests(mappings: &[Mapping]) -> Result<Range<usize>> {
+    for (first, begin) in mappings.iter().enumerate() {
+        let mut end = begin.start;
+        for (index, mapping) in mappings.iter().enumerate().skip(first) {
+            if mapping.start != end {
+                break;
+            }
+            end = mapping.end;
+            if end - begin.start == MEMORY_MIB << 20 {
+                return Ok(first..index + 1);
+            }
+        }
+    }
+    bail!("no mappings as large as the guest's RAM")
+}
+
+/// Sums `fields` of smaps, KiB.
+fn sums(smaps: &str, fields: &[&str]) -> Result<Counts> {
+    let mappings = mappings(smaps)?;
+    let guests = guests(&mappings)?;
+    let mut counts = Counts::from([("guest".to_owned(), 0), ("rest".to_owned(), 0)]);
+    for (index, mapping) in mappings.iter().enumerate() {
+        let part = match guests.contains(&index) {
+            true => "guest",
+            false => "rest",
+        };
+        let kib = fields.iter().filter_map(|field| mapping.kib.get(*field));
+        *counts.entry(part.to_owned()).or_default() += kib.sum::<u64>();
+    }
     counts.insert("total".to_owned(), counts.values().sum());
-    counts
+    Ok(counts)
 }
 
 #[cfg(test)]
@@ -144,11 +185,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_tell_guest_memory_from_the_rest() {
-        let smaps = "7f00-7f01 rw-p 0 00:00 0\nSize: 524288 kB\nPss: 700 kB\nPrivate_Dirty: 600 kB\n\
-                     7f02-7f03 rw-p 0 00:00 0 [heap]\nSize: 132 kB\nPss: 20 kB\nPrivate_Clean: 4 kB\nPrivate_Dirty: 8 kB\n";
-        let pss = sums(smaps, &["Pss"]);
-        assert_eq!((pss["guest"], pss["rest"], pss["total"]), (700, 20, 720));
-        assert_eq!(sums(smaps, &["Private_Clean", "Private_Dirty"])["rest"], 12);
+    fn sums_tell_guest_memory_in_pieces_from_the_rest() {
+        // 512 MiB from 0x10000000 on, in two pieces, between two neighbours.
+        let smaps = "0ffff000-10000000 rw-p 0 00:00 0 [heap]\nSize: 4 kB\nPss: 9 kB\nVmFlags: rd wr\n\
+                     10000000-11000000 rw-p 0 00:00 0\nSize: 16384 kB\nPss: 700 kB\nPrivate_Dirty: 600 kB\n\
+                     11000000-30000000 rw-p 0 00:00 5 /vmlinux\nPss: 10 kB\nPrivate_Dirty: 1 kB\n\
+                     30000000-30010000 rw-p 0 00:00 0\nPss: 20 kB\nPrivate_Clean: 4 kB\nPrivate_Dirty: 8 kB\n";
+        let pss = sums(smaps, &["Pss"]).unwrap();
+        assert_eq!((pss["guest"], pss["rest"], pss["total"]), (710, 29, 739));
+        let private = sums(smaps, &["Private_Clean", "Private_Dirty"]).unwrap();
+        assert_eq!((private["guest"], private["rest"]), (601, 12));
+        assert!(sums("1000-2000 rw-p 0 00:00 0\nPss: 4 kB\n", &["Pss"]).is_err());
     }
 }
