@@ -48,7 +48,9 @@ impl<'a> Merged<'a> {
     fn put(&mut self, variable: &'a Variable) {
         match self.places.entry(&variable.name) {
             Entry::Occupied(place) => {
-                self.variables[*place.get()].value.clone_from(&variable.value);
+                self.variables[*place.get()]
+                    .value
+                    .clone_from(&variable.value);
             }
             Entry::Vacant(place) => {
                 place.insert(self.variables.len());
