@@ -79,51 +79,6 @@ impl Control {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error).context("read the control stream"),
         }
-        let mut messages = Vec::new();
-        while let Some(message) = take(&mut self.incoming).context("read a control message")? {
-            messages.push(message);
-        }
-        Ok(messages)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn signal(number: i32) -> ToGuest {
-        ToGuest::Signal {
-            app: "web".into(),
-            signal: number,
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn take_any_split_gives_the_same_messages(count in 0i32..20, chunk in 1usize..50) {
-            let mut wire = Vec::new();
-            for number in 0..count {
-                send(&mut wire, &signal(number)).unwrap();
-            }
-            let (mut arrived, mut messages) = (Vec::new(), Vec::new());
-            for part in wire.chunks(chunk) {
-                arrived.extend_from_slice(part);
-                while let Some(message) = take::<ToGuest>(&mut arrived).unwrap() {
-                    messages.push(message);
-                }
-            }
-            prop_assert_eq!(messages, (0..count).map(signal).collect::<Vec<_>>());
-        }
-
-        #[test]
-        fn take_any_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            while let Ok(Some(_)) = take::<ToGuest>(&mut bytes) {}
-        }
-    }
-
-    #[test]
-    fn take_message_too_long_is_an_error() {
-        assert!(take::<ToGuest>(&mut vec![255; 8]).is_err());
+        take(&mut self.incoming).context("read a control message")
     }
 }

@@ -248,21 +248,24 @@ pub fn receive<M: DeserializeOwned>(mut stream: impl Read) -> io::Result<Option<
     parse(&json).map(Some)
 }
 
-/// Takes the first message off `bytes`, what has arrived so far of a stream; `None` while it is not whole.
+/// Takes all whole messages off `bytes`, what has arrived so far of a stream; what is left is a part of the next one.
 ///
 /// # Errors
 /// `InvalidData` for a length over [`MAX_MESSAGE_BYTES`] or JSON that is no `M`.
-pub fn take<M: DeserializeOwned>(bytes: &mut Vec<u8>) -> io::Result<Option<M>> {
-    let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() else {
-        return Ok(None);
-    };
-    let end = PREFIX_BYTES + checked_length(*prefix)?;
-    let Some(json) = bytes.get(PREFIX_BYTES..end) else {
-        return Ok(None);
-    };
-    let message = parse(json)?;
-    bytes.drain(..end);
-    Ok(Some(message))
+pub fn take<M: DeserializeOwned>(bytes: &mut Vec<u8>) -> io::Result<Vec<M>> {
+    let mut messages = Vec::new();
+    let mut rest = bytes.as_slice();
+    while let Some((prefix, after)) = rest.split_first_chunk::<PREFIX_BYTES>() {
+        let Some((json, next)) = after.split_at_checked(checked_length(*prefix)?) else {
+            break;
+        };
+        messages.push(parse(json)?);
+        rest = next;
+    }
+    // Once, not for each message: a peer that sends thousands of small ones must not have the rest moved for each.
+    let taken = bytes.len() - rest.len();
+    bytes.drain(..taken);
+    Ok(messages)
 }
 
 fn checked_length(prefix: [u8; PREFIX_BYTES]) -> io::Result<usize> {
@@ -279,3 +282,6 @@ fn checked_length(prefix: [u8; PREFIX_BYTES]) -> io::Result<usize> {
 fn parse<M: DeserializeOwned>(json: &[u8]) -> io::Result<M> {
     serde_json::from_slice(json).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,12 +81,8 @@ impl Control {
     /// When the stream is broken or carries no control messages.
     pub fn receive(&mut self) -> Result<(Vec<ToHost>, bool)> {
         let closed = self.fill().context("read from the control stream")?;
-        let mut messages = Vec::new();
-        while let Some(message) =
-            protocol::take(&mut self.received).context("read a control message of the guest")?
-        {
-            messages.push(message);
-        }
+        let messages =
+            protocol::take(&mut self.received).context("read a control message of the guest")?;
         Ok((messages, closed))
     }
 

@@ -1,5 +1,8 @@
 //! An app's environment: the image's and the command line's, completed by the defaults of the App Container executor.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use anyhow::{Result, ensure};
 use contract::image::Variable;
 
@@ -21,14 +24,19 @@ const DEFAULTS: [(&str, &str); 6] = [
 /// For a variable that execve could not carry.
 pub fn complete(given: &[Variable], name: &str, terminal: bool) -> Result<Vec<(String, String)>> {
     let mut environment: Vec<(String, String)> = Vec::new();
+    // An image may set a hundred thousand.
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for Variable { name, value } in given {
         ensure!(
             !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'),
             "environment variable {name:?} cannot be set: empty name, '=' in the name, or a NUL byte"
         );
-        match environment.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => known.clone_from(value),
-            None => environment.push((name.clone(), value.clone())),
+        match places.entry(name) {
+            Entry::Occupied(place) => environment[*place.get()].1.clone_from(value),
+            Entry::Vacant(place) => {
+                place.insert(environment.len());
+                environment.push((name.clone(), value.clone()));
+            }
         }
     }
     let term = terminal.then_some(("TERM", "xterm"));

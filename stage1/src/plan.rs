@@ -195,7 +195,7 @@ fn plan_app(
     );
     let stdio = stdio(index, &pod_app.annotations, arguments, host)?;
     let terminal = matches!(stdio, Stdio::Terminal { .. });
-    Ok(protocol::App {
+    let app = protocol::App {
         name: pod_app.name.clone(),
         image: u8::try_from(index)?,
         image_bytes: image.bytes,
@@ -210,7 +210,16 @@ fn plan_app(
         group: program.group.clone(),
         supplementary_gids: program.supplementary_gids.clone(),
         stdio,
-    })
+    };
+    check_message(&app)?;
+    Ok(app)
+}
+
+/// A message that is too long would never be sent, and the guest wait for it forever.
+fn check_message(app: &protocol::App) -> Result<()> {
+    let message = protocol::ToGuest::Start(Box::new(app.clone()));
+    protocol::send(std::io::sink(), &message)
+        .context("command, environment, user and groups are more than can be passed to the guest")
 }
 
 /// Where stdio goes by the app's annotations; without one, streams and no stdin, as for any service.
@@ -273,3 +282,6 @@ fn seconds(text: &str) -> Result<Duration> {
         .with_context(|| format!("read timeout {text:?} (seconds)"))?;
     Duration::try_from_secs_f64(seconds).with_context(|| format!("timeout of {text:?} seconds"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,6 +185,9 @@ fn drain(reader: &mut impl Read) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use hostile::{damage, faults};
+    use proptest::prelude::*;
+
     use super::*;
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -203,5 +206,23 @@ mod tests {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
         assert_eq!(EMPTY.parse::<Digest>().unwrap().to_string(), EMPTY);
+    }
+
+    proptest! {
+        #[test]
+        fn digest_of_any_text_is_refused_or_safe_as_a_path(
+            text in "(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})", faults in faults(2)
+        ) {
+            let mut bytes = text.into_bytes();
+            damage(&mut bytes, &faults);
+            let text = String::from_utf8_lossy(&bytes);
+            if let Ok(digest) = text.parse::<Digest>() {
+                prop_assert_eq!(digest.to_string(), text.as_ref());
+                prop_assert!(digest.hex().bytes().all(|byte| byte.is_ascii_hexdigit()));
+                prop_assert_eq!(digest.blob_path().matches('/').count(), 2);
+            } else {
+                prop_assert!(!faults.is_empty());
+            }
+        }
     }
 }

@@ -11,6 +11,8 @@ pub mod name;
 pub mod pod;
 pub mod pod_dir;
 pub mod quantity;
+#[cfg(test)]
+mod tests;
 
 pub use argv::RunArguments;
 pub use image::ImageManifest;

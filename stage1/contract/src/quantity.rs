@@ -102,6 +102,31 @@ mod tests {
 
     proptest! {
         #[test]
+        fn quantity_of_any_number_and_suffix_is_exact_or_refused(
+            whole in prop_oneof![0..2000u64, any::<u64>()], thousandths in 0..1000u64,
+            (suffix, unit) in prop::sample::select(vec![
+                ("", 1u128), ("k", 1000), ("M", 1_000_000), ("E", 1_000_000_000_000_000_000), ("Ki", 1 << 10),
+                ("Mi", 1 << 20), ("Gi", 1 << 30), ("Ei", 1 << 60),
+            ]),
+        ) {
+            let text = format!("{whole}.{thousandths:03}{suffix}");
+            let milli = (u128::from(whole) * 1000 + u128::from(thousandths)).checked_mul(unit);
+            match parse_milli(&text) {
+                Ok(parsed) => prop_assert_eq!(Some(parsed), milli),
+                Err(_) => prop_assert!(milli.is_none_or(|milli| milli > 1 << 110)),
+            }
+            let whole = milli.and_then(|milli| u64::try_from(milli.div_ceil(1000)).ok());
+            prop_assert_eq!(parse_whole(&text).ok(), whole);
+        }
+
+        #[test]
+        fn quantity_with_faults_never_panics(faults in hostile::faults(3), text in "[0-9]{1,12}(\\.[0-9]{1,9})?[numkMGTPEKi]{0,2}") {
+            let mut bytes = text.into_bytes();
+            hostile::damage(&mut bytes, &faults);
+            let _ = parse_whole(&String::from_utf8_lossy(&bytes));
+        }
+
+        #[test]
         fn quantity_of_any_text_never_panics(text in ".{0,40}") {
             let _ = parse_whole(&text);
         }

@@ -231,17 +231,23 @@ impl Disk {
             tracing::error!("no descriptor left to wait for a disk's requests");
             return interrupt.needs_reset();
         };
-        // Requests may be there before the first kick.
+        // Requests may be there before the first kick; they are served before a stop, too, however early it comes.
         let mut more = queue.ready();
-        while !wait.stopped(more) {
+        loop {
+            if more {
+                let Some(left) = self.drain(memory, queue, interrupt) else {
+                    tracing::warn!("guest broke a disk's queue");
+                    interrupt.needs_reset();
+                    return;
+                };
+                more = left;
+            }
+            if wait.stopped(more) {
+                return;
+            }
             // Nothing to read when there was more without a kick.
             let _ = kick.read();
-            let Some(left) = self.drain(memory, queue, interrupt) else {
-                tracing::warn!("guest broke a disk's queue");
-                interrupt.needs_reset();
-                return;
-            };
-            more = left;
+            more = true;
         }
     }
 }

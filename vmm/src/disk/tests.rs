@@ -11,6 +11,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 
+mod chains;
+
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
@@ -376,6 +378,41 @@ fn disk_running_gives_itself_back_when_stopped() {
     let device: Box<dyn Device> = Box::new(disk(true, backing(0)));
     let (device, queues) = device.run(activation, &Stop::new(stop));
     assert_eq!((device.id(), queues.len()), (VIRTIO_ID_BLOCK, 1));
+}
+
+#[test]
+fn disk_stopped_before_it_begins_serves_what_is_there() {
+    let memory = memory();
+    let mock = MockSplitQueue::new(&memory, 16);
+    memory
+        .write_obj(VIRTIO_BLK_T_FLUSH, GuestAddress(BUFFERS))
+        .unwrap();
+    memory
+        .write_obj(UNTOUCHED, GuestAddress(BUFFERS + 16))
+        .unwrap();
+    let chain = [
+        descriptor(BUFFERS, 16, NEXT, 1),
+        descriptor(BUFFERS + 16, 1, WRITE, 0),
+    ];
+    for (index, descriptor) in (0..).zip(chain) {
+        mock.desc_table().store(index, descriptor).unwrap();
+    }
+    mock.avail().ring().ref_at(0).unwrap().store(0);
+    mock.avail().idx().store(1);
+    let stop = EventFd::new(EFD_NONBLOCK).unwrap();
+    stop.write(1).unwrap();
+    let activation = Activation {
+        memory: memory.clone(),
+        features: 0,
+        queues: vec![ActiveQueue {
+            queue: mock.create_queue().unwrap(),
+            kick: EventFd::new(EFD_NONBLOCK).unwrap(),
+        }],
+        interrupt: Arc::new(Counted::default()),
+    };
+    Box::new(disk(false, backing(0))).run(activation, &Stop::new(stop));
+    let status: u8 = memory.read_obj(GuestAddress(BUFFERS + 16)).unwrap();
+    assert_eq!((mock.used().idx().load(), status), (1, VIRTIO_BLK_S_OK));
 }
 
 /// Addresses and lengths on the edges of what there is.

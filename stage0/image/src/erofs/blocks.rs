@@ -13,6 +13,8 @@ use super::spec::BLOCK;
 pub(super) struct Blocks {
     pub(super) file: File,
     next: u32,
+    /// Bytes of inodes and what lies behind them, which wait in the scratch file for blocks of their own.
+    waiting_bytes: u64,
     limit_bytes: u64,
 }
 
@@ -22,6 +24,7 @@ impl Blocks {
         Self {
             file,
             next: 1,
+            waiting_bytes: 0,
             limit_bytes,
         }
     }
@@ -39,11 +42,25 @@ impl Blocks {
         Ok(first)
     }
 
+    /// Counts bytes that will need blocks in the end, so that the limit holds for the scratch file, too: a short entry
+    /// may claim a long list of chunks.
+    pub(super) fn wait(&mut self, bytes: u64) -> Result<()> {
+        self.waiting_bytes += bytes;
+        self.check_room(0)
+    }
+
+    /// The blocks for all that waits are about to be taken.
+    pub(super) fn end_waiting(&mut self) {
+        self.waiting_bytes = 0;
+    }
+
     /// Refuses what would make the image too large.
     pub(super) fn check_room(&self, count: u64) -> Result<()> {
         let end = u64::from(self.next).saturating_add(count);
-        let fits =
-            end.saturating_mul(BLOCK as u64) <= self.limit_bytes && end < u64::from(u32::MAX);
+        let bytes = end
+            .saturating_mul(BLOCK as u64)
+            .saturating_add(self.waiting_bytes);
+        let fits = bytes <= self.limit_bytes && end < u64::from(u32::MAX);
         ensure!(
             fits,
             "image is larger than the limit of {} bytes",

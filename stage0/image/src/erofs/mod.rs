@@ -242,6 +242,7 @@ impl Writer {
     /// Writes metadata and superblock.
     pub fn finish(mut self) -> Result<Finished> {
         self.tree.forget_index();
+        self.blocks.end_waiting();
         let metadata = Metadata::place(&mut self.tree, &mut self.blocks)?;
         let base = self.blocks.take(metadata.blocks())?;
         Emission::new(&self.tree, &self.blocks, metadata.nids(), base).write_all()?;
@@ -364,6 +365,8 @@ impl Writer {
             }
             Body::Directory | Body::Fifo | Body::Socket => {}
         }
+        let behind = u64::from(record.xattr_bytes) + u64::from(record.behind_bytes());
+        self.blocks.wait(INODE_BYTES as u64 + behind)?;
         Ok(record)
     }
 

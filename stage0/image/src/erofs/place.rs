@@ -66,6 +66,8 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -77,5 +79,24 @@ mod tests {
         assert_eq!(places.take(10_000).expect("three blocks"), 256);
         assert_eq!(places.take(2000).expect("first block again"), 8);
         assert_eq!(places.blocks(), 5);
+    }
+
+    proptest! {
+        #[test]
+        fn places_of_any_sizes_lie_apart_and_small_ones_within_a_block(
+            sizes in prop::collection::vec(prop_oneof![8 => 64usize..400, 4 => 64usize..4200, 1 => 4096usize..300_000], 0..300)
+        ) {
+            let mut places = Places::new();
+            let mut spans = Vec::new();
+            for size in sizes {
+                let start = places.take(size).expect("a place") as usize * SLOT_BYTES;
+                prop_assert!(size > BLOCK || start / BLOCK == (start + size - 1) / BLOCK);
+                spans.push((start, start + size));
+            }
+            spans.sort_unstable();
+            prop_assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+            let end = spans.last().map_or(0, |span| span.1);
+            prop_assert!(end as u64 <= places.blocks() * BLOCK as u64);
+        }
     }
 }

@@ -40,7 +40,8 @@ fn encode_one(name: &[u8], value: &[u8]) -> Result<Vec<u8>, &'static str> {
         .find_map(|&(prefix, index)| Some((name.strip_prefix(prefix)?, index)));
     let (rest, index) = known.ok_or("EROFS has no place for this kind of name")?;
     let is_acl = matches!(index, 2 | 3);
-    if rest.is_empty() != is_acl {
+    // A zero byte ends a name in the lists that programs read; what follows it would look like one more name.
+    if rest.is_empty() != is_acl || rest.contains(&0) {
         return Err("not a valid name");
     }
     if is_acl && !is_valid_acl(value) {
@@ -100,9 +101,10 @@ mod tests {
             (b"user.overlay.whiteout", b"y"),
             (b"system.posix_acl_access", b"bad"),
             (b"user.", b""),
+            (b"user.a\0trusted.overlay.opaque", b"y"),
             (&long, b""),
             (b"user.huge", &huge),
         ]);
-        assert_eq!((bytes.len(), lost), (0, 7));
+        assert_eq!((bytes.len(), lost), (0, 8));
     }
 }

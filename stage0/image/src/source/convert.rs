@@ -3,7 +3,7 @@
 //! Called by the OCI and docker sources; pure. Entrypoint and Cmd stay apart in two annotations, because arguments of
 //! the command line replace only the latter. OCI image-spec 1.1, "Image Configuration".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result};
 use contract::ImageManifest;
@@ -180,14 +180,18 @@ fn variable(text: &str) -> Option<Variable> {
 
 fn mount_points<'a>(paths: impl Iterator<Item = &'a String>) -> Vec<MountPoint> {
     let mut points: Vec<MountPoint> = Vec::new();
+    let mut taken = HashSet::new();
+    // Where to go on counting: an image may list hundreds of thousands of paths that come to one name.
+    let mut counted: HashMap<String, u32> = HashMap::new();
     for path in paths.filter(|path| path.starts_with('/')) {
         let base =
             sanitize_ac_name(path).map_or("volume".to_owned(), |name| format!("volume-{name}"));
-        let taken = |name: &str| points.iter().any(|point| point.name == name);
-        let name = std::iter::once(base.clone())
-            .chain((2u32..).map(|number| format!("{base}-{number}")))
-            .find(|name| !taken(name))
-            .unwrap_or(base);
+        let mut name = base.clone();
+        while !taken.insert(name.clone()) {
+            let number = counted.entry(base.clone()).or_insert(1);
+            *number += 1;
+            name = format!("{base}-{number}");
+        }
         points.push(MountPoint {
             name,
             path: path.clone(),
@@ -216,6 +220,10 @@ mod tests {
     use super::*;
     use crate::source::document::parse;
     use contract::annotation::find;
+    use contract::name::is_ac_name;
+    use hostile::{damage_json, json_faults};
+    use proptest::prelude::*;
+    use serde_json::json;
 
     fn converted(text: &str) -> ImageManifest {
         convert(&Described {
@@ -269,6 +277,56 @@ mod tests {
         assert_eq!(find(&manifest.annotations, CMD), Some(r#"["c"]"#));
         assert_eq!(find(&manifest.annotations, STOP_SIGNAL), Some("SIGQUIT"));
         assert_eq!(find(&manifest.annotations, "Upper"), None);
+    }
+
+    /// Trying every number for each of them took hours.
+    #[test]
+    fn volumes_of_one_name_by_the_hundred_thousand_are_named_apart() {
+        let paths: Vec<String> = (0..100_000u32)
+            .map(|number| {
+                format!(
+                    "/{}",
+                    format!("{number:017b}").replace('0', "!").replace('1', "?")
+                )
+            })
+            .collect();
+        let points = mount_points(paths.iter());
+        assert_eq!(points.len(), 100_000);
+        assert_eq!(points[99_999].name, "volume-100000");
+    }
+
+    proptest! {
+        #[test]
+        fn configuration_with_faults_gives_a_manifest_that_is_one(faults in json_faults(4)) {
+            let mut document = json!({
+                "created": "2020-01-01T00:00:00Z", "author": "a", "os": "linux", "architecture": "arm64",
+                "rootfs": {"type": "layers", "diff_ids": ["sha256:00"]},
+                "config": {"User": "app:7", "Env": ["A=1"], "Entrypoint": ["/bin/e"], "Cmd": ["c"], "WorkingDir": "srv",
+                    "Volumes": {"/data": {}, "/Data": {}}, "StopSignal": "SIGQUIT", "ExposedPorts": {"80-81/tcp": {}},
+                    "Labels": {"org.x.y": "z"}}
+            });
+            damage_json(&mut document, &faults);
+            let text = serde_json::to_vec(&document).unwrap();
+            let Ok(configuration) = parse::<Configuration>(&text, "config") else { return Ok(()) };
+            let manifest = convert(&Described {
+                name: Some("tool:1.2"),
+                fallback: "x",
+                architecture: "arm64",
+                annotations: &BTreeMap::new(),
+                configuration: &configuration,
+            }).unwrap();
+            prop_assert!(manifest.annotations.iter().all(|annotation| is_ac_identifier(&annotation.name)));
+            let app = manifest.app.as_ref().unwrap();
+            let mut names: Vec<_> = app.mount_points.iter().map(|point| &point.name).collect();
+            names.sort();
+            names.dedup();
+            prop_assert_eq!(names.len(), app.mount_points.len());
+            prop_assert!(names.into_iter().all(|name| is_ac_name(name)));
+            prop_assert!(app.ports.iter().all(|port| is_ac_name(&port.name) && port.port.checked_add(port.count - 1).is_some()));
+            prop_assert!(app.working_directory.is_empty() || app.working_directory.starts_with('/'));
+            let again = serde_json::to_vec(&manifest).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<ImageManifest>(&again).unwrap(), manifest);
+        }
     }
 
     #[test]

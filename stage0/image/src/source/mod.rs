@@ -14,6 +14,8 @@ mod meter;
 pub(crate) mod names;
 mod sniff;
 mod tarball;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Read};

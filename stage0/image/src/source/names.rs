@@ -69,6 +69,8 @@ pub fn stem(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -103,5 +105,20 @@ mod tests {
         assert_eq!(ac_identifier("--"), None);
         assert!(is_ac_identifier("example.com/tool-1.0"));
         assert!(!is_ac_identifier("Example.com"));
+    }
+
+    proptest! {
+        #[test]
+        fn names_of_any_text_stay_inside_and_become_identifiers(text in "([a-zA-Z0-9._~/:@-]|\\PC){0,30}") {
+            if let Some(path) = clean(&text) {
+                prop_assert!(path.is_empty() || path.split('/').all(|part| !matches!(part, "" | "." | "..")));
+                prop_assert_eq!(clean(&path), Some(path.clone()));
+            }
+            if let Some(identifier) = ac_identifier(&text) {
+                prop_assert!(is_ac_identifier(&identifier), "{:?}", identifier);
+            }
+            let (name, tag) = split_reference(&text);
+            prop_assert!(text.starts_with(name) && tag.is_none_or(|tag| !tag.contains('/')));
+        }
     }
 }

@@ -631,8 +631,6 @@ fn form_cut_at_every_thousandth_byte_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
     #[test]
     fn damaged_archive_never_panics_nor_leaves_a_trace(
         form in 0usize..4,

@@ -5,6 +5,7 @@ use tar::EntryType;
 
 use super::tars::Tar;
 use super::{convert, read_back};
+use crate::erofs::Writer;
 use crate::limits::Limits;
 
 fn small() -> Limits {
@@ -75,6 +76,28 @@ fn tar_cut_short_anywhere_is_an_error_or_a_shorter_image() {
             );
         }
     }
+}
+
+/// Each costs 1.5 KiB of the tar, and 256 KiB of the scratch file for its list of chunks.
+#[test]
+fn sparse_files_cannot_fill_the_scratch_file_beyond_the_image_limit() {
+    let huge = Tar::default()
+        .pax(&[
+            ("GNU.sparse.map", b""),
+            ("GNU.sparse.size", b"1099511627776"),
+        ])
+        .file("x", b"");
+    let output = tempfile::tempfile().expect("file");
+    let scratch = tempfile::tempfile().expect("file");
+    let kept = scratch.try_clone().expect("clone");
+    let mut writer = Writer::new(output, scratch, small()).expect("writer");
+    let tar = Tar(huge.0.repeat(40)).end();
+    let error = writer.apply_layer(tar.as_slice()).expect_err("refused");
+    assert!(
+        format!("{error:#}").contains("larger than the limit"),
+        "{error:#}"
+    );
+    assert!(kept.metadata().expect("metadata").len() <= 2 << 20);
 }
 
 proptest! {

@@ -194,7 +194,6 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn layers_at_random_give_the_model_s_tree(layers in prop::collection::vec(prop::collection::vec((path(), operation()), 0..8), 1..5)) {
         let mut model = Model::default();

@@ -1,0 +1,94 @@
+//! Plans of manifests with faults, and of what an image could say to hold up the pod.
+
+use guest_init::protocol::{MAX_MESSAGE_BYTES, ToGuest};
+use hostile::{damage_json, json_faults};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+const HOST: Host = Host {
+    cpus: 4,
+    memory_mib: 2048,
+    kvm_cpus: 64,
+    window: None,
+};
+
+fn image() -> Value {
+    json!({
+        "acVersion": "0.8.11", "acKind": "ImageManifest", "name": "example.com/app",
+        "app": {"exec": ["/bin/app", "x"], "user": "app", "group": "7", "supplementaryGIDs": [1],
+            "workingDirectory": "/srv", "environment": [{"name": "PATH", "value": "/bin"}, {"name": "A", "value": "1"}],
+            "isolators": [{"name": "resource/memory", "value": {"limit": "64Mi"}},
+                {"name": "resource/cpu", "value": {"limit": "500m"}}]}
+    })
+}
+
+fn pod() -> Value {
+    json!({
+        "acVersion": "0.8.11", "acKind": "PodManifest",
+        "apps": [{"name": "app", "image": {"id": "sha512-00"}, "readOnlyRootFS": true,
+            "annotations": [{"name": annotation::APP_STDIN, "value": "stream"}, {"name": annotation::APP_STDOUT, "value": "log"}]}],
+        "annotations": [{"name": annotation::POD_SCRATCH_SIZE, "value": "64Mi"}, {"name": annotation::POD_TIMEOUT, "value": "1.5"}]
+    })
+}
+
+fn plan(pod: &Value, image: &Value) -> Result<Plan> {
+    let pod: PodManifest = serde_json::from_value(pod.clone())?;
+    let image = PreparedImage {
+        manifest: serde_json::from_value(image.clone())?,
+        bytes: 4096,
+    };
+    let arguments = RunArguments {
+        uuid: "6733aee0-29d7-4e4c-b2b0-5c4b3a0d0b57".into(),
+        ..RunArguments::default()
+    };
+    Plan::new(&pod, &[image], &arguments, &HOST)
+}
+
+#[test]
+fn plan_of_good_manifests_has_what_they_say() {
+    let plan = plan(&pod(), &image()).expect("a plan");
+    let app = &plan.apps[0];
+    assert_eq!((plan.cpus, plan.memory_mib), (1, 128));
+    assert_eq!(plan.scratch_bytes, Some(64 << 20));
+    assert_eq!(plan.timeout, Some(Duration::from_millis(1500)));
+    assert_eq!((app.exec.len(), app.search_path.as_str()), (2, "/bin"));
+}
+
+#[test]
+fn plan_of_an_app_that_fits_no_message_is_refused() {
+    let long = "\u{1}".repeat(400 << 10);
+    for (field, value) in [
+        ("user", json!("x".repeat(5 << 20))),
+        ("supplementaryGIDs", json!(vec![u32::MAX; 500_000])),
+        ("environment", json!([{"name": "PATH", "value": long}])),
+    ] {
+        let mut image = image();
+        image["app"][field] = value;
+        let error = format!("{:#}", plan(&pod(), &image).expect_err("too long"));
+        assert!(
+            error.contains("more than can be passed"),
+            "{field}: {error}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn plan_of_manifests_with_faults_is_within_all_bounds(of_pod in json_faults(3), of_image in json_faults(3)) {
+        let (mut pod, mut image) = (pod(), image());
+        damage_json(&mut pod, &of_pod);
+        damage_json(&mut image, &of_image);
+        let Ok(plan) = plan(&pod, &image) else { return Ok(()) };
+        prop_assert!((1..=32).contains(&plan.cpus) && (72..=512 << 10).contains(&plan.memory_mib));
+        prop_assert!(plan.scratch_bytes.is_none_or(|bytes| bytes.is_multiple_of(4096) && bytes <= 4 << 40));
+        for app in plan.apps {
+            prop_assert!(!app.exec.is_empty() && app.working_directory.starts_with('/'));
+            prop_assert!(contract::name::is_ac_name(&app.name));
+            prop_assert!(app.environment.iter().all(|(name, value)| !name.contains(['=', '\0']) && !value.contains('\0')));
+            let message = serde_json::to_vec(&ToGuest::Start(Box::new(app))).expect("JSON");
+            prop_assert!(message.len() <= MAX_MESSAGE_BYTES as usize);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The control protocol, both directions. Input: a stream of frames.
+
+use std::fmt::Debug;
+use std::io;
+
+use guest_init::protocol::{Status, ToGuest, ToHost, receive, send, take};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Reads the stream as guest-init and as the host do.
+pub fn run(input: &[u8]) {
+    agree::<ToGuest>(input);
+    agree::<ToHost>(input);
+}
+
+/// The blocking reader and the one that never waits come to the same, and what was read can be said again.
+fn agree<M: Serialize + DeserializeOwned + PartialEq + Debug>(input: &[u8]) {
+    let (mut whole, mut rest) = (Vec::new(), input);
+    let faulty = loop {
+        match receive::<M>(&mut rest) {
+            Ok(Some(message)) => whole.push(message),
+            Ok(None) => break false,
+            Err(error) => break error.kind() != io::ErrorKind::UnexpectedEof,
+        }
+    };
+    let mut arrived = input.to_vec();
+    match take::<M>(&mut arrived) {
+        Ok(taken) => assert_eq!((taken, false), (whole, faulty)),
+        Err(_) => assert!(faulty, "only the reader that never waits sees a fault"),
+    }
+}
+
+/// A few messages each way.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut to_guest = Vec::new();
+    let boot = serde_json::json!({"boot": {"hostname": "h", "clock_ns": 1, "entropy": [1, 2], "cpus": 1,
+        "scratch": "disk", "debug": false}});
+    let start = serde_json::json!({"start": {"name": "a", "image": 0, "image_bytes": 4096, "read_only_root": false,
+        "restrict_capabilities": true, "restrict_paths": true, "exec": ["/x"], "search_path": "/bin",
+        "environment": [["A", "1"]], "working_directory": "/", "user": "0", "group": "0", "supplementary_gids": [1],
+        "stdio": {"streams": {"stdin": 1024, "stdout": null, "stderr": 1026}}}});
+    for message in [boot, start] {
+        let message: ToGuest = serde_json::from_value(message).expect("a message of the protocol");
+        send(&mut to_guest, &message).expect("a short message");
+    }
+    send(&mut to_guest, &ToGuest::PowerOff).expect("a short message");
+    let mut to_host = Vec::new();
+    let app = || "a".to_owned();
+    for message in [
+        ToHost::Hello { version: 1 },
+        ToHost::Started { app: app() },
+        ToHost::Exited {
+            app: app(),
+            status: Status::Code(3),
+        },
+        ToHost::NotStarted {
+            app: app(),
+            code: 127,
+            reason: "r".into(),
+        },
+    ] {
+        send(&mut to_host, &message).expect("a short message");
+    }
+    vec![to_guest, to_host]
+}
