@@ -1,6 +1,11 @@
-//! A file on its way into guest memory. Its whole pages are not read but mapped in their place, private and writable: the
-//! guest runs on the pages that the host has of the file anyway, the same for all pods, and the first write to one gives
-//! the guest a copy of its own. So the file is to be left alone while a guest runs, as a running program's is.
+//! A file on its way into guest memory. Its whole pages are not read but mapped in their place, private and writable, and
+//! faulted in at once: the host's kernel copies each page as it is, where a read would first clear the page that it
+//! copies to. The guest's copy is its own: the file may be written or removed, but, like a running program's, not be cut
+//! short, which would take the pages away.
+//!
+//! Left to the guest's first touch, pages would be copied only if it writes them. Measured, that saves half of the set-up
+//! and costs nearly twice as much in the kernel's start: KVM brings in one by one what it may not yet write, and what is
+//! then written once more.
 //!
 //! Used by the boot recipe, before the guest runs. Nothing here parses the file.
 
@@ -81,25 +86,19 @@ impl MappedFile<'_> {
     ) -> io::Result<()> {
         assert!(bytes <= memory.len());
         let position = libc::off_t::try_from(position).map_err(io::Error::other)?;
-        let address = memory.ptr_guard_mut().as_ptr().cast();
         // SAFETY: the range lies in `memory`, which is a mapping of ours, and starts and ends at a page. Nothing in this
         // process has references into guest memory, only volatile accesses.
         let mapped = unsafe {
             libc::mmap(
-                address,
+                memory.ptr_guard_mut().as_ptr().cast(),
                 bytes,
-                // Populated while it cannot be written, or every page would be copied.
-                libc::PROT_READ,
+                libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_POPULATE | libc::MAP_NORESERVE,
                 self.0.as_raw_fd(),
                 position,
             )
         };
         if mapped == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the mapping just made.
-        if unsafe { libc::mprotect(address, bytes, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
             return Err(io::Error::last_os_error());
         }
         Ok(())
@@ -131,15 +130,11 @@ mod tests {
         memory
             .read_exact_volatile_from(GuestAddress(address), &mut MappedFile(&mut file), bytes)
             .unwrap();
+        // The guest's copy is its own.
+        file.rewind().unwrap();
+        file.write_all(&[0xaa; 40_000]).unwrap();
         let mut copy = vec![0; bytes + 1];
         memory.read_slice(&mut copy, GuestAddress(address)).unwrap();
-        // What the guest writes stays in the guest.
-        let noise = vec![0xaa; bytes];
-        memory.write_slice(&noise, GuestAddress(address)).unwrap();
-        let mut kept = Vec::new();
-        file.rewind().unwrap();
-        file.read_to_end(&mut kept).unwrap();
-        assert!(kept == content);
         let from = usize::try_from(position).unwrap();
         let mut expected = content[from..from + bytes].to_vec();
         expected.push(0);

@@ -216,7 +216,7 @@ fn send_message_too_long_is_an_error() {
     assert!(send(io::sink(), &ToHost::Failed { reason }).is_err());
 }
 
-/// A guest fills the host's buffer with the shortest messages there are; moving the rest for each took half a minute.
+/// A guest fills the host's buffer with the shortest messages there are: moving the rest for each would be quadratic.
 #[test]
 fn take_many_small_messages_moves_each_byte_once() {
     let frame = wire(&[ToHost::Hello { version: 1 }]);

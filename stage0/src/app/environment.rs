@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(merged, list("A=image Z=app B=app C=file D=set"));
     }
 
-    /// Looking through all of them for each took minutes.
+    /// Looking through all of them for each would be quadratic.
     #[test]
     fn environment_of_an_image_that_sets_a_hundred_thousand_is_merged_at_once() {
         let image: Vec<Variable> = (0..100_000)

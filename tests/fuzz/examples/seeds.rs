@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 
 fn main() -> Result<()> {
     let folder = std::env::args_os().nth(1).context("usage: seeds FOLDER")?;
-    for (name, _, seeds) in fuzz::targets() {
+    for fuzz::Target { name, seeds, .. } in fuzz::TARGETS {
         let folder = PathBuf::from(&folder).join(name);
         fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-        for (number, seed) in seeds.iter().enumerate() {
+        for (number, seed) in seeds().iter().enumerate() {
             let path = folder.join(format!("seed-{number}"));
             fs::write(&path, seed).with_context(|| format!("write {}", path.display()))?;
         }

@@ -13,24 +13,31 @@ pub mod manifests;
 mod queues;
 pub mod vsock;
 
-/// The targets by name, each with its seeds.
-#[must_use]
-pub fn targets() -> Vec<(&'static str, fn(&[u8]), Vec<Vec<u8>>)> {
-    vec![
-        ("block", block::run, block::seeds()),
-        ("control", control::run, control::seeds()),
-        ("import", import::run, import::seeds()),
-        ("layers", layers::run, layers::seeds()),
-        ("manifests", manifests::run, manifests::seeds()),
-        ("vsock", vsock::run, vsock::seeds()),
-    ]
+/// A target.
+pub struct Target {
+    /// Its module's name.
+    pub name: &'static str,
+    /// What is tried with an input.
+    pub run: fn(&[u8]),
+    /// Valid inputs.
+    pub seeds: fn() -> Vec<Vec<u8>>,
 }
+
+macro_rules! targets {
+    ($($module:ident),*) => {
+        [$(Target { name: stringify!($module), run: $module::run, seeds: $module::seeds }),*]
+    };
+}
+
+/// All targets.
+pub const TARGETS: [Target; 6] = targets![block, control, import, layers, manifests, vsock];
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn targets_take_their_seeds_whole_and_cut_short() {
-        for (name, run, seeds) in super::targets() {
+        for super::Target { name, run, seeds } in super::TARGETS {
+            let seeds = seeds();
             assert!(!seeds.is_empty(), "{name} has no seeds");
             for seed in seeds {
                 run(&seed);

@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(find(&manifest.annotations, "Upper"), None);
     }
 
-    /// Trying every number for each of them took hours.
+    /// Trying every number for each of them would be cubic.
     #[test]
     fn volumes_of_one_name_by_the_hundred_thousand_are_named_apart() {
         let paths: Vec<String> = (0..100_000u32)

@@ -218,7 +218,8 @@ proptest! {
 
         // All that has changed lies in the used ring or where the driver let the device write.
         let used = usize::try_from(queue.used_ring()).unwrap();
-        let mut allowed = vec![used..used + 6 + 8 * usize::from(QUEUE_SIZE)];
+        let mut allowed: Vec<_> =
+            std::iter::once(used..used + 6 + 8 * usize::from(QUEUE_SIZE)).collect();
         for (address, bytes, flags, _) in &chain {
             let start = usize::try_from(*address).unwrap().min(MEMORY);
             let end = start.saturating_add(usize::try_from(*bytes).unwrap()).min(MEMORY);

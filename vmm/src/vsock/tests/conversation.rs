@@ -295,7 +295,7 @@ proptest! {
 
         // All that has changed lies in a ring or where the driver let the device write.
         let mut after = contents(&memory);
-        let mut allowed = vec![0x4000..0x1_0000];
+        let mut allowed: Vec<_> = std::iter::once(0x4000..0x1_0000).collect();
         for (address, bytes, flags, _) in &layout.rx {
             let start = usize::try_from(*address).unwrap().min(MEMORY);
             let end = start.saturating_add(usize::try_from(*bytes).unwrap()).min(MEMORY);
