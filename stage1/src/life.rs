@@ -285,6 +285,7 @@ mod tests {
             user: "0".into(),
             group: "0".into(),
             supplementary_gids: vec![],
+            cpu_milli: None,
             stdio: Stdio::Streams {
                 stdin: None,
                 stdout: None,
