@@ -60,7 +60,7 @@ impl App {
             outputs,
             terminal,
         } = Streams::connect(&app.stdio)?;
-        let cgroup = Cgroup::make(&app.name)?;
+        let cgroup = Cgroup::make(app)?;
         let (reports, reporter) = report::line()?;
         let launch = Launch {
             app,

@@ -4,17 +4,29 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use guest_init::protocol;
 
 use crate::machine::CGROUPS;
+
+/// Over which CPU time is counted, microseconds; a thousandth of a CPU is a tenth of a millisecond of it.
+const PERIOD_US: u32 = 100_000;
+
+/// The least that the kernel takes for a quota.
+const LEAST_QUOTA_US: u32 = 1000;
 
 /// A cgroup, there until it is removed.
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes the cgroup of `app`.
-    pub fn make(app: &str) -> Result<Self> {
-        let folder = PathBuf::from(CGROUPS).join(app);
+    /// Makes the cgroup of `app`, with its limits.
+    pub fn make(app: &protocol::App) -> Result<Self> {
+        let folder = PathBuf::from(CGROUPS).join(&app.name);
         fs::create_dir_all(&folder).with_context(|| format!("make cgroup {}", folder.display()))?;
+        if let Some(milli) = app.cpu_milli {
+            let quota_us = milli.saturating_mul(PERIOD_US / 1000).max(LEAST_QUOTA_US);
+            fs::write(folder.join("cpu.max"), format!("{quota_us} {PERIOD_US}"))
+                .with_context(|| format!("limit the CPUs of cgroup {}", folder.display()))?;
+        }
         Ok(Self(folder))
     }
 

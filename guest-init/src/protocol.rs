@@ -180,6 +180,8 @@ pub struct App {
     pub group: String,
     /// Supplementary group ids.
     pub supplementary_gids: Vec<u32>,
+    /// Most CPU time, thousandths of a CPU; `None` = all that the machine has.
+    pub cpu_milli: Option<u32>,
     /// Where its stdio goes.
     pub stdio: Stdio,
 }

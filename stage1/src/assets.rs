@@ -15,6 +15,13 @@ const KERNEL: &str = "vmlinux";
 /// Where the stage 1 image keeps guest-init.
 const INITRAMFS: &str = "initramfs";
 
+/// How every cpio archive (newc) begins, and the name of the entry that ends it.
+const CPIO_MAGIC: &[u8] = b"070701";
+const CPIO_TRAILER: &[u8] = b"TRAILER!!!";
+
+/// KVM_GET_API_VERSION of every kernel since 2.6.22.
+const KVM_API_VERSION: i32 = 12;
+
 /// Where the stage 1 image keeps the file system that a scratch disk begins with.
 const SCRATCH_TEMPLATE: &str = "scratch.ext4";
 
@@ -41,10 +48,24 @@ impl Assets {
             File::open(&path)
                 .with_context(|| format!("open {} of the stage 1 image", path.display()))
         };
+        let initramfs = image(INITRAMFS)?;
+        check_initramfs(&initramfs).with_context(|| {
+            format!(
+                "initramfs {} of the stage 1 image is damaged; choose another image (--stage1)",
+                pod.stage1_rootfs().join(INITRAMFS).display()
+            )
+        })?;
+        let kernel = image(KERNEL)?;
+        check_kernel(&kernel).with_context(|| {
+            format!(
+                "kernel {} of the stage 1 image is not for this machine; choose another image (--stage1)",
+                pod.stage1_rootfs().join(KERNEL).display()
+            )
+        })?;
         Ok(Self {
             kvm: open_kvm()?,
-            kernel: image(KERNEL)?,
-            initramfs: image(INITRAMFS)?,
+            kernel,
+            initramfs,
             images: manifest
                 .apps
                 .iter()
@@ -54,13 +75,45 @@ impl Assets {
     }
 }
 
+/// Refuses what is no x86-64 ELF file (e_machine 62), of which the loader looks only at the rest.
+fn check_kernel(file: &File) -> Result<()> {
+    let mut header = [0; 20];
+    file.read_exact_at(&mut header, 0)
+        .context("read its header")?;
+    ensure!(
+        header.starts_with(b"\x7fELF") && header.ends_with(&[62, 0]),
+        "it is no x86-64 ELF file"
+    );
+    Ok(())
+}
+
+/// Refuses what is no cpio archive up to its end: all that its guest could say is that there is no init.
+fn check_initramfs(file: &File) -> Result<()> {
+    let length = file.metadata().context("look at it")?.len();
+    let (mut start, mut end) = (
+        [0; CPIO_MAGIC.len()],
+        vec![0; usize::try_from(length.min(512))?],
+    );
+    file.read_exact_at(&mut start, 0)
+        .context("read its start")?;
+    ensure!(start == CPIO_MAGIC, "it is no cpio archive");
+    file.read_exact_at(&mut end, length.saturating_sub(512))
+        .context("read its end")?;
+    let is_whole = end
+        .windows(CPIO_TRAILER.len())
+        .any(|window| window == CPIO_TRAILER);
+    ensure!(is_whole, "its end is missing");
+    Ok(())
+}
+
 /// Opens /dev/kvm, with advice when that fails.
 ///
 /// # Errors
 /// When there is no KVM, or none for this user.
 pub fn open_kvm() -> Result<Kvm> {
     match Kvm::new() {
-        Ok(kvm) => Ok(kvm),
+        Ok(kvm) if kvm.get_api_version() == KVM_API_VERSION => Ok(kvm),
+        Ok(_) => bail!("open /dev/kvm: it is something else than KVM; run `fairing doctor`"),
         Err(error) if error.errno() == libc::ENOENT => bail!(
             "open /dev/kvm: this host has no KVM; run `fairing doctor`, or use scripts/on-kvm for an emulated host"
         ),

@@ -56,7 +56,9 @@ pub fn machine(
         extra_command_line: String::new(),
     };
     Ok((
-        Machine::new(&assets.kvm, config, devices).context("make the machine")?,
+        Machine::new(&assets.kvm, config, devices).context(
+            "make the machine from vmlinux and initramfs of the stage 1 image (--stage1 chooses another)",
+        )?,
         disk_full,
     ))
 }

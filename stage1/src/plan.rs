@@ -10,7 +10,7 @@ use contract::pod::{PodApp, PodManifest};
 use guest_init::protocol::{self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, Stdio, Window};
 
 use crate::environment;
-use crate::sizes::{cpus, memory_mib, scratch_bytes};
+use crate::sizes::{cpu_milli, cpus, memory_mib, scratch_bytes};
 
 /// The most that command and environment may take, bytes: escaped, it still fits a control message.
 const MAX_ARGUMENT_BYTES: usize = 512 << 10;
@@ -209,6 +209,7 @@ fn plan_app(
         user: program.user.clone(),
         group: program.group.clone(),
         supplementary_gids: program.supplementary_gids.clone(),
+        cpu_milli: cpu_milli(program)?,
         stdio,
     };
     check_message(&app)?;

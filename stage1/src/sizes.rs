@@ -58,6 +58,14 @@ fn total<'a>(apps: impl Iterator<Item = &'a ManifestApp>, isolator: &str) -> Res
     Ok(sum)
 }
 
+/// CPU time that an app may use, thousandths of a CPU; `None` if it has no limit.
+pub fn cpu_milli(app: &ManifestApp) -> Result<Option<u32>> {
+    let milli = limit(app, "resource/cpu")?;
+    milli
+        .map(|milli| u32::try_from(milli).context("the CPU limit is too large"))
+        .transpose()
+}
+
 /// CPUs of the machine: the sum of the apps' limits, or all of the host's.
 pub fn cpus<'a>(
     apps: impl Iterator<Item = &'a ManifestApp>,

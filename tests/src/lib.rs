@@ -2,6 +2,9 @@
 //!
 //! They drive the built programs only, on a host with KVM (`scripts/system-tests`); what is missing fails them.
 
+pub mod leftovers;
+pub mod running;
+
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,8 +12,8 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long any one command may take, on an emulated host.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+/// How long any one command may take, on an emulated host whose machine has other work too.
+pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Shell that fails with 99 unless it runs on a pod's own kernel: only that one names its devices on its command line.
 const PROOF: &str = "grep -q virtio_mmio.device=4K@0xd0000000 /proc/cmdline || exit 99; ";
@@ -49,6 +52,14 @@ impl Finished {
         );
         self
     }
+}
+
+/// How often a test does something: `short`, or `long` in the long run (`scripts/test --long`). Prints it.
+pub fn rounds(what: &str, short: usize, long: usize) -> usize {
+    let is_long = std::env::var("FAIRING_LONG").is_ok_and(|value| value == "1");
+    let rounds = if is_long { long } else { short };
+    println!("{what}: {rounds} (short run {short}, long run {long})");
+    rounds
 }
 
 /// The checkout.
@@ -106,17 +117,56 @@ pub fn store() -> PathBuf {
 
 /// `fairing --dir STORE`.
 pub fn fairing() -> Command {
+    fairing_in(&store())
+}
+
+/// `fairing --dir STORE` with a store of the test's own.
+pub fn fairing_in(store: &Path) -> Command {
     let mut command = Command::new(installation().join("bin/fairing"));
-    command.arg("--dir").arg(store()).stdin(Stdio::null());
+    command.arg("--dir").arg(store).stdin(Stdio::null());
     command
+}
+
+/// The file of the only image in `store`.
+#[track_caller]
+pub fn image_file(store: &Path) -> PathBuf {
+    let images = std::fs::read_dir(store.join("store/images")).expect("a store");
+    let mut files = images.map(|image| image.expect("an image").path().join("rootfs.erofs"));
+    let file = files.next().expect("an image");
+    assert_eq!(files.next(), None, "more than one image");
+    file
+}
+
+/// Where the tests' own folders lie: on the file system of the installation, and open to every user.
+pub fn temporary(prefix: &str) -> tempfile::TempDir {
+    let folder = tempfile::Builder::new()
+        .prefix(prefix)
+        .tempdir_in("/var/tmp")
+        .expect("a temporary folder");
+    std::fs::set_permissions(
+        folder.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .expect("chmod");
+    folder
 }
 
 /// `fairing run OPTIONS busybox -- sh -c SCRIPT`, where SCRIPT proves first that it runs in a machine.
 pub fn run_sh(options: &[&str], script: &str) -> Command {
+    run_image(&test_image("busybox"), options, script)
+}
+
+/// The same with another image.
+pub fn run_image(image: &Path, options: &[&str], script: &str) -> Command {
     let mut command = fairing();
-    command.arg("run").args(options).arg(test_image("busybox"));
-    command.args(["--", "/bin/sh", "-c", &format!("{PROOF}{script}")]);
+    command.arg("run").args(options).arg(image);
+    command.args(["--exec", "/bin/sh", "--", "-c", &proved(script)]);
     command
+}
+
+/// `script`, which proves first that it runs in a machine.
+pub fn proved(script: &str) -> String {
+    format!("{PROOF}{script}")
 }
 
 /// Runs `command` to its end, with `input` on stdin if there is any.
@@ -145,23 +195,30 @@ pub fn finish(command: &mut Command) -> Finished {
 
 /// Waits for `child`, whose stdout and stderr are pipes, within the deadline.
 #[track_caller]
-pub fn wait(mut child: Child) -> Finished {
+pub fn wait(child: Child) -> Finished {
+    wait_for(child, DEADLINE)
+}
+
+/// The same within a deadline of its own.
+#[track_caller]
+pub fn wait_for(mut child: Child, deadline: Duration) -> Finished {
     let stdout = collect(child.stdout.take().expect("stdout is a pipe"));
     let stderr = collect(child.stderr.take().expect("stderr is a pipe"));
     let pid = child.id();
     let (sender, receiver) = std::sync::mpsc::channel();
     thread::spawn(move || sender.send(child.wait()));
-    let Ok(status) = receiver.recv_timeout(DEADLINE) else {
-        let _ = Command::new("kill")
-            .args(["-KILL", &pid.to_string()])
-            .status();
+    let Ok(status) = receiver.recv_timeout(deadline) else {
+        // A pod whose parent waits for it would live on, and hold its outputs open.
+        let pid = pid.to_string();
+        let _ = Command::new("pkill").args(["-KILL", "-P", &pid]).status();
+        let _ = Command::new("kill").args(["-KILL", &pid]).status();
         let (stdout, stderr) = (
             stdout.join().expect("a reader"),
             stderr.join().expect("a reader"),
         );
         let text = String::from_utf8_lossy(&stderr);
         panic!(
-            "not done after {DEADLINE:?}; {} bytes of stdout; stderr: {text}",
+            "not done after {deadline:?}; {} bytes of stdout; stderr: {text}",
             stdout.len()
         );
     };
@@ -192,6 +249,6 @@ pub fn wait_until(what: &str, mut fact: impl FnMut() -> bool) {
     let start = Instant::now();
     while !fact() {
         assert!(start.elapsed() < DEADLINE, "never came true: {what}");
-        thread::park_timeout(Duration::from_millis(20));
+        thread::park_timeout(Duration::from_millis(2));
     }
 }

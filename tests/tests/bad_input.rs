@@ -1,7 +1,7 @@
 //! What users get wrong, and what hosts lack: a clear error, the right exit code, nothing left behind.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tests::{Finished, fairing, finish, run_sh, test_image};
 
@@ -61,25 +61,96 @@ fn images() -> String {
         .out()
 }
 
+/// What becomes of a file's bytes; `None` = the file is removed.
+type Damage = Option<fn(&mut Vec<u8>)>;
+
+/// A copy of our stage 1 in which `file` is damaged.
+fn damaged_stage1(file: &str, damage: Damage) -> tempfile::TempDir {
+    let copy = tests::temporary("fairing-stage1-");
+    let mut command = Command::new("cp");
+    command.args(["-a", "--sparse=always"]);
+    command
+        .arg(tests::checkout().join("target/stage1-kvm/."))
+        .arg(copy.path());
+    finish(&mut command).expect_code(0);
+    let path = copy.path().join(file);
+    let mut bytes = fs::read(&path).expect("the file is there");
+    match damage {
+        Some(damage) => {
+            damage(&mut bytes);
+            fs::write(&path, bytes).expect("the copy can be written");
+        }
+        None => fs::remove_file(&path).expect("the copy can be removed"),
+    }
+    copy
+}
+
 #[test]
 fn stage1_that_is_missing_or_damaged_is_named() {
-    let missing = refused(&["--stage1=/no/such/stage1"], &["/no/such/stage1"]);
-    drop(missing);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let copy = folder.path().join("stage1");
-    let source = tests::checkout().join("target/stage1-kvm");
-    let copied = Command::new("cp")
-        .arg("-a")
-        .arg(&source)
-        .arg(&copy)
-        .status()
-        .expect("cp runs");
-    assert!(copied.success());
-    fs::write(copy.join("rootfs/vmlinux"), b"no kernel at all").expect("the copy can be written");
-    refused(
-        &["--stage1", copy.to_str().expect("a UTF-8 path")],
-        &["kernel"],
+    refused(&["--stage1=/no/such/stage1"], &["/no/such/stage1"]);
+    let halved: Damage = Some(|bytes| bytes.truncate(bytes.len() / 2));
+    let noise: Damage = Some(|bytes| bytes.fill(0x5a));
+    // e_machine of an ELF file: EM_AARCH64.
+    let foreign: Damage = Some(|bytes| bytes[18..20].copy_from_slice(&183_u16.to_le_bytes()));
+    let relabelled: Damage = Some(|bytes| {
+        let text = String::from_utf8_lossy(bytes).replace("amd64", "aarch64");
+        *bytes = text.into_bytes();
+    });
+    let (kernel, initramfs) = ("rootfs/vmlinux", "rootfs/initramfs");
+    let cases: [(&str, Damage, &[&str]); 8] = [
+        (kernel, None, &["vmlinux", "stage 1"]),
+        (kernel, halved, &["kernel", "vmlinux", "--stage1"]),
+        (kernel, noise, &["kernel", "vmlinux", "--stage1"]),
+        (kernel, foreign, &["kernel", "vmlinux", "--stage1"]),
+        (initramfs, None, &["initramfs", "stage 1"]),
+        (initramfs, halved, &["initramfs", "damaged", "--stage1"]),
+        (initramfs, noise, &["initramfs", "damaged", "--stage1"]),
+        ("manifest", relabelled, &["aarch64", "amd64"]),
+    ];
+    for (file, damage, words) in cases {
+        let stage1 = damaged_stage1(file, damage);
+        refused(
+            &["--stage1", stage1.path().to_str().expect("a UTF-8 path")],
+            words,
+        );
+    }
+}
+
+/// Runs busybox where `hide` has been done to the host's devices; expects `words` in fairing's error.
+fn refused_where(hide: &str, words: &[&str]) {
+    let pod = run_sh(&[], "echo ran");
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        &format!("{hide} && exec \"$0\" \"$@\""),
+    ]);
+    command.arg(pod.get_program()).args(pod.get_args());
+    let finished = finish(command.stdin(Stdio::null())).expect_code(254);
+    assert!(
+        words.iter().all(|word| finished.err().contains(word)),
+        "{words:?} not in: {}",
+        finished.err()
     );
+}
+
+#[test]
+fn host_without_kvm_is_told_so_with_what_to_do() {
+    let no_device = "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/random c 1 8 && mknod -m 666 /dev/urandom c 1 9";
+    refused_where(no_device, &["/dev/kvm", "fairing doctor"]);
+    refused_where(
+        "mount --bind /dev/null /dev/kvm",
+        &["/dev/kvm", "fairing doctor"],
+    );
+}
+
+#[test]
+fn memory_that_no_kernel_boots_in_is_an_error_that_says_so() {
+    refused(&["--memory=7Mi"], &["memory", "8Mi"]);
+    // What is allowed is enough.
+    let finished = finish(&mut run_sh(&["--memory=8Mi", "--rm"], "echo booted")).expect_code(0);
+    assert_eq!(finished.out(), "booted\n");
 }
 
 #[test]

@@ -1,62 +1,207 @@
-//! `kill -9` at random moments of a pod's life: the next command cleans up, and nothing else is left.
+//! `kill -9` in every phase from an image's import to a running app: the next command cleans up, and nothing is left.
+//!
+//! A phase is told by what can be seen from outside: it has begun, and the next one has not. The victim is stopped while that
+//! is looked at; a kill that would fall outside its phase is no round.
 
-use std::process::Stdio;
+use std::fs;
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tests::{fairing, finish, run_sh};
+use tests::leftovers::Leftovers;
+use tests::running::signal;
+use tests::{fairing, finish, rounds, run_sh, store, test_image, wait_until};
 
-/// How long a start takes at most on an emulated host; kills fall anywhere in it.
-const SPAN_MS: u64 = 8000;
+/// How often a phase may be missed for each kill that hits it.
+const MISSES: usize = 10;
 
-#[test]
-fn pod_killed_at_any_moment_leaves_nothing_that_gc_does_not_remove() {
-    let rounds = if std::env::var("FAIRING_LONG").is_ok_and(|long| long == "1") {
-        20
-    } else {
-        5
+/// How long after its start an app is killed at most.
+const APP_SPAN: Duration = Duration::from_secs(1);
+
+/// A stretch of a command's life, which the next one ends.
+struct Phase {
+    name: &'static str,
+    begun: fn(u32) -> bool,
+}
+
+const IMPORT: [Phase; 2] = [
+    Phase {
+        name: "import",
+        begun: |_| holds_any("store/tmp"),
+    },
+    Phase {
+        name: "imported",
+        begun: |_| holds_any("store/images"),
+    },
+];
+
+const POD: [Phase; 4] = [
+    Phase {
+        name: "prepare",
+        begun: |_| {
+            ["embryo", "prepare", "run"]
+                .iter()
+                .any(|folder| holds_any(&format!("pods/{folder}")))
+        },
+    },
+    Phase {
+        name: "VMM set-up",
+        begun: |_| holds_any("pods/run"),
+    },
+    Phase {
+        name: "kernel boot",
+        begun: has_vcpu,
+    },
+    Phase {
+        name: "app running",
+        begun: |_| is_ready(),
+    },
+];
+
+fn holds_any(folder: &str) -> bool {
+    fs::read_dir(store().join(folder)).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// The vCPUs' threads are the last that a machine needs.
+fn has_vcpu(pid: u32) -> bool {
+    let name =
+        |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    tasks.is_ok_and(|tasks| tasks.flatten().any(|task| name(task).starts_with("vcpu")))
+}
+
+fn is_ready() -> bool {
+    let ready = |pod: fs::DirEntry| {
+        pod.path()
+            .join("stage1/rootfs/rkt/supervisor-status")
+            .is_symlink()
     };
-    let mut seed = u64::from(
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("a clock")
-            .subsec_nanos(),
-    ) | 1;
-    println!("seed {seed}");
-    // The image is there, so that the kills fall into the pod's own life.
-    finish(&mut run_sh(&["--rm"], "true")).expect_code(0);
-    for round in 0..rounds {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        let delay = Duration::from_millis(seed % (SPAN_MS * (round + 1) / rounds).max(1));
-        let mut child = run_sh(&[], "sleep 1000")
+    fs::read_dir(store().join("pods/run")).is_ok_and(|pods| pods.flatten().any(ready))
+}
+
+/// Victims, and the random moments of their deaths.
+struct Killer {
+    state: u64,
+    command: fn() -> Command,
+}
+
+impl Killer {
+    /// A duration below `span`.
+    fn below(&mut self, span: Duration) -> Duration {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        let micros = u64::try_from(span.as_micros())
+            .expect("a short time")
+            .max(1);
+        Duration::from_micros(self.state % micros)
+    }
+
+    fn victim(&self) -> std::process::Child {
+        let mut command = (self.command)();
+        command
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("fairing starts");
-        // The moment is the test's subject: nothing is being waited for.
-        thread::sleep(delay);
-        child.kill().expect("the pod's process can be killed");
-        child.wait().expect("it can be waited for");
+            .expect("fairing starts")
     }
-    let list = finish(fairing().args(["list", "--no-legend"]))
-        .expect_code(0)
-        .out();
-    assert!(
-        !list.contains("running") && !list.contains("prepar"),
-        "{list}"
-    );
+
+    /// How long each phase but the last takes when nobody interferes.
+    fn spans(&self, phases: &[Phase]) -> Vec<Duration> {
+        let mut victim = self.victim();
+        let begun = |phase: &Phase| {
+            wait_until(phase.name, || (phase.begun)(victim.id()));
+            Instant::now()
+        };
+        let moments: Vec<_> = phases.iter().map(begun).collect();
+        victim.kill().expect("the victim is there");
+        victim.wait().expect("the victim can be waited for");
+        moments.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+
+    /// Kills a victim at a random moment of `phase`; false if the phase was over by then.
+    fn kill_in(&mut self, phase: &Phase, next: Option<&Phase>, span: Duration) -> bool {
+        let mut victim = self.victim();
+        wait_until(phase.name, || (phase.begun)(victim.id()));
+        // The moment is the test's subject: nothing is being waited for.
+        thread::sleep(self.below(span));
+        signal(victim.id(), "STOP");
+        let hit = !next.is_some_and(|next| (next.begun)(victim.id()));
+        victim.kill().expect("the victim is there");
+        victim.wait().expect("the victim can be waited for");
+        hit
+    }
+
+    /// Kills often enough in each of `phases`, and looks after each time at what is left.
+    fn kill_in_each(&mut self, phases: &[Phase], last_span: Option<Duration>, kills: usize) {
+        let before = Leftovers::now();
+        let spans = self.spans(phases);
+        clean();
+        for (index, span) in spans.into_iter().chain(last_span).enumerate() {
+            let phase = &phases[index];
+            let mut hits = 0;
+            for attempt in 0.. {
+                assert!(
+                    attempt < kills * MISSES,
+                    "phase {} cannot be hit",
+                    phase.name
+                );
+                hits += usize::from(self.kill_in(phase, phases.get(index + 1), span));
+                let alive = Leftovers::now();
+                assert_eq!(alive.alive_since(&before), [""; 0], "{}", phase.name);
+                clean();
+                assert_eq!(Leftovers::now().since(&before), [""; 0], "{}", phase.name);
+                if hits == kills {
+                    println!(
+                        "{}: {kills} kills within {span:?}, {} missed",
+                        phase.name,
+                        attempt + 1 - hits
+                    );
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// What the next commands do; an import that was not hit is undone.
+fn clean() {
     finish(fairing().args(["gc", "--grace-period=0s"])).expect_code(0);
-    let list = finish(fairing().args(["list", "--no-legend"]))
+    let images = finish(fairing().args(["image", "list", "--no-legend"]))
         .expect_code(0)
         .out();
-    assert_eq!(list, "");
-    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("the mount table");
-    assert!(
-        !mounts.contains(&tests::store().display().to_string()),
-        "{mounts}"
-    );
+    if images.contains("example.com/giant") {
+        finish(fairing().args(["image", "rm", "example.com/giant:1"])).expect_code(0);
+    }
+}
+
+#[test]
+fn victim_killed_in_any_phase_leaves_nothing_that_the_next_command_does_not_clean() {
+    let kills = rounds("kills in each phase", 4, 20);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock");
+    let state = u64::from(now.subsec_nanos()) | 1;
+    println!("seed {state}");
+    // The store is made, and known to be empty.
+    finish(fairing().args(["gc"])).expect_code(0);
+    clean();
+    let import = || {
+        let mut command = fairing();
+        command
+            .args(["image", "import"])
+            .arg(test_image("giant.docker"));
+        command
+    };
+    let mut killer = Killer {
+        state,
+        command: import,
+    };
+    killer.kill_in_each(&IMPORT, None, kills);
+    // The pod's image is there, so that the kills fall into the pod's own life.
+    finish(&mut run_sh(&["--rm"], "true")).expect_code(0);
+    killer.command = || run_sh(&[], "sleep 1000");
+    killer.kill_in_each(&POD, Some(APP_SPAN), kills);
     // And the store still works.
     finish(&mut run_sh(&["--rm"], "exit 3")).expect_code(3);
 }

@@ -1,6 +1,8 @@
 //! Images of every kind, made by Debian's own tools, as the app in them sees them.
 
-use tests::{fairing, finish, test_image};
+use std::fs;
+
+use tests::{fairing, finish, run_image, test_image};
 
 #[test]
 fn layers_with_whiteouts_come_out_merged() {
@@ -42,6 +44,79 @@ fn aci_runs_its_exec_with_arguments_appended() {
             .args(["--exec", "/bin/sh", "--", "-c", script]),
     );
     assert_eq!(finished.expect_code(0).out(), "1000\n/tmp\naci\n1\n");
+}
+
+#[test]
+fn image_of_every_form_runs() {
+    let images = [
+        "several",
+        "zstd",
+        "rootfs",
+        "busybox.raw.aci",
+        "busybox.bz2.aci",
+        "busybox.xz.aci",
+    ];
+    for name in images {
+        let app = &mut run_image(
+            &test_image(name),
+            &["--rm", "--memory=64Mi"],
+            "echo from-$0 $FLAVOUR",
+        );
+        let finished = finish(app).expect_code(0);
+        let flavour = if name.ends_with(".aci") { "aci" } else { "" };
+        assert_eq!(
+            finished.out().trim_end(),
+            format!("from-/bin/sh {flavour}").trim_end(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn image_for_another_architecture_only_is_refused() {
+    let refused = finish(fairing().arg("run").arg(test_image("foreign"))).expect_code(254);
+    assert!(
+        refused.err().contains("arm64") && refused.err().contains("amd64"),
+        "{}",
+        refused.err()
+    );
+}
+
+/// What an app sees of the image `odd` and of itself; run by the image's own user.
+const ODD: &str = r#"id -un; id -gn; id -G; echo $FROM_FILE; pwd
+cd /odd; cat extra
+stat -c '%n %a %u:%g %F' setuid setgid sticky owned fifo
+stat -c '%n %a %t:%T' null disk; echo to-null >null; wc -c <null
+stat -c '%n %h %s' first second; readlink far | wc -c
+cat "$(printf '%0255d' 1)" "$(printf 'caf\351')" "$(printf 'two\nlines')" ./-dash 'a b '
+ls many | wc -l; stat -c '%n %Y' 1960 2200
+wc -c <holes; dd if=holes bs=1 skip=3145728 count=6 2>/dev/null; echo
+ln -s /odd/capable /tmp/busybox; /tmp/busybox grep CapEff /proc/self/status
+stat -c %s /giant/sparse; tail -c 4 /giant/sparse
+for n in 1 2 3 4 5 6 7 8 9 10; do cd "$(printf '%0240d' 2)" || exit; done; cat deep"#;
+
+const ODD_SEEN: &str = "worker\nworker\n1000 2000\nfrom the file\n/root\nextra\n\
+    setuid 4755 0:0 regular file\nsetgid 2755 0:2000 regular file\nsticky 1777 0:0 directory\n\
+    owned 640 4000000000:1234 regular file\nfifo 644 0:0 fifo\n\
+    null 666 1:3\ndisk 644 103:11170\n0\n\
+    first 2 4\nsecond 2 4\n4001\n\
+    long\nlatin\nline\ndash\nspace\n\
+    3000\n1960 -315521755\n2200 7258215845\n\
+    5242880\nmiddle\n\
+    CapEff:\t0000000000002000\n\
+    10737418244\nend\n\
+    deep\n";
+
+#[test]
+fn odd_files_are_in_the_pod_as_the_image_has_them() {
+    let folder = tests::temporary("fairing-images-");
+    let variables = folder.path().join("variables");
+    fs::write(&variables, "# a comment\nFROM_FILE=from the file\n").expect("a file");
+    let variables = variables.to_str().expect("a UTF-8 path");
+    let options = ["--rm", "--env-file", variables];
+    let finished =
+        finish(&mut run_image(&test_image("giant.docker"), &options, ODD)).expect_code(0);
+    assert_eq!(finished.out(), ODD_SEEN, "{}", finished.err());
 }
 
 #[test]

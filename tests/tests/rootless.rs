@@ -2,82 +2,145 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tests::{checkout, finish, test_image, wait};
+use tests::running::Running;
+use tests::{checkout, fairing_in, finish, image_file, proved, test_image};
 
 /// A user whom nothing on the host belongs to.
 const USER: &str = "54321";
 
-/// `program` as that user, in the group of /dev/kvm.
-fn as_user(program: &Path) -> Command {
-    let group = fs::metadata("/dev/kvm")
-        .expect("the host has KVM")
-        .gid()
-        .to_string();
+/// The group that may use /dev/kvm.
+fn kvm_group() -> String {
+    let device = fs::metadata("/dev/kvm").expect("the host has KVM");
+    device.gid().to_string()
+}
+
+/// `program` as that user, in `group`.
+fn as_user(program: &Path, group: &str) -> Command {
     let mut command = Command::new("setpriv");
     command
-        .args(["--reuid", USER, "--regid", USER, "--groups", &group, "--"])
+        .args(["--reuid", USER, "--regid", USER, "--groups", group, "--"])
         .arg(program);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null());
     command
 }
 
-#[test]
-fn pod_of_an_ordinary_user_runs_jailed_under_his_uid() {
-    // A place that he can reach, wherever the checkout is.
-    let home = tempfile::Builder::new()
-        .prefix("fairing-rootless-")
-        .tempdir_in("/var/tmp")
-        .expect("a folder");
-    let copy = |from: &Path| {
-        let copied = Command::new("cp")
-            .arg("-r")
-            .arg(from)
-            .arg(home.path())
-            .status()
-            .expect("cp runs");
-        assert!(copied.success(), "copy {}", from.display());
-    };
-    [
-        checkout().join("target/fairing"),
-        checkout().join("target/stage1-kvm"),
-        test_image("busybox"),
-    ]
-    .iter()
-    .for_each(|path| copy(path));
-    let owner = format!("{USER}:{USER}");
-    finish(Command::new("chown").args(["-R", &owner]).arg(home.path())).expect_code(0);
+/// A home of that user, with what he runs.
+struct Home(tempfile::TempDir);
 
-    let mut command = as_user(&home.path().join("fairing"));
-    command.env("HOME", home.path());
-    command
-        .arg("--dir")
-        .arg(home.path().join("store"))
-        .args(["run", "-i"]);
-    command
-        .arg("--stage1")
-        .arg(home.path().join("stage1-kvm"))
-        .arg(home.path().join("busybox"));
-    let script = "grep -c virtio_mmio.device=4K@0xd0000000 /proc/cmdline; id -u; read line; exit 9";
-    let mut child = command
-        .args(["--", "/bin/sh", "-c", script])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut lines = [0; 4];
-    let read = std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut lines);
-    if read.is_err() {
-        panic!("{}", wait(child).err());
+impl Home {
+    fn new(images: &[&str]) -> Self {
+        // A place that he can reach, wherever the checkout is.
+        let home = tests::temporary("fairing-rootless-");
+        let programs = ["fairing", "stage1-kvm"].map(|name| checkout().join("target").join(name));
+        let images = images.iter().map(|name| test_image(name));
+        let mut copy = Command::new("cp");
+        copy.arg("-r").args(programs).args(images).arg(home.path());
+        finish(&mut copy).expect_code(0);
+        let owner = format!("{USER}:{USER}");
+        finish(Command::new("chown").args(["-R", &owner]).arg(home.path())).expect_code(0);
+        Self(home)
     }
-    assert_eq!(&lines, b"1\n0\n");
-    check_jail(child.id());
-    drop(child.stdin.take());
-    wait(child).expect_code(9);
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// `fairing` as that user, in `group`.
+    fn fairing(&self, group: &str) -> Command {
+        let mut command = as_user(&self.path("fairing"), group);
+        command
+            .env("HOME", self.0.path())
+            .arg("--dir")
+            .arg(self.path("store"));
+        command
+    }
+
+    /// `fairing run` of the image `odd` with `script`.
+    fn run(&self, group: &str, script: &str) -> Command {
+        let mut command = self.fairing(group);
+        command
+            .args(["run", "-i", "--name=odd"])
+            .arg("--stage1")
+            .arg(self.path("stage1-kvm"));
+        command
+            .arg(self.path("odd"))
+            .args(["--", "/bin/sh", "-c", &proved(script)]);
+        command
+    }
+}
+
+#[test]
+fn pod_of_an_ordinary_user_keeps_owners_and_runs_jailed_under_his_uid() {
+    let home = Home::new(&["odd"]);
+    let script = "id -u; cd /odd; stat -c '%u:%g %a' owned setuid; stat -c '%F %t:%T' null disk; read line; exit 9";
+    let mut pod = Running::with_stdin(&mut home.run(&kvm_group(), script));
+    // The image's own user, and what his like may not make on the host.
+    let seen = [
+        "1000",
+        "4000000000:1234 640",
+        "0:0 4755",
+        "character special file 1:3",
+        "block special file 103:11170",
+    ];
+    seen.iter().for_each(|line| assert_eq!(pod.line(), *line));
+    check_jail(pod.pid());
+    let list = finish(home.fairing(&kvm_group()).args(["list", "--no-legend"]))
+        .expect_code(0)
+        .out();
+    let uuid = list.split_whitespace().next().expect("a pod");
+    let status = finish(home.fairing(&kvm_group()).args(["status", uuid]))
+        .expect_code(0)
+        .out();
+    assert!(
+        status.contains("state=running") && status.contains(&format!("pid={}", pod.pid())),
+        "{status}"
+    );
+    assert!(
+        status.contains(USER) && !status.contains("unknown"),
+        "{status}"
+    );
+    pod.finish().expect_code(9);
+    let status = finish(home.fairing(&kvm_group()).args(["status", uuid]))
+        .expect_code(0)
+        .out();
+    assert!(status.contains("app-odd=9"), "{status}");
+    finish(home.fairing(&kvm_group()).args(["rm", uuid])).expect_code(0);
+}
+
+#[test]
+fn user_outside_the_devices_group_is_told_what_to_do() {
+    let home = Home::new(&["odd"]);
+    let refused = finish(&mut home.run(USER, "echo ran")).expect_code(254);
+    assert!(
+        refused.err().contains("/dev/kvm") && refused.err().contains("usermod -aG kvm"),
+        "{}",
+        refused.err()
+    );
+}
+
+#[test]
+fn import_by_an_ordinary_user_gives_the_bytes_of_roots() {
+    for name in ["odd", "giant.docker", "layers"] {
+        let home = Home::new(&[name]);
+        finish(
+            home.fairing(USER)
+                .args(["image", "import"])
+                .arg(home.path(name)),
+        )
+        .expect_code(0);
+        let roots = home.path("roots");
+        finish(
+            fairing_in(&roots)
+                .args(["image", "import"])
+                .arg(test_image(name)),
+        )
+        .expect_code(0);
+        finish(Command::new("cmp").args([image_file(&home.path("store")), image_file(&roots)]))
+            .expect_code(0);
+    }
 }
 
 fn check_jail(pid: u32) {

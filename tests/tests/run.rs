@@ -1,8 +1,6 @@
 //! `fairing run` on a real image: output, exit codes, stdio, environment, users, signals.
 
-use std::process::Stdio;
-
-use tests::{fairing, finish, finish_with, run_sh, test_image, wait};
+use tests::{fairing, finish, finish_with, run_sh, test_image};
 
 #[test]
 fn run_of_a_command_shows_its_output_and_exit_code() {
@@ -104,27 +102,6 @@ fn app_sees_its_environment_user_host_name_and_stdio() {
         finished.out(),
         "b c /root web\n1000\n1000\nbox\n/tmp/new\nx\n1\n"
     );
-}
-
-#[test]
-fn sigterm_reaches_the_app() {
-    let script = "trap 'echo caught; exit 7' TERM; echo ready; while :; do sleep 1; done";
-    let mut child = run_sh(&[], script)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("fairing starts");
-    let mut first = [0; 6];
-    std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut first)
-        .expect("the app's first line");
-    assert_eq!(&first, b"ready\n");
-    let killed = std::process::Command::new("kill")
-        .arg(child.id().to_string())
-        .status()
-        .expect("kill runs");
-    assert!(killed.success());
-    let finished = wait(child).expect_code(7);
-    assert_eq!(finished.out(), "caught\n");
 }
 
 #[test]

@@ -3,11 +3,12 @@
 //! Their image is imported beforehand by scripts/system-tests, on the machine itself: emulated, that takes minutes.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use tests::{Finished, checkout, finish};
+use tests::{Finished, checkout, finish, proved, rounds, wait_for};
 
-/// Runs `script` in the image of runtimes.
-fn run(options: &[&str], script: &str) -> Finished {
+/// A pod of the image of runtimes that runs `script` up to its first failure.
+fn pod(options: &[&str], script: &str) -> Command {
     let store = std::env::var_os("FAIRING_TEST_RUNTIMES")
         .expect("FAIRING_TEST_RUNTIMES: run scripts/system-tests");
     let mut command = Command::new(checkout().join("target/fairing"));
@@ -17,12 +18,15 @@ fn run(options: &[&str], script: &str) -> Finished {
         .args(["run", "--rm", "--memory=700Mi"])
         .args(options)
         .arg("runtimes");
-    let proof = "grep -q virtio_mmio.device=4K@0xd0000000 /proc/cmdline || exit 99; set -e; ";
-    finish(
-        command
-            .args(["--", "/bin/sh", "-c", &format!("{proof}{script}")])
-            .stdin(Stdio::null()),
-    )
+    let script = proved(&format!("set -e; {script}"));
+    command
+        .args(["--", "/bin/sh", "-c", &script])
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(options: &[&str], script: &str) -> Finished {
+    finish(&mut pod(options, script))
 }
 
 #[test]
@@ -41,4 +45,58 @@ fn jvm_node_and_c_compiler_run() {
                   gcc -O2 -o /tmp/a /tmp/a.c && /tmp/a";
     let finished = run(&[], script).expect_code(0);
     assert_eq!(finished.out(), "1\n42\ncompiled\n", "{}", finished.err());
+}
+
+/// How long the long jobs may take, emulated.
+const HOURS: Duration = Duration::from_secs(3 * 3600);
+
+fn run_long(script: &str) -> Finished {
+    let mut pod = pod(&["--cpus=1"], script);
+    pod.stdout(Stdio::piped()).stderr(Stdio::piped());
+    wait_for(pod.spawn().expect("fairing starts"), HOURS)
+}
+
+#[test]
+fn debian_source_package_builds_and_passes_its_tests() {
+    let script = "cd /tmp; tar xf /usr/src/hello_*.orig.tar.gz; cd hello-*; \
+                  (FORCE_UNSAFE_CONFIGURE=1 ./configure && make && make check) >/tmp/log 2>&1 || { tail -n 50 /tmp/log; exit 1; }; \
+                  ./hello; grep -c '^PASS' /tmp/log";
+    for _ in 0..rounds("builds of a whole package", 0, 1) {
+        let finished = run_long(script);
+        println!("{}", finished.out());
+        let finished = finished.expect_code(0);
+        let passed = finished
+            .out()
+            .lines()
+            .last()
+            .and_then(|line| line.parse::<u32>().ok());
+        assert!(
+            finished.out().starts_with("Hello, world!\n") && passed > Some(0),
+            "{}",
+            finished.out()
+        );
+    }
+}
+
+#[test]
+fn source_package_unpacked_on_the_writable_layer_keeps_its_checksums() {
+    // Sums of what tar hands out, then, with nothing of it cached any more, of what lies on the disk.
+    let script = "cd /usr/src; package=$(echo $0*.orig.tar.*z); cd /var/tmp; \
+                  tar xf $package --to-command='sha256sum | tr -d \"\\n\"; echo \" $TAR_FILENAME\"' | sed 's/ -//' >sums; \
+                  tar xf $package; sync; echo 3 >/proc/sys/vm/drop_caches; sha256sum --quiet -c sums; wc -l <sums";
+    let script = script.replace(
+        "$0",
+        ["/usr/src/hello", "/usr/src/coreutils"][rounds("larger packages", 0, 1)],
+    );
+    let finished = run_long(&script).expect_code(0);
+    println!("{} files", finished.out().trim());
+    assert!(
+        finished
+            .out()
+            .trim()
+            .parse::<u32>()
+            .is_ok_and(|files| files > 300),
+        "{}",
+        finished.out()
+    );
 }

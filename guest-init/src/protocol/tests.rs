@@ -37,7 +37,7 @@ fn app() -> impl Strategy<Value = App> {
         prop::collection::vec((text(), text()), 0..4),
         prop::collection::vec(any::<u32>(), 0..4),
     );
-    (texts, lists, any::<(u8, u64, [bool; 3])>(), stdio()).prop_map(
+    (texts, lists, any::<(u8, u64, [bool; 3], Option<u32>)>(), stdio()).prop_map(
         |((name, search_path, working_directory, user, group), lists, numbers, stdio)| App {
             name,
             image: numbers.0,
@@ -52,6 +52,7 @@ fn app() -> impl Strategy<Value = App> {
             user,
             group,
             supplementary_gids: lists.2,
+            cpu_milli: numbers.3,
             stdio,
         },
     )

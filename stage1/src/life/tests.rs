@@ -28,6 +28,7 @@ fn life() -> Life {
         user: "0".into(),
         group: "0".into(),
         supplementary_gids: vec![],
+        cpu_milli: None,
         stdio: Stdio::Streams {
             stdin: None,
             stdout: None,

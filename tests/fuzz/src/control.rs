@@ -38,7 +38,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "scratch": "disk", "debug": false}});
     let start = serde_json::json!({"start": {"name": "a", "image": 0, "image_bytes": 4096, "read_only_root": false,
         "restrict_capabilities": true, "restrict_paths": true, "exec": ["/x"], "search_path": "/bin",
-        "environment": [["A", "1"]], "working_directory": "/", "user": "0", "group": "0", "supplementary_gids": [1],
+        "environment": [["A", "1"]], "working_directory": "/", "user": "0", "group": "0", "supplementary_gids": [1], "cpu_milli": 1500,
         "stdio": {"streams": {"stdin": 1024, "stdout": null, "stderr": 1026}}}});
     for message in [boot, start] {
         let message: ToGuest = serde_json::from_value(message).expect("a message of the protocol");

@@ -1,0 +1,54 @@
+//! How pods end: exit codes, signals from within and from without.
+
+use tests::running::{Running, child_of, signal};
+use tests::{fairing, finish, rounds, run_sh};
+
+#[test]
+fn app_that_ends_itself_gives_its_code_or_128_and_the_signal() {
+    let ends = [
+        ("exit 1", 1),
+        ("kill -SEGV $$", 139),
+        ("exit 255", 255),
+        ("kill -TERM $$", 143),
+        ("kill -ABRT $$", 134),
+        ("kill -USR1 $$", 138),
+        ("kill -PIPE $$", 141),
+        ("kill -64 $$", 192),
+    ];
+    for (script, code) in &ends[..rounds("ends of an app", 2, ends.len())] {
+        finish(&mut run_sh(&["--name=ends"], script)).expect_code(*code);
+        let list = finish(fairing().args(["list", "--no-legend"]))
+            .expect_code(0)
+            .out();
+        let uuid = list.split_whitespace().next().expect("a pod");
+        let status = finish(fairing().args(["status", uuid]))
+            .expect_code(0)
+            .out();
+        assert!(status.contains(&format!("app-ends={code}\n")), "{status}");
+        finish(fairing().args(["rm", uuid])).expect_code(0);
+    }
+}
+
+#[test]
+fn app_catches_each_signal_and_a_second_interrupt_ends_the_pod() {
+    let script = "for signal in TERM HUP QUIT USR1 USR2 INT; do trap \"echo $signal\" $signal; done; \
+                  sleep 1000 & echo ready; while :; do wait; done";
+    let mut pod = Running::start(&mut run_sh(&["--rm"], script));
+    assert_eq!(pod.line(), "ready");
+    for name in ["TERM", "HUP", "QUIT", "USR1", "USR2", "INT"] {
+        pod.signal(name);
+        assert_eq!(pod.line(), name);
+    }
+    pod.signal("INT");
+    pod.finish().expect_code(130);
+    let list = finish(fairing().args(["list", "--no-legend"])).expect_code(0);
+    assert_eq!(list.out(), "", "--rm left the pod");
+}
+
+#[test]
+fn app_without_a_trap_is_killed_by_a_signal_from_outside() {
+    let mut pod = Running::start(&mut run_sh(&["--rm"], "echo ready; exec sleep 1000"));
+    assert_eq!(pod.line(), "ready");
+    signal(child_of(pod.pid()), "TERM");
+    pod.finish().expect_code(143);
+}
