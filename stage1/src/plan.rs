@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use contract::RunArguments;
+use contract::{RunArguments, UidRange};
 use contract::annotation::{self, Annotation};
 use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
@@ -51,6 +51,8 @@ pub struct Plan {
     pub scratch_bytes: Option<u64>,
     /// Apps in order; app `n` uses image `n` of the images disk.
     pub apps: Vec<protocol::App>,
+    /// The uids that the pod may be given one of.
+    pub uids: UidRange,
     /// When the pod is ended with exit code 124.
     pub timeout: Option<Duration>,
     /// Whether to report where the time of the start went.
@@ -98,6 +100,8 @@ impl Plan {
             hostname: hostname(arguments)?,
             scratch_bytes: scratch_bytes(&pod.annotations)?,
             apps,
+            uids: pod_annotation(annotation::POD_UIDS)
+                .map_or_else(|| Ok(UidRange::default()), str::parse)?,
             timeout: pod_annotation(annotation::POD_TIMEOUT)
                 .map(seconds)
                 .transpose()?,

@@ -72,6 +72,7 @@ pub fn lay_out(
         flags,
         interactive,
         on_terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
+        uids: context.settings.pod_uids,
         apps,
     };
     let manifest = pod_manifest(&request, &images)?;

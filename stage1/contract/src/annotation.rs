@@ -58,6 +58,9 @@ pub const POD_TIMEOUT: &str = "fairing/timeout";
 /// Pod: `true` makes stage 1 print where the time of the start went, on stderr, one `name=microseconds` a line.
 pub const POD_TIMINGS: &str = "fairing/timings";
 
+/// Pod: the uids that pods may run under, `FIRST:COUNT`; absent = [`crate::UidRange`]'s default.
+pub const POD_UIDS: &str = "fairing/pod-uids";
+
 /// App: where stdin comes from: `stream`, `tty`, `interactive`, `null`.
 pub const APP_STDIN: &str = "coreos.com/rkt/stage2/stdin";
 

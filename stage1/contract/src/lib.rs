@@ -11,8 +11,10 @@ pub mod name;
 pub mod pod;
 pub mod pod_dir;
 pub mod quantity;
+mod uids;
 
 pub use argv::RunArguments;
 pub use image::ImageManifest;
 pub use pod::PodManifest;
 pub use pod_dir::PodDir;
+pub use uids::UidRange;
