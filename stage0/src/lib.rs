@@ -7,6 +7,7 @@
 mod app;
 mod cli;
 mod commands;
+mod directories;
 mod images;
 mod jail;
 mod launch;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use contract::{RunArguments, UidRange};
 use contract::annotation::{self, Annotation};
 use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
+use contract::{RunArguments, UidRange};
 use guest_init::protocol::{self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, Stdio, Window};
 
 use crate::environment;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use app_flags::{AppFlags, AppOnly, StdinMode};
-pub use pod_flags::{PodFlags, StartFlags};
+pub use pod_flags::{PodFlags, Rootfs, StartFlags};
 pub use split::{AppWords, split};
 pub use values::{Format, parse_duration, quantity_bytes as parse_bytes};
 

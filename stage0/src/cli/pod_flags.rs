@@ -42,6 +42,9 @@ pub struct PodFlags {
     /// Expose an app's port: NAME:[IP:]HOSTPORT
     #[arg(long, value_name = "PORT")]
     pub port: Vec<String>,
+    /// How apps get their root file systems: as stage 1 likes them best, or as directories of the host (root only)
+    #[arg(long, value_enum, value_name = "FORM", default_value = "best")]
+    pub rootfs: Rootfs,
     /// Largest size of the writable layers, as 20Gi
     #[arg(long, value_name = "BYTES", value_parser = quantity_bytes)]
     pub scratch_size: Option<String>,
@@ -84,6 +87,15 @@ pub struct StartFlags {
     /// Inter-process communication namespace: auto, private, parent
     #[arg(long, value_name = "MODE")]
     pub ipc: Option<String>,
+}
+
+/// How apps get their root file systems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rootfs {
+    /// As EROFS files where stage 1 takes them.
+    Best,
+    /// As directories, which the host mounts.
+    Shared,
 }
 
 /// When rkt would look for a newer image.

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Context;
 use crate::app::{PodRequest, pod_manifest};
-use crate::cli::{AppFlags, AppWords, PodFlags};
+use crate::cli::{AppFlags, AppWords, PodFlags, Rootfs};
 use crate::images::{self, Importing};
 use crate::layout;
 use crate::pods::{Folder, Lock, Pod};
@@ -59,6 +59,7 @@ pub fn lay_out(
     let choice = stage1::find(requested_stage1(flags)?.as_deref(), &context.settings)?;
     let stage1 = Stage1::unpacked(&choice.path, &context.settings)?;
     stage1.entrypoint("run")?;
+    let form = layout::root_form(&stage1, flags.rootfs == Rootfs::Shared)?;
     let store = images::store(&context.settings)?;
     let importing = Importing {
         max_image_size: flags.max_image_size.as_deref(),
@@ -76,7 +77,7 @@ pub fn lay_out(
         apps,
     };
     let manifest = pod_manifest(&request, &images)?;
-    let (pod, lock) = layout::lay_out(&context.pods, &stage1, &manifest, &images)?;
+    let (pod, lock) = layout::lay_out(&context.pods, &stage1, &manifest, &images, form)?;
     Ok(Laid { pod, lock })
 }
 
