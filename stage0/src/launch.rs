@@ -79,7 +79,7 @@ impl Launch {
     /// # Errors
     /// If the entrypoint cannot be executed or waited for.
     pub fn supervise(mut self) -> Result<i32> {
-        let signals = caught_signals();
+        let signals = caught_signals()?;
         signals.thread_block().context("block signals")?;
         let events = SignalFd::new(&signals).context("wait for signals")?;
         let terminal = tcgetattr(std::io::stdin()).ok();
@@ -118,20 +118,25 @@ fn exit_code(status: ExitStatus) -> i32 {
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-fn caught_signals() -> SigSet {
-    [
-        Signal::SIGCHLD,
+/// What a waiting parent catches; a signal that its caller had ignored (nohup, a shell's background job) stays ignored.
+fn caught_signals() -> Result<SigSet> {
+    let passed_on = [
         Signal::SIGINT,
         Signal::SIGTERM,
         Signal::SIGHUP,
         Signal::SIGQUIT,
         Signal::SIGUSR1,
         Signal::SIGUSR2,
-        // The terminal is restored from wherever this process then is.
-        Signal::SIGTTOU,
-    ]
-    .into_iter()
-    .collect()
+    ];
+    let ignored = crate::jail::ignored_signals()?;
+    let mut caught: SigSet = passed_on
+        .into_iter()
+        .filter(|signal| ignored >> (*signal as u32 - 1) & 1 == 0)
+        .collect();
+    caught.add(Signal::SIGCHLD);
+    // The terminal is restored from wherever this process then is.
+    caught.add(Signal::SIGTTOU);
+    Ok(caught)
 }
 
 fn wait(child: &mut Child, events: &SignalFd) -> Result<ExitStatus> {

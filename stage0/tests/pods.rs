@@ -4,15 +4,19 @@ mod recorder;
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use recorder::{Host, RECORD, lines, until};
+use recorder::{Host, LIVING, RECORD, until};
 
-/// A `run` that lives until it is asked to end, and then leaves with 7.
-const LIVING: &str = "#!/bin/sh\ntrap 'exit 7' TERM\necho $$ >pid\nln -s ready stage1/rootfs/rkt/supervisor-status\nwhile :; do sleep 0.05; done\n";
+/// The lines of a record.
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).expect("a record");
+    text.lines().map(str::to_owned).collect()
+}
 
 fn pid(child: &std::process::Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a pid"))

@@ -115,31 +115,29 @@ pub fn start(
     parent: Parent,
     settings: &Settings,
 ) -> Result<i32> {
-    let launch = Launch::new(&mut pod, lock, arguments)?;
+    let launch = Launch::new(&mut pod, lock, arguments);
     let terminal = parent.terminal && std::io::stdin().is_terminal();
-    if !parent.remove && !terminal {
-        return Err(launch.exec());
-    }
-    let code = launch.supervise()?;
+    let code = match launch {
+        Ok(launch) if !parent.remove && !terminal => return Err(launch.exec()),
+        Ok(launch) => launch.supervise(),
+        Err(error) => Err(error),
+    };
     if parent.remove
-        && let Err(error) = remove_ended(pod, settings)
+        && let Err(error) = remove_ended(&pod, settings)
     {
         crate::warn(&error.context("the pod has ended and is left to the next gc"));
     }
-    Ok(code)
+    code
 }
 
 /// Removes a pod that has ended, wherever another command has moved it; one that is gone is removed.
-fn remove_ended(pod: Pod, settings: &Settings) -> Result<()> {
-    let marked = pod.seen_in(Folder::ExitedGarbage);
-    match pod.lock_idle() {
-        Ok(lock) => return pods::remove(pod, &lock, settings),
-        Err(error) if pod.exists() => return Err(error),
-        Err(_) => {}
+fn remove_ended(pod: &Pod, settings: &Settings) -> Result<()> {
+    // A command that has the lock has the pod removed, or marked for removal, when it lets go of it.
+    for folder in [Folder::Run, Folder::ExitedGarbage] {
+        let seen = pod.seen_in(folder);
+        if let Some(lock) = seen.lock_when_unlocked()? {
+            return pods::remove(seen, &lock, settings);
+        }
     }
-    // Whoever holds the lock there removes it.
-    match marked.try_lock()? {
-        Some(lock) => pods::remove(marked, &lock, settings),
-        None => Ok(()),
-    }
+    Ok(())
 }
