@@ -1,13 +1,11 @@
 //! Several commands on the same pods at once, and signals that a caller had ignored.
 
-mod recorder;
-
 use std::fs::{self, File};
 use std::process::{Child, Command, Output, Stdio};
 
+use crate::recorder::{Host, LIVING, RECORD, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use recorder::{Host, LIVING, RECORD, until};
 
 fn spawn(command: &mut Command) -> Child {
     command
@@ -82,39 +80,23 @@ fn prepared_pod_that_two_start_at_once_runs_once_and_the_other_fails_at_once() {
 
 #[test]
 fn pod_with_rm_that_another_command_marks_is_removed_all_the_same() {
-    let host = Host::new(LIVING);
-    let child = spawn(&mut host.pod("run", &["--rm"]));
-    let uuid = running(&host);
-    let marked = host.path("data/pods/exited-garbage").join(&uuid);
-    let path = host.path("data/pods/run").join(&uuid);
-    let directory = File::open(&path).expect("the pod");
-    std::thread::scope(|scope| {
-        // First in the queue for the lock, as a gc may be, which then marks the pod and keeps it for its grace period.
-        let (queued, told) = std::sync::mpsc::channel();
-        let (directory, path, marked, child) = (&directory, &path, &marked, &child);
-        scope.spawn(move || {
-            queued.send(()).expect("a listener");
-            directory.lock().expect("the lock");
-            fs::rename(path, marked).expect("the pod is marked");
-            // The parent is past its child's end when it has opened the pod, or has given up.
-            until("the parent wants the pod, too", || {
-                has_ended(child) || has_open(child, marked)
-            });
-            directory.unlock().expect("the lock is given back");
-        });
-        told.recv().expect("the other command");
-        until("the other command waits for the lock", || {
-            let locks = fs::read_to_string("/proc/locks").expect("the kernel's locks");
-            locks.lines().any(|line| {
-                line.contains("-> FLOCK") && line.contains(&format!(" {} ", std::process::id()))
-            })
-        });
-        send(child, Signal::SIGTERM);
+    // As a gc may that keeps the pod for its grace period: it has the lock, moves the pod, and lets go of it later.
+    let host = Host::new(
+        "#!/bin/sh\nmv \"$(pwd)\" ../../exited-garbage/\n(read -r line <\"$FIFO\") &\nexit 7\n",
+    );
+    let fifo = host.path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    let child = spawn(host.pod("run", &["--rm", "--quiet"]).env("FIFO", &fifo));
+    until("the parent wants the pod, or has given up", || {
+        let marked = host.pods("exited-garbage");
+        let wants = |uuid| has_open(&child, &host.path("data/pods/exited-garbage").join(uuid));
+        has_ended(&child) || marked.first().is_some_and(wants)
     });
+    fs::write(&fifo, "\n").expect("the lock is let go of");
     let output = end(child);
     assert_eq!(output.status.code(), Some(7));
     assert_eq!(text(&output.stderr), "");
-    assert!(!path.exists() && !marked.exists());
+    assert!(host.pods("run").is_empty() && host.pods("exited-garbage").is_empty());
 }
 
 /// Whether the process has the file open that is now called `path`.

@@ -1,16 +1,14 @@
 //! The built `fairing` with a stage 1 of a few lines of shell: what passes between the stages, and what dead ones leave.
 
-mod recorder;
-
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 
+use crate::recorder::{Host, LIVING, RECORD, until};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use recorder::{Host, LIVING, RECORD, until};
 
 /// The lines of a record.
 fn lines(path: &Path) -> Vec<String> {
