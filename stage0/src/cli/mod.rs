@@ -7,10 +7,10 @@ mod values;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 pub use app_flags::{AppFlags, AppOnly, StdinMode};
-pub use pod_flags::{PodFlags, Rootfs, StartFlags};
+pub use pod_flags::{NameFlags, PodFlags, Rootfs, StartFlags};
 pub use split::{AppWords, split};
 pub use values::{Format, parse_duration, quantity_bytes as parse_bytes};
 
@@ -34,6 +34,29 @@ pub struct Cli {
     pub global: GlobalFlags,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The command line's parser, in which a switch may be given its value: rkt takes `--quiet=true`, too.
+    fn with_switches() -> clap::Command {
+        fn with_values(command: clap::Command) -> clap::Command {
+            command
+                .mut_args(|argument| match argument.get_action() {
+                    ArgAction::SetTrue => argument
+                        .action(ArgAction::Set)
+                        .num_args(0..=1)
+                        .require_equals(true)
+                        .value_name("BOOL")
+                        .default_missing_value("true")
+                        .default_value("false")
+                        .hide_default_value(true)
+                        .hide_possible_values(true),
+                    _ => argument,
+                })
+                .mut_subcommands(with_values)
+        }
+        with_values(Self::command())
+    }
 }
 
 /// Flags of every command.
@@ -102,8 +125,8 @@ const INSECURE_OPTIONS: [&str; 12] = [
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Run(commands::run::Run),
-    Prepare(commands::prepare::Prepare),
+    Run(Box<commands::run::Run>),
+    Prepare(Box<commands::prepare::Prepare>),
     RunPrepared(commands::run_prepared::RunPrepared),
     #[command(visible_alias = "ps")]
     List(commands::list::List),

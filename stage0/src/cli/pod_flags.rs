@@ -66,6 +66,9 @@ pub struct PodFlags {
     /// Accepted for rkt's sake: images come from files and the store
     #[arg(long, value_enum, value_name = "POLICY", hide = true)]
     pub pull_policy: Option<PullPolicy>,
+    /// rkt's user namespaces, which a machine of its own makes needless
+    #[arg(long, hide = true)]
+    pub private_users: bool,
     /// Accepted for rkt's sake: stage 1 decides how it layers
     #[arg(long, hide = true)]
     pub no_overlay: bool,
@@ -87,6 +90,32 @@ pub struct StartFlags {
     /// Inter-process communication namespace: auto, private, parent
     #[arg(long, value_name = "MODE")]
     pub ipc: Option<String>,
+    #[command(flatten)]
+    pub names: NameFlags,
+    /// rkt's metadata service, which there is not
+    #[arg(long, hide = true)]
+    pub mds_register: bool,
+}
+
+/// Where apps look names up.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Options of the start")]
+pub struct NameFlags {
+    /// Name server; or `host` for the host's, `none` to leave the image's
+    #[arg(long, value_name = "ADDRESS|host|none")]
+    pub dns: Vec<String>,
+    /// Domain in which names are looked up
+    #[arg(long, value_name = "DOMAIN")]
+    pub dns_search: Vec<String>,
+    /// Option of resolv.conf(5)
+    #[arg(long, value_name = "OPTION")]
+    pub dns_opt: Vec<String>,
+    /// The pod's domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub dns_domain: Option<String>,
+    /// Line of /etc/hosts; or `host` for the host's file
+    #[arg(long, value_name = "ADDRESS=NAME|host")]
+    pub hosts_entry: Vec<String>,
 }
 
 /// How apps get their root file systems.

@@ -56,6 +56,11 @@ pub fn lay_out(
     apps: &[AppWords],
     context: &Context,
 ) -> Result<Laid> {
+    if flags.private_users {
+        crate::note(
+            "warning: --private-users is ignored: the ids of a pod in a machine of its own are not the host's",
+        );
+    }
     let choice = stage1::find(requested_stage1(flags)?.as_deref(), &context.settings)?;
     let stage1 = Stage1::unpacked(&choice.path, &context.settings)?;
     stage1.entrypoint("run")?;

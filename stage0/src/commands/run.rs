@@ -14,6 +14,7 @@ use super::Context;
 use super::prepare::{Laid, lay_out};
 use crate::cli::{AppFlags, AppWords, PodFlags, StartFlags};
 use crate::launch::Launch;
+use crate::names::Names;
 use crate::pods::{self, Folder, Lock, Pod};
 use crate::settings::Settings;
 
@@ -53,14 +54,16 @@ impl Run {
     /// If the pod cannot be laid out or started.
     pub fn run(self, apps: &[AppWords], context: &Context) -> Result<i32> {
         let begun = Instant::now();
+        let names = Names::new(&self.start.names)?;
         let Laid { pod, lock } = lay_out(&self.pod, self.start.interactive, apps, context)?;
+        names.write(&pod)?;
         if let Some(path) = &self.uuid_file_save {
             fs::write(path, format!("{}\n", pod.uuid()))
                 .with_context(|| format!("write the pod's UUID to {}", path.display()))?;
         }
         let arguments = RunArguments {
             local_config: Some(context.settings.local_config.display().to_string()),
-            ..run_arguments(&self.start, &pod, &context.settings)
+            ..run_arguments(&self.start, &names, &pod, &context.settings)
         };
         if self.pod.timings {
             crate::note(&format!("stage0={}", begun.elapsed().as_micros()));
@@ -80,12 +83,21 @@ impl Run {
 }
 
 /// What both `run` and `run-prepared` tell stage 1.
-pub fn run_arguments(flags: &StartFlags, pod: &Pod, settings: &Settings) -> RunArguments {
+pub fn run_arguments(
+    flags: &StartFlags,
+    names: &Names,
+    pod: &Pod,
+    settings: &Settings,
+) -> RunArguments {
+    if flags.mds_register {
+        crate::note("warning: --mds-register is ignored: there is no metadata service");
+    }
     RunArguments {
         debug: settings.debug,
         net: flags.net.clone(),
         interactive: flags.interactive,
         hostname: flags.hostname.clone(),
+        dns_conf_mode: names.mode(),
         disable_capabilities_restriction: settings.is_insecure("capabilities"),
         disable_paths: settings.is_insecure("paths"),
         disable_seccomp: settings.is_insecure("seccomp"),

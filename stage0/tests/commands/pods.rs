@@ -67,6 +67,34 @@ fn stage1_is_executed_as_the_contract_says() {
 }
 
 #[test]
+fn names_reach_stage1_and_what_is_ignored_is_told() {
+    let host = Host::new(RECORD);
+    let flags = [
+        "--dns=192.0.2.1",
+        "--dns-search=example",
+        "--hosts-entry=192.0.2.2=box",
+        "--mds-register",
+        "--private-users",
+    ];
+    let output = host.pod("run", &flags).output().expect("fairing starts");
+    assert_eq!(output.status.code(), Some(42));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    for flag in ["--mds-register is ignored", "--private-users is ignored"] {
+        assert_eq!(told.matches(flag).count(), 1, "{told}");
+    }
+    let mode = "arg=--dns-conf-mode=resolv=stage0,hosts=stage0";
+    assert!(lines(&host.path("record")).contains(&mode.to_owned()));
+    let pod = host.path("data/pods/run").join(&host.pods("run")[0]);
+    let file = |name| fs::read_to_string(pod.join("stage1/rootfs/etc").join(name));
+    assert_eq!(
+        file("rkt-resolv.conf").expect("a file"),
+        "nameserver 192.0.2.1\nsearch example\n"
+    );
+    let hosts = file("rkt-hosts").expect("a file");
+    assert!(hosts.contains("192.0.2.2 box\n"), "{hosts}");
+}
+
+#[test]
 fn pod_directory_holds_what_stage1_reads() {
     let host = Host::new(RECORD);
     host.pod("run", &["--memory=1Gi"])
@@ -273,6 +301,14 @@ fn image_is_imported_listed_and_removed() {
     let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(list[0]["id"], id.trim());
     assert_eq!(list[0]["kind"], "rootfs");
+    let fields = [
+        "image",
+        "list",
+        "--fields=id,kind",
+        "--full=true",
+        "--no-legend",
+    ];
+    assert_eq!(host.stdout(&fields), format!("{}  rootfs\n", id.trim()));
     assert!(
         host.stdout(&["image", "inspect", id.trim()])
             .contains("ImageManifest")
