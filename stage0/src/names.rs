@@ -49,6 +49,8 @@ impl Names {
             if mode == "stage0" {
                 make_directory(&etc)?;
                 let path = etc.join(name);
+                // One of the image's own may be a link that other pods share.
+                let _ = fs::remove_file(&path);
                 fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
             }
         }

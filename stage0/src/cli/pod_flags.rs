@@ -15,7 +15,7 @@ pub struct PodFlags {
     /// Stage 1: `kvm`, a directory with manifest and rootfs, or an .aci file
     #[arg(long, value_name = "kvm|PATH", conflicts_with_all = ["stage1_path", "stage1_from_dir"])]
     pub stage1: Option<String>,
-    /// Stage 1 by path (rkt's spelling)
+    /// rkt's spelling of --stage1=PATH
     #[arg(long, value_name = "PATH", conflicts_with = "stage1_from_dir")]
     pub stage1_path: Option<String>,
     /// Stage 1 by its name in the folder lib/fairing
@@ -42,8 +42,15 @@ pub struct PodFlags {
     /// Expose an app's port: NAME:[IP:]HOSTPORT
     #[arg(long, value_name = "PORT")]
     pub port: Vec<String>,
-    /// How apps get their root file systems: as stage 1 likes them best, or as directories of the host (root only)
-    #[arg(long, value_enum, value_name = "FORM", default_value = "best")]
+    /// How apps get their root file systems: best, as EROFS files where stage 1 takes them; shared, as directories that
+    /// the host mounts (root only)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORM",
+        hide_possible_values = true,
+        default_value = "best"
+    )]
     pub rootfs: Rootfs,
     /// Largest size of the writable layers, as 20Gi
     #[arg(long, value_name = "BYTES", value_parser = quantity_bytes)]

@@ -19,8 +19,8 @@ pub struct Doctor {
     /// Stage 1 to ask: `kvm`, a directory, or an .aci file
     #[arg(long, value_name = "kvm|PATH")]
     pub stage1: Option<String>,
-    /// As JSON
-    #[arg(long, value_enum)]
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
 }
 

@@ -24,10 +24,10 @@ pub enum Image {
     Rm(Rm),
 }
 
-/// Imports images: an OCI layout or `docker save` archive, an ACI, or a root file system, each a folder or a tar
+/// Imports images
 #[derive(Debug, Args)]
 pub struct Import {
-    /// What to import
+    /// An OCI layout, a `docker save` archive, an ACI, or a root file system: a folder or a tar, told apart by content
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Name to give; of an archive with several images, the one to take
@@ -39,15 +39,15 @@ pub struct Import {
     /// No progress
     #[arg(short = 'q', long)]
     pub quiet: bool,
-    /// As JSON
-    #[arg(long, value_enum)]
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
 }
 
 /// Lists the images of the store
 #[derive(Debug, Args)]
 pub struct List {
-    /// Columns
+    /// Columns to show
     #[arg(long, value_enum, value_name = "FIELD,...", value_delimiter = ',', default_values = ["id", "name", "kind", "size", "importtime"])]
     pub fields: Vec<Field>,
     /// Columns to sort by, the first before the second
@@ -68,8 +68,8 @@ pub struct List {
     /// No line of titles
     #[arg(long)]
     pub no_legend: bool,
-    /// As JSON
-    #[arg(long, value_enum)]
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
 }
 
@@ -96,8 +96,8 @@ pub enum Order {
 pub struct Inspect {
     /// Name, id or its beginning
     pub image: String,
-    /// With what the store knows of it, as JSON
-    #[arg(long, value_enum)]
+    /// With what the store knows of it, as JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
 }
 
@@ -105,7 +105,7 @@ pub struct Inspect {
 #[derive(Debug, Args)]
 pub struct Rm {
     /// Names, ids or their beginnings
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
 }
 

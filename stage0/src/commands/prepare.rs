@@ -22,9 +22,9 @@ pub struct Prepare {
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<OsString>,
     #[command(flatten)]
-    pub pod: PodFlags,
-    #[command(flatten)]
     pub app: AppFlags,
+    #[command(flatten)]
+    pub pod: PodFlags,
 }
 
 impl Prepare {

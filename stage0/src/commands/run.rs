@@ -18,25 +18,32 @@ use crate::names::Names;
 use crate::pods::{self, Folder, Lock, Pod};
 use crate::settings::Settings;
 
+/// What the help ends with.
+const AFTER_HELP: &str = "\
+IMAGE is an OCI layout or a `docker save` archive, an ACI, a root file system (each a folder or a tar), or the name or
+id of an image imported before. Arguments after -- replace the Cmd of an OCI image and follow its Entrypoint; to an
+ACI's exec they are appended. Several images, each with its own flags and arguments ended by ---, make a pod of several
+apps.
+
+Examples:
+  fairing run debian.tar -- sh -c 'uname -a'
+  fairing run -it --rm debian.tar -- bash
+  fairing run --memory=1Gi --cpus=2 -e LANG=C image.aci";
+
 /// Runs a command from an image in a virtual machine of its own
-///
-/// IMAGE is an OCI layout or a `docker save` archive, an ACI, a root file system (each a folder or a tar), or the name
-/// or id of an image imported before. Arguments after -- replace the Cmd of an OCI image and follow its Entrypoint;
-/// to an ACI's exec they are appended. Several images, each with its own flags and arguments ended by ---, make a pod
-/// of several apps.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "fairing run [OPTIONS] IMAGE [OPTIONS] [-- ARGUMENT...]",
-    after_help = "Examples:\n  fairing run debian.tar -- sh -c 'uname -a'\n  fairing run -it --rm debian.tar -- bash\n  fairing run --memory=1Gi --cpus=2 -e LANG=C image.aci"
+    after_help = AFTER_HELP
 )]
 pub struct Run {
     /// What to run
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<OsString>,
     #[command(flatten)]
-    pub pod: PodFlags,
+    pub app: AppFlags,
     #[command(flatten)]
-    pub start: StartFlags,
+    pub pod: PodFlags,
     /// Remove the pod when it has exited
     #[arg(long, help_heading = "Options of the pod")]
     pub rm: bool,
@@ -44,7 +51,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE", help_heading = "Options of the pod")]
     pub uuid_file_save: Option<PathBuf>,
     #[command(flatten)]
-    pub app: AppFlags,
+    pub start: StartFlags,
 }
 
 impl Run {

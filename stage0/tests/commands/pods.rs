@@ -170,6 +170,43 @@ fn pod_with_rm_keeps_its_exit_code_whatever_became_of_its_files() {
 }
 
 #[test]
+fn help_of_every_command_fits_its_lines_and_names_what_it_takes() {
+    let host = Host::new(RECORD);
+    let mut commands = vec![
+        "image import",
+        "image list",
+        "image inspect",
+        "image rm",
+        "image",
+    ];
+    commands.extend([
+        "run",
+        "prepare",
+        "run-prepared",
+        "list",
+        "status",
+        "stop",
+        "enter",
+        "rm",
+    ]);
+    commands.extend(["gc", "cat-manifest", "doctor", "version"]);
+    for command in commands {
+        let words: Vec<_> = command.split(' ').collect();
+        let long = host.stdout(&[&words[..], &["--help"]].concat());
+        assert_eq!(long, host.stdout(&[&words[..], &["-h"]].concat()));
+        assert!(
+            long.contains(&format!("Usage: fairing {command}")),
+            "{long}"
+        );
+        assert!(long.contains("--dir <DIR>"), "{long}");
+        assert!(
+            long.lines().all(|line| line.chars().count() <= 120),
+            "{long}"
+        );
+    }
+}
+
+#[test]
 fn pod_is_waited_for_and_released_once_then_removed() {
     let host = Host::new(LIVING);
     host.entrypoint("gc", "#!/bin/sh\necho \"$@ in $(pwd)\" >>\"$RECORD\"\n");
