@@ -244,8 +244,11 @@ fn pod_killed_while_it_runs_is_unmounted_by_the_next_command() {
 fn mounts_copied_into_another_namespace_go_with_the_pod() {
     let host = Host::new(LIVING);
     let mut pod = host.living(&mut host.run(&[], &test_image("busybox")));
+    // It ends with this process, however the test does: at the end of its input.
     let mut other = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sleep", "1000"])
+        .args(["--mount", "--propagation", "private", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
         .spawn()
         .expect("unshare starts");
     let table = format!("/proc/{}/mountinfo", other.id());
@@ -263,7 +266,7 @@ fn mounts_copied_into_another_namespace_go_with_the_pod() {
     host.list();
     host.expect_nothing_held();
     assert!(!copied());
-    other.kill().expect("it can be killed");
+    drop(other.stdin.take());
     other.wait().expect("its end");
 }
 
