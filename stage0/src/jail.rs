@@ -83,6 +83,15 @@ impl Jail {
     }
 }
 
+/// The signals that this process ignores, signal 1 in the lowest bit.
+///
+/// # Errors
+/// If the kernel does not say.
+pub fn ignored_signals() -> Result<u64> {
+    let mask = field(&read(Path::new("/proc/self/status"))?, "SigIgn");
+    u64::from_str_radix(&mask, 16).with_context(|| format!("read SigIgn {mask:?}"))
+}
+
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
 }

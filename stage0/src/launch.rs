@@ -15,6 +15,7 @@ use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 
+use crate::directories;
 use crate::pods::{Folder, Lock, Pod};
 use crate::stage1::Stage1;
 
@@ -26,13 +27,19 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Moves a laid out pod to `run` and makes the entrypoint's command line.
+    /// Moves a laid out pod to `run`, mounts its apps' directories and makes the entrypoint's command line.
     ///
     /// # Errors
-    /// If the stage 1 has no `run` entrypoint or the pod cannot be moved.
+    /// If the stage 1 has no `run` entrypoint, the pod cannot be moved, or a directory not be mounted.
     pub fn new(pod: &mut Pod, lock: Lock, arguments: &RunArguments) -> Result<Self> {
         Stage1::of_pod(pod)?.entrypoint("run")?;
         pod.move_to(Folder::Run, &lock)?;
+        // Where the stage 1 is executed, and where the names of its apps' layers begin.
+        std::env::set_current_dir(pod.path())
+            .with_context(|| format!("enter {}", pod.path().display()))?;
+        let manifest = pod.manifest()?;
+        let apps = manifest.apps.iter().map(|app| app.name.as_str());
+        directories::mount_all(pod.dir(), apps)?;
         let stage1 = Stage1::of_pod(pod)?;
         let (argv, unknown) = arguments.to_argv(stage1.interface_version());
         for name in unknown {
@@ -44,7 +51,6 @@ impl Launch {
         let mut command = Command::new(stage1.entrypoint("run")?);
         command
             .args(argv)
-            .current_dir(pod.path())
             .env("RKT_SELINUX_CONTEXT", "")
             .env("RKT_SELINUX_MOUNT_CONTEXT", "");
         Ok(Self {
@@ -73,7 +79,7 @@ impl Launch {
     /// # Errors
     /// If the entrypoint cannot be executed or waited for.
     pub fn supervise(mut self) -> Result<i32> {
-        let signals = caught_signals();
+        let signals = caught_signals()?;
         signals.thread_block().context("block signals")?;
         let events = SignalFd::new(&signals).context("wait for signals")?;
         let terminal = tcgetattr(std::io::stdin()).ok();
@@ -112,20 +118,25 @@ fn exit_code(status: ExitStatus) -> i32 {
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-fn caught_signals() -> SigSet {
-    [
-        Signal::SIGCHLD,
+/// What a waiting parent catches; a signal that its caller had ignored (nohup, a shell's background job) stays ignored.
+fn caught_signals() -> Result<SigSet> {
+    let passed_on = [
         Signal::SIGINT,
         Signal::SIGTERM,
         Signal::SIGHUP,
         Signal::SIGQUIT,
         Signal::SIGUSR1,
         Signal::SIGUSR2,
-        // The terminal is restored from wherever this process then is.
-        Signal::SIGTTOU,
-    ]
-    .into_iter()
-    .collect()
+    ];
+    let ignored = crate::jail::ignored_signals()?;
+    let mut caught: SigSet = passed_on
+        .into_iter()
+        .filter(|signal| ignored >> (*signal as u32 - 1) & 1 == 0)
+        .collect();
+    caught.add(Signal::SIGCHLD);
+    // The terminal is restored from wherever this process then is.
+    caught.add(Signal::SIGTTOU);
+    Ok(caught)
 }
 
 fn wait(child: &mut Child, events: &SignalFd) -> Result<ExitStatus> {

@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail};
 use contract::PodManifest;
 use image::Image;
 
+use crate::directories;
 use crate::pods::{Folder, Lock, Pod, Pods, make_directory};
-use crate::stage1::Stage1;
+use crate::stage1::{RootForm, Stage1};
 
 /// Mode of the files in a pod directory.
 const FILE_MODE: u32 = 0o640;
@@ -26,6 +27,7 @@ pub fn lay_out(
     stage1: &Stage1,
     manifest: &PodManifest,
     images: &[Image],
+    form: RootForm,
 ) -> Result<(Pod, Lock)> {
     let (mut pod, lock) = pods.create()?;
     pod.move_to(Folder::Prepare, &lock)?;
@@ -38,22 +40,41 @@ pub fn lay_out(
         write(&pod.dir().app_info(&app.name).join("manifest"), &text)?;
         make_directory(&pod.dir().stage2(&app.name))?;
         write(&pod.dir().app_image_manifest(&app.name), &text)?;
-        place_rootfs(&pod, stage1, &app.name, image)?;
+        match form {
+            RootForm::Erofs => link_image(image, &pod.dir().app_rootfs_erofs(&app.name))?,
+            RootForm::Directory => directories::place(pod.dir(), &app.name, image)?,
+        }
     }
     Ok((pod, lock))
 }
 
-/// Puts the image's root file system where stage 1 looks for it.
-fn place_rootfs(pod: &Pod, stage1: &Stage1, app: &str, image: &Image) -> Result<()> {
-    if !stage1.takes_erofs() {
+/// In which form the apps' root file systems are given to `stage1`; `shared` asks for directories.
+///
+/// # Errors
+/// If stage 1 does not take them so, or only root can make them so.
+pub fn root_form(stage1: &Stage1, shared: bool) -> Result<RootForm> {
+    if !shared && stage1.takes(RootForm::Erofs) {
+        return Ok(RootForm::Erofs);
+    }
+    if !stage1.takes(RootForm::Directory) {
         bail!(
-            "stage 1 {} takes root file systems only as directories, which this fairing cannot give it; \
-             it takes those that say fairing/stage1/rootfs=erofs in their manifest",
+            "stage 1 {} does not take root file systems as directories yet; run without --rootfs=shared",
             stage1.name()
         );
     }
-    let target = pod.dir().app_rootfs_erofs(app);
-    fs::hard_link(&image.rootfs, &target).with_context(|| {
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "stage 1 {} gets root file systems as directories, and only root may mount an image: run fairing as root, \
+             or with a stage 1 that takes EROFS files, as --stage1=kvm does",
+            stage1.name()
+        );
+    }
+    Ok(RootForm::Directory)
+}
+
+/// Links an image's EROFS file into a pod, so that it stays there whatever becomes of the image.
+pub(crate) fn link_image(image: &Image, target: &Path) -> Result<()> {
+    fs::hard_link(&image.rootfs, target).with_context(|| {
         format!(
             "link {} to {} (images and pods of one --dir must lie on one file system)",
             image.rootfs.display(),
@@ -62,7 +83,7 @@ fn place_rootfs(pod: &Pod, stage1: &Stage1, app: &str, image: &Image) -> Result<
     })
 }
 
-fn write(path: &Path, content: &[u8]) -> Result<()> {
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
     fs::OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -7,10 +7,12 @@
 mod app;
 mod cli;
 mod commands;
+mod directories;
 mod images;
 mod jail;
 mod launch;
 mod layout;
+mod names;
 mod pods;
 mod progress;
 mod settings;

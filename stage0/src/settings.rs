@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use contract::UidRange;
 use serde::Deserialize;
 
 use crate::cli::GlobalFlags;
@@ -19,19 +20,24 @@ pub struct Settings {
     pub local_config: PathBuf,
     /// `stage1` of the first configuration file that has one, and that file.
     pub stage1: Option<(String, PathBuf)>,
+    /// `pod-uids` of the first configuration file that has it.
+    pub pod_uids: Option<UidRange>,
     /// Values of `--insecure-options`.
     pub insecure_options: Vec<String>,
 }
 
 /// A `config.toml`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct ConfigFile {
+    /// `kvm`, a directory or an .aci file.
     stage1: Option<String>,
+    /// The uids that pods may run under, `FIRST:COUNT`.
+    pod_uids: Option<String>,
 }
 
 impl Settings {
-    /// Reads the configuration files that exist.
+    /// Reads the configuration files that exist; what several say, the first of them decides.
     ///
     /// # Errors
     /// If one of them cannot be read.
@@ -39,7 +45,7 @@ impl Settings {
         let root = nix::unistd::geteuid().is_root();
         let dir = flags.dir.clone().unwrap_or_else(|| default_dir(root));
         let user_config = flags.user_config.clone().or_else(user_config_dir);
-        let mut stage1 = None;
+        let (mut stage1, mut pod_uids) = (None, None);
         for folder in [
             user_config,
             Some(flags.local_config.clone()),
@@ -49,6 +55,10 @@ impl Settings {
                 continue;
             };
             let file = read_config(&path)?;
+            let uids = file.pod_uids.map(|text| text.parse()).transpose();
+            let uids =
+                uids.with_context(|| format!("read pod-uids in configuration {}", path.display()))?;
+            pod_uids = pod_uids.or(uids);
             stage1 = stage1.or_else(|| file.stage1.map(|name| (name, path)));
         }
         Ok(Self {
@@ -57,6 +67,7 @@ impl Settings {
             debug: flags.debug,
             local_config: flags.local_config.clone(),
             stage1,
+            pod_uids,
             insecure_options: flags.insecure_options.clone(),
         })
     }

@@ -6,16 +6,19 @@ use anyhow::Result;
 ///
 /// # Errors
 /// If stdout is closed.
-pub fn print<const N: usize>(rows: &[[String; N]]) -> Result<()> {
+pub fn print<Row: AsRef<[String]>>(rows: &[Row]) -> Result<()> {
+    let columns = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()
-            .map(|row| row[column].chars().count())
+            .filter_map(|row| row.as_ref().get(column))
+            .map(|cell| cell.chars().count())
             .max()
             .unwrap_or(0)
     };
-    let widths: Vec<_> = (0..N).map(width).collect();
+    let widths: Vec<_> = (0..columns).map(width).collect();
     for row in rows {
         let cells: Vec<_> = row
+            .as_ref()
             .iter()
             .zip(&widths)
             .map(|(cell, width)| format!("{cell:width$}"))

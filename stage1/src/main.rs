@@ -19,6 +19,7 @@ mod stop;
 mod streams;
 mod terminal;
 mod timings;
+mod unsupported;
 
 use std::path::Path;
 

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use contract::RunArguments;
 use contract::annotation::{self, Annotation};
 use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
+use contract::{RunArguments, UidRange};
 use guest_init::protocol::{self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, Stdio, Window};
 
 use crate::environment;
 use crate::sizes::{cpu_milli, cpus, memory_mib, scratch_bytes};
+use crate::unsupported;
 
 /// The most that command and environment may take, bytes: escaped, it still fits a control message.
 const MAX_ARGUMENT_BYTES: usize = 512 << 10;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub scratch_bytes: Option<u64>,
     /// Apps in order; app `n` uses image `n` of the images disk.
     pub apps: Vec<protocol::App>,
+    /// The uids that the pod may be given one of.
+    pub uids: UidRange,
     /// When the pod is ended with exit code 124.
     pub timeout: Option<Duration>,
     /// Whether to report where the time of the start went.
@@ -71,19 +74,14 @@ impl Plan {
         host: &Host,
     ) -> Result<Self> {
         check_supported(pod, arguments)?;
-        let mut warnings = Vec::new();
-        if !matches!(arguments.net.as_str(), "none" | "default" | "") {
-            warnings.push(format!(
-                "network {:?} is not supported yet: the pod has loopback only",
-                arguments.net
-            ));
-        }
+        let mut warnings = unsupported::of_pod(pod, arguments);
         let mut apps = Vec::new();
         for (index, (pod_app, image)) in pod.apps.iter().zip(images).enumerate() {
             let app = plan_app(index, pod_app, image, arguments, host);
             apps.push(
                 app.with_context(|| format!("read app {:?} of the pod manifest", pod_app.name))?,
             );
+            warnings.extend(unsupported::of_app(&pod_app.name, program(pod_app, image)?));
         }
         let programs = || {
             pod.apps
@@ -98,6 +96,8 @@ impl Plan {
             hostname: hostname(arguments)?,
             scratch_bytes: scratch_bytes(&pod.annotations)?,
             apps,
+            uids: pod_annotation(annotation::POD_UIDS)
+                .map_or_else(|| Ok(UidRange::default()), str::parse)?,
             timeout: pod_annotation(annotation::POD_TIMEOUT)
                 .map(seconds)
                 .transpose()?,
@@ -148,9 +148,8 @@ fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
 fn check_isolators(app: &ManifestApp) -> Result<()> {
     for isolator in &app.isolators {
         let name = isolator.name.as_str();
-        let shares = ["os/linux/cpu-shares", "os/linux/oom-score-adj"];
         ensure!(
-            name.starts_with("resource/") || shares.contains(&name),
+            unsupported::is_share(name),
             "isolator {name} is not supported yet"
         );
     }

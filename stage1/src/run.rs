@@ -51,7 +51,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let scratch = scratch_disk(&pod, &plan)?;
 
     // From here on the process is the pod.
-    let identity = Identity::claim(pod.path())?;
+    let identity = Identity::claim(pod.path(), plan.uids)?;
     Report::prepare(&pod, identity.owner())?;
     report::write_pid(&pod)?;
     let signals = session::block_signals()?;

@@ -37,25 +37,31 @@ fn app() -> impl Strategy<Value = App> {
         prop::collection::vec((text(), text()), 0..4),
         prop::collection::vec(any::<u32>(), 0..4),
     );
-    (texts, lists, any::<(u8, u64, [bool; 3], Option<u32>)>(), stdio()).prop_map(
-        |((name, search_path, working_directory, user, group), lists, numbers, stdio)| App {
-            name,
-            image: numbers.0,
-            image_bytes: numbers.1,
-            read_only_root: numbers.2[0],
-            restrict_capabilities: numbers.2[1],
-            restrict_paths: numbers.2[2],
-            exec: lists.0,
-            search_path,
-            environment: lists.1,
-            working_directory,
-            user,
-            group,
-            supplementary_gids: lists.2,
-            cpu_milli: numbers.3,
-            stdio,
-        },
+    (
+        texts,
+        lists,
+        any::<(u8, u64, [bool; 3], Option<u32>)>(),
+        stdio(),
     )
+        .prop_map(
+            |((name, search_path, working_directory, user, group), lists, numbers, stdio)| App {
+                name,
+                image: numbers.0,
+                image_bytes: numbers.1,
+                read_only_root: numbers.2[0],
+                restrict_capabilities: numbers.2[1],
+                restrict_paths: numbers.2[2],
+                exec: lists.0,
+                search_path,
+                environment: lists.1,
+                working_directory,
+                user,
+                group,
+                supplementary_gids: lists.2,
+                cpu_milli: numbers.3,
+                stdio,
+            },
+        )
 }
 
 fn boot() -> impl Strategy<Value = Boot> {

@@ -7,7 +7,7 @@ use contract::annotation::{self, Annotation};
 use contract::image::{AC_VERSION, App};
 use contract::name::{is_ac_name, sanitize_ac_name};
 use contract::pod::{PodApp, PodImage, PodKind, Volume};
-use contract::{ImageManifest, PodManifest};
+use contract::{ImageManifest, PodManifest, UidRange};
 use image::Image;
 use serde_json::{Map, Value};
 
@@ -26,6 +26,8 @@ pub struct PodRequest<'a> {
     pub interactive: bool,
     /// Whether the caller's stdin and stdout are terminals.
     pub on_terminal: bool,
+    /// The configured uids of pods.
+    pub uids: Option<UidRange>,
     /// The apps, in order.
     pub apps: &'a [AppWords],
 }
@@ -58,7 +60,7 @@ pub fn pod_manifest(request: &PodRequest, images: &[Image]) -> Result<PodManifes
         apps,
         volumes: named_volumes(&request.flags.volume)?,
         isolators: Vec::new(),
-        annotations: pod_annotations(request.flags),
+        annotations: pod_annotations(request.flags, request.uids),
         ports: request
             .flags
             .port
@@ -95,7 +97,7 @@ fn layers(flags: &PodFlags) -> Result<Layers> {
     Ok(layers)
 }
 
-fn pod_annotations(flags: &PodFlags) -> Vec<Annotation> {
+fn pod_annotations(flags: &PodFlags, uids: Option<UidRange>) -> Vec<Annotation> {
     let mut annotations = vec![Annotation::new(MUTABLE, "false")];
     let optional = [
         (annotation::POD_SCRATCH_SIZE, flags.scratch_size.clone()),
@@ -113,6 +115,7 @@ fn pod_annotations(flags: &PodFlags) -> Vec<Annotation> {
             annotation::POD_TIMINGS,
             flags.timings.then(|| "true".to_owned()),
         ),
+        (annotation::POD_UIDS, uids.map(|range| range.to_string())),
     ];
     for (name, value) in optional {
         annotations.extend(value.map(|value| Annotation::new(name, value)));
@@ -246,6 +249,7 @@ mod tests {
             flags: &run.pod,
             interactive: run.start.interactive,
             on_terminal,
+            uids: None,
             apps: &apps,
         };
         let images = vec![

@@ -31,12 +31,7 @@ pub struct AppFlags {
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
     /// Supplementary group ids
-    #[arg(
-        long,
-        visible_alias = "supplementary-gids",
-        value_name = "GID,...",
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "GID,...", value_delimiter = ',')]
     pub supplementary_gids: Option<Vec<u32>>,
     /// Working directory
     #[arg(
@@ -73,16 +68,16 @@ pub struct AppFlags {
     #[arg(long, value_name = "FILTER")]
     pub seccomp: Option<String>,
     /// Make the root file system read-only
-    #[arg(long, visible_alias = "read-only", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, visible_alias = "read-only", value_name = "BOOL", hide_possible_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub readonly_rootfs: Option<bool>,
     /// Place a volume: volume=NAME,target=PATH
     #[arg(long, value_name = "MOUNT")]
     pub mount: Vec<String>,
-    /// Give the app this command's stdin; without it stdin is empty
-    #[arg(short = 'i', long, value_enum, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "stream")]
+    /// Give the app this command's stdin (stream), which else is empty (null); or a terminal (tty)
+    #[arg(short = 'i', long, value_enum, hide_possible_values = true, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "stream")]
     pub stdin: Option<StdinMode>,
     /// Give the app a terminal
-    #[arg(short = 't', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short = 't', long, value_name = "BOOL", hide_possible_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub tty: Option<bool>,
     /// Annotation of the app
     #[arg(long, value_name = "NAME=VALUE", value_parser = |text: &str| key_value(text).map(|(name, value)| Annotation::new(&name, value)))]

@@ -7,19 +7,27 @@ mod values;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 pub use app_flags::{AppFlags, AppOnly, StdinMode};
-pub use pod_flags::{PodFlags, StartFlags};
+pub use pod_flags::{NameFlags, PodFlags, Rootfs, StartFlags};
 pub use split::{AppWords, split};
 pub use values::{Format, parse_duration, quantity_bytes as parse_bytes};
 
 use crate::commands;
 
-/// Runs each pod in a virtual machine of its own.
-///
-/// A pod is one container image, or several, that share a tiny KVM virtual machine. `fairing` lays the pod out and
-/// starts a stage 1, which boots the machine; the machine's end is the command's end, and its exit code is the app's.
+/// What the help ends with.
+const AFTER_HELP: &str = "\
+First steps: `fairing doctor` tells whether this host can run pods, `fairing run IMAGE -- CMD` runs one.
+
+Exit codes: the app's own; 126 not executable; 127 not found; 128+n killed by signal n; 124 timed out; 254 fairing
+itself failed.
+
+Configuration: config.toml in --user-config, --local-config and --system-config; of a setting, the first counts.
+  stage1 = \"kvm\"                  Stage 1 of pods that name none: `kvm`, a directory, or an .aci file
+  pod-uids = \"1879048192:65536\"   Under root each pod has a uid of its own, of this range: FIRST:COUNT";
+
+/// Runs each pod in a virtual machine of its own
 #[derive(Debug, Parser)]
 #[command(
     name = "fairing",
@@ -27,13 +35,45 @@ use crate::commands;
     infer_subcommands = true,
     args_override_self = true,
     disable_help_subcommand = true,
-    after_help = "Exit codes: the app's own; 126 not executable; 127 not found; 128+n killed by signal n; 124 timed out; 254 fairing itself failed.\n\nFirst steps: `fairing doctor` tells whether this host can run pods, `fairing run IMAGE -- CMD` runs one."
+    after_help = AFTER_HELP
 )]
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalFlags,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The command line's parser, as the derived one but for what holds in all commands alike.
+    fn with_switches() -> clap::Command {
+        all_alike(Self::command())
+    }
+}
+
+/// A switch may be given its value, for rkt takes `--quiet=true`, too; help is the same by either name, an option a line.
+fn all_alike(command: clap::Command) -> clap::Command {
+    let help = Arg::new("help").short('h').long("help");
+    command
+        .mut_args(|argument| match argument.get_action() {
+            ArgAction::SetTrue => argument
+                .action(ArgAction::Set)
+                .num_args(0..=1)
+                .require_equals(true)
+                .value_name("BOOL")
+                .default_missing_value("true")
+                .default_value("false")
+                .hide_default_value(true)
+                .hide_possible_values(true),
+            _ => argument,
+        })
+        .disable_help_flag(true)
+        .arg(
+            help.action(ArgAction::HelpShort)
+                .help_heading("Global options")
+                .help("Print this help"),
+        )
+        .mut_subcommands(all_alike)
 }
 
 /// Flags of every command.
@@ -68,7 +108,7 @@ pub struct GlobalFlags {
         help_heading = "Global options"
     )]
     pub system_config: PathBuf,
-    /// The user's configuration [default: $XDG_CONFIG_HOME/fairing]
+    /// This user's configuration [default: $XDG_CONFIG_HOME/fairing]
     #[arg(
         long,
         global = true,
@@ -77,7 +117,7 @@ pub struct GlobalFlags {
     )]
     pub user_config: Option<PathBuf>,
     /// Protections to switch off: capabilities, paths, seccomp, all-run, all (rkt's others are accepted)
-    #[arg(long, global = true, value_name = "LIST", value_delimiter = ',', value_parser = INSECURE_OPTIONS, help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "LIST", value_delimiter = ',', value_parser = INSECURE_OPTIONS, hide_possible_values = true, help_heading = "Global options")]
     pub insecure_options: Vec<String>,
     /// Accepted for rkt's sake: no keys are fetched
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
@@ -102,8 +142,8 @@ const INSECURE_OPTIONS: [&str; 12] = [
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Run(commands::run::Run),
-    Prepare(commands::prepare::Prepare),
+    Run(Box<commands::run::Run>),
+    Prepare(Box<commands::prepare::Prepare>),
     RunPrepared(commands::run_prepared::RunPrepared),
     #[command(visible_alias = "ps")]
     List(commands::list::List),

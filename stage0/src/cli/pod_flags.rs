@@ -15,7 +15,7 @@ pub struct PodFlags {
     /// Stage 1: `kvm`, a directory with manifest and rootfs, or an .aci file
     #[arg(long, value_name = "kvm|PATH", conflicts_with_all = ["stage1_path", "stage1_from_dir"])]
     pub stage1: Option<String>,
-    /// Stage 1 by path (rkt's spelling)
+    /// rkt's spelling of --stage1=PATH
     #[arg(long, value_name = "PATH", conflicts_with = "stage1_from_dir")]
     pub stage1_path: Option<String>,
     /// Stage 1 by its name in the folder lib/fairing
@@ -42,6 +42,16 @@ pub struct PodFlags {
     /// Expose an app's port: NAME:[IP:]HOSTPORT
     #[arg(long, value_name = "PORT")]
     pub port: Vec<String>,
+    /// How apps get their root file systems: best, as EROFS files where stage 1 takes them; shared, as directories that
+    /// the host mounts (root only)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORM",
+        hide_possible_values = true,
+        default_value = "best"
+    )]
+    pub rootfs: Rootfs,
     /// Largest size of the writable layers, as 20Gi
     #[arg(long, value_name = "BYTES", value_parser = quantity_bytes)]
     pub scratch_size: Option<String>,
@@ -63,6 +73,9 @@ pub struct PodFlags {
     /// Accepted for rkt's sake: images come from files and the store
     #[arg(long, value_enum, value_name = "POLICY", hide = true)]
     pub pull_policy: Option<PullPolicy>,
+    /// rkt's user namespaces, which a machine of its own makes needless
+    #[arg(long, hide = true)]
+    pub private_users: bool,
     /// Accepted for rkt's sake: stage 1 decides how it layers
     #[arg(long, hide = true)]
     pub no_overlay: bool,
@@ -84,6 +97,41 @@ pub struct StartFlags {
     /// Inter-process communication namespace: auto, private, parent
     #[arg(long, value_name = "MODE")]
     pub ipc: Option<String>,
+    #[command(flatten)]
+    pub names: NameFlags,
+    /// rkt's metadata service, which there is not
+    #[arg(long, hide = true)]
+    pub mds_register: bool,
+}
+
+/// Where apps look names up.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Options of the start")]
+pub struct NameFlags {
+    /// Name server; or `host` for the host's, `none` to leave the image's
+    #[arg(long, value_name = "ADDRESS|host|none")]
+    pub dns: Vec<String>,
+    /// Domain in which names are looked up
+    #[arg(long, value_name = "DOMAIN")]
+    pub dns_search: Vec<String>,
+    /// Option of resolv.conf(5)
+    #[arg(long, value_name = "OPTION")]
+    pub dns_opt: Vec<String>,
+    /// The pod's domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub dns_domain: Option<String>,
+    /// Line of /etc/hosts; or `host` for the host's file
+    #[arg(long, value_name = "ADDRESS=NAME|host")]
+    pub hosts_entry: Vec<String>,
+}
+
+/// How apps get their root file systems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rootfs {
+    /// As EROFS files where stage 1 takes them.
+    Best,
+    /// As directories, which the host mounts.
+    Shared,
 }
 
 /// When rkt would look for a newer image.

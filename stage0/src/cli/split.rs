@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 
 use anyhow::{Result, bail};
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use super::{AppFlags, AppOnly, Cli};
 
@@ -40,10 +40,10 @@ struct Sorted {
 /// The parser's own, as [`clap::Error`], also for help and version; and for words in places where they mean nothing.
 pub fn split(argv: &[OsString]) -> Result<(Cli, Vec<AppWords>)> {
     let Some(start) = start_of_apps(argv) else {
-        return Ok((Cli::try_parse_from(argv)?, Vec::new()));
+        return Ok((parse_words(argv)?, Vec::new()));
     };
     let sorted = sort(&argv[..start], &argv[start..])?;
-    let cli = Cli::try_parse_from(&sorted.words)?;
+    let cli = parse_words(&sorted.words)?;
     let mut apps = Vec::new();
     for (index, (image, flags, arguments)) in sorted.apps.into_iter().enumerate() {
         let flags = match (&cli.command, index) {
@@ -60,9 +60,14 @@ pub fn split(argv: &[OsString]) -> Result<(Cli, Vec<AppWords>)> {
     Ok((cli, apps))
 }
 
+fn parse_words(words: &[OsString]) -> Result<Cli> {
+    let matches = Cli::with_switches().try_get_matches_from(words)?;
+    Ok(Cli::from_arg_matches(&matches)?)
+}
+
 /// Index of the first word after `run` or `prepare`.
 fn start_of_apps(argv: &[OsString]) -> Option<usize> {
-    let cli = Cli::command();
+    let cli = Cli::with_switches();
     let table = Flags::of(&cli);
     let mut index = 1;
     while let Some(word) = argv.get(index).and_then(|word| word.to_str()) {
@@ -85,7 +90,7 @@ fn start_of_apps(argv: &[OsString]) -> Option<usize> {
 
 fn sort(command: &[OsString], words: &[OsString]) -> Result<Sorted> {
     let app_table = Flags::of(&AppOnly::command());
-    let mut run = Cli::command();
+    let mut run = Cli::with_switches();
     run.build();
     let table = Flags::of(run.find_subcommand("run").unwrap_or(&run));
     let mut pod: Vec<OsString> = Vec::new();
@@ -263,6 +268,23 @@ mod tests {
         let (cli, apps) = parse("fairing prep IMAGE -- x")?;
         assert!(matches!(cli.command, Command::Prepare(_)));
         assert_eq!(apps[0].arguments, ["x"]);
+        Ok(())
+    }
+
+    #[test]
+    fn switch_may_be_given_a_value_as_in_rkt() -> Result<()> {
+        for (value, expected) in [("", true), ("=true", true), ("=false", false)] {
+            let (cli, _) = parse(&format!(
+                "fairing --debug{value} run --interactive{value} --no-overlay{value} IMAGE"
+            ))?;
+            let Command::Run(run) = cli.command else {
+                panic!("not run");
+            };
+            assert_eq!(cli.global.debug, expected);
+            assert_eq!(run.start.interactive, expected);
+            assert_eq!(run.pod.no_overlay, expected);
+        }
+        assert!(parse("fairing list --full=maybe").is_err());
         Ok(())
     }
 

@@ -4,15 +4,15 @@ use anyhow::Result;
 use clap::Args;
 
 use super::Context;
-use super::rm::PodArguments;
+use super::chosen::ChosenPod;
 
 /// Prints the manifest of a pod
 #[derive(Debug, Args)]
 pub struct CatManifest {
     #[command(flatten)]
-    pub pod: PodArguments,
-    /// On several lines [rkt's default]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true")]
+    pub pod: ChosenPod,
+    /// On several lines [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub pretty_print: bool,
 }
 
@@ -22,7 +22,7 @@ impl CatManifest {
     /// # Errors
     /// If there is no such pod, or its manifest is damaged.
     pub fn run(self, context: &Context) -> Result<i32> {
-        let manifest = self.pod.one(context)?.manifest()?;
+        let manifest = self.pod.find(context)?.manifest()?;
         crate::print_line(&if self.pretty_print {
             serde_json::to_string_pretty(&manifest)?
         } else {

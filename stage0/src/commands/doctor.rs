@@ -1,13 +1,15 @@
 //! `fairing doctor`: whether this host can run pods, one line for each thing it needs, with what to do if it lacks it.
 
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use crate::cli::Format;
 use crate::settings::Settings;
 use crate::stage1::{self, Stage1};
 
@@ -17,6 +19,28 @@ pub struct Doctor {
     /// Stage 1 to ask: `kvm`, a directory, or an .aci file
     #[arg(long, value_name = "kvm|PATH")]
     pub stage1: Option<String>,
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub format: Option<Format>,
+}
+
+/// One thing that pods need, as it was found.
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    /// What was found; if that is not enough, what to do.
+    found: String,
+}
+
+impl Check {
+    fn new(name: &'static str, found: Result<String>) -> Self {
+        Self {
+            name,
+            ok: found.is_ok(),
+            found: found.unwrap_or_else(|error| format!("{error:#}")),
+        }
+    }
 }
 
 /// What the `probe` entrypoint prints.
@@ -34,28 +58,27 @@ impl Doctor {
     /// If stdout is closed.
     pub fn run(self, settings: &Settings) -> Result<i32> {
         let stage1 = self.find_stage1(settings);
-        let probe = match &stage1 {
-            Ok((stage1, _)) => probe(stage1),
-            Err(_) => Err(anyhow::anyhow!("no stage 1 to measure it with")),
+        let device = kvm_device();
+        let kvm = match (&device, &stage1) {
+            (Ok(_), Ok((stage1, _))) => probe(stage1),
+            (Err(_), _) => Err(anyhow!("cannot be measured until /dev/kvm can be opened")),
+            (_, Err(_)) => Err(anyhow!("cannot be measured without a stage 1")),
         };
         let checks = [
-            ("device", kvm_device()),
-            ("stage 1", stage1.map(|(_, told)| told)),
-            ("kvm", probe),
-            ("kernel", kernel()),
-            ("data", data_directory(settings)),
+            Check::new("device", device),
+            Check::new("stage 1", stage1.map(|(_, found)| found)),
+            Check::new("kvm", kvm),
+            Check::new("kernel", kernel()),
+            Check::new("data", data_directory(settings)),
         ];
-        let mut code = 0;
-        for (name, check) in checks {
-            match check {
-                Ok(told) => crate::print_line(&format!("ok       {name}: {told}"))?,
-                Err(error) => {
-                    code = 1;
-                    crate::print_line(&format!("missing  {name}: {error:#}"))?;
-                }
-            }
+        match self.format {
+            Some(format) => format.print(&checks)?,
+            None => checks.iter().try_for_each(|check| {
+                let verdict = if check.ok { "ok     " } else { "missing" };
+                crate::print_line(&format!("{verdict}  {}: {}", check.name, check.found))
+            })?,
         }
-        Ok(code)
+        Ok(i32::from(!checks.iter().all(|check| check.ok)))
     }
 
     fn find_stage1(&self, settings: &Settings) -> Result<(Stage1, String)> {
@@ -78,15 +101,16 @@ fn kvm_device() -> Result<String> {
     if !path.exists() {
         bail!(
             "there is no /dev/kvm; load the module kvm_intel or kvm_amd (in a virtual machine: switch on nested \
-             virtualization), or use scripts/on-kvm"
+             virtualization; in a container: pass the device in), or use scripts/on-kvm of a checkout"
         );
     }
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .context("open /dev/kvm; become a member of group kvm: sudo usermod -aG kvm $USER, then log in again")?;
-    Ok("/dev/kvm can be opened".to_owned())
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(_) => Ok("/dev/kvm can be opened".to_owned()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => bail!(
+            "/dev/kvm may not be opened; become a member of its group: sudo usermod -aG kvm $USER, then log in again"
+        ),
+        Err(error) => Err(error).context("open /dev/kvm"),
+    }
 }
 
 fn probe(stage1: &Stage1) -> Result<String> {
@@ -98,7 +122,9 @@ fn probe(stage1: &Stage1) -> Result<String> {
     let probe: Probe = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("read what the probe entrypoint said ({})", output.status))?;
     match probe.kvm.as_str() {
-        "hardware" => Ok(format!("hardware virtualization {}", probe.reason)),
+        "hardware" => Ok(format!("hardware virtualization {}", probe.reason)
+            .trim_end()
+            .to_owned()),
         "software" => bail!(
             "software emulation that cannot boot a kernel {}; run commands by scripts/on-kvm CMD",
             probe.reason

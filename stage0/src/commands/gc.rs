@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Context;
 use crate::cli::parse_duration;
-use crate::pods::{Folder, Pod, State, remove};
+use crate::pods::{Folder, Pod, remove};
 
 /// Removes pods that exited some time ago
 #[derive(Debug, Args)]
@@ -40,8 +40,8 @@ impl Gc {
     }
 
     fn collect(&self, mut pod: Pod, context: &Context) -> Result<()> {
+        // In this folder, a pod that can be locked has exited.
         if pod.folder() == Folder::Run
-            && pod.state()? == State::Exited
             && let Some(lock) = pod.try_lock()?
         {
             pod.move_to(Folder::ExitedGarbage, &lock)?;

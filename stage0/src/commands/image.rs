@@ -1,9 +1,11 @@
 //! `fairing image`: the image store.
 
+use std::cmp::Ordering;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::Context;
@@ -14,6 +16,7 @@ use crate::{table, times};
 /// Imports, lists and removes images
 #[derive(Debug, Subcommand)]
 pub enum Image {
+    #[command(visible_alias = "fetch")]
     Import(Import),
     List(List),
     #[command(visible_alias = "cat-manifest")]
@@ -21,10 +24,10 @@ pub enum Image {
     Rm(Rm),
 }
 
-/// Imports images: an OCI layout or `docker save` archive, an ACI, or a root file system, each a folder or a tar
+/// Imports images
 #[derive(Debug, Args)]
 pub struct Import {
-    /// What to import
+    /// An OCI layout, a `docker save` archive, an ACI, or a root file system: a folder or a tar, told apart by content
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Name to give; of an archive with several images, the one to take
@@ -36,23 +39,56 @@ pub struct Import {
     /// No progress
     #[arg(short = 'q', long)]
     pub quiet: bool,
-    /// As JSON
-    #[arg(long, value_enum)]
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
 }
 
 /// Lists the images of the store
 #[derive(Debug, Args)]
 pub struct List {
+    /// Columns to show
+    #[arg(long, value_enum, value_name = "FIELD,...", value_delimiter = ',', default_values = ["id", "name", "kind", "size", "importtime"])]
+    pub fields: Vec<Field>,
+    /// Columns to sort by, the first before the second
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FIELD,...",
+        value_delimiter = ',',
+        default_value = "importtime"
+    )]
+    pub sort: Vec<Field>,
+    /// Order in which they are sorted
+    #[arg(long, value_enum, value_name = "ORDER", default_value = "asc")]
+    pub order: Order,
     /// Whole ids and exact times
     #[arg(long)]
     pub full: bool,
     /// No line of titles
     #[arg(long)]
     pub no_legend: bool,
-    /// As JSON
-    #[arg(long, value_enum)]
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
+}
+
+/// What is known of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Field {
+    Id,
+    Name,
+    Kind,
+    Size,
+    #[value(name = "importtime")]
+    ImportTime,
+}
+
+/// Smallest or largest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Order {
+    Asc,
+    Desc,
 }
 
 /// Prints the manifest of an image
@@ -60,8 +96,8 @@ pub struct List {
 pub struct Inspect {
     /// Name, id or its beginning
     pub image: String,
-    /// With what the store knows of it, as JSON
-    #[arg(long, value_enum)]
+    /// With what the store knows of it, as JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
 }
 
@@ -69,7 +105,7 @@ pub struct Inspect {
 #[derive(Debug, Args)]
 pub struct Rm {
     /// Names, ids or their beginnings
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
 }
 
@@ -137,36 +173,72 @@ impl Import {
 
 impl List {
     fn run(&self, store: &image::Store) -> Result<i32> {
-        let images = store.list()?;
+        let mut images = store.list()?;
+        images.sort_by(|a, b| self.compare(a, b));
         if let Some(format) = self.format {
             format.print(&images.iter().map(Json::of).collect::<Vec<_>>())?;
             return Ok(0);
         }
-        let mut rows = Vec::new();
-        if !self.no_legend {
-            rows.push(["ID", "NAME", "KIND", "SIZE", "IMPORT TIME"].map(str::to_owned));
-        }
-        let now = std::time::SystemTime::now();
+        let titles = self
+            .fields
+            .iter()
+            .map(|field| field.title().to_owned())
+            .collect();
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        rows.extend((!self.no_legend).then_some(titles));
         for image in &images {
-            let (id, imported) = if self.full {
-                (image.id.as_str(), times::utc(image.imported))
-            } else {
-                // `sha512-` and twelve digits.
-                (
-                    image.id.get(..19).unwrap_or(&image.id),
-                    times::ago(image.imported, now),
-                )
-            };
-            rows.push([
-                id.to_owned(),
-                image.names.join(","),
-                kind(image.kind).to_owned(),
-                format!("{}MiB", image.rootfs_bytes.div_ceil(1 << 20)),
-                imported,
-            ]);
+            let cells = self.fields.iter().map(|field| field.of(image, self.full));
+            rows.push(cells.collect());
         }
         table::print(&rows)?;
         Ok(0)
+    }
+
+    fn compare(&self, a: &image::Image, b: &image::Image) -> Ordering {
+        let ascending = self
+            .sort
+            .iter()
+            .map(|field| field.compare(a, b))
+            .fold(Ordering::Equal, Ordering::then);
+        match self.order {
+            Order::Asc => ascending,
+            Order::Desc => ascending.reverse(),
+        }
+    }
+}
+
+impl Field {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Id => "ID",
+            Self::Name => "NAME",
+            Self::Kind => "KIND",
+            Self::Size => "SIZE",
+            Self::ImportTime => "IMPORT TIME",
+        }
+    }
+
+    fn of(self, image: &image::Image, full: bool) -> String {
+        match self {
+            Self::Id if full => image.id.clone(),
+            // `sha512-` and twelve digits.
+            Self::Id => image.id.get(..19).unwrap_or(&image.id).to_owned(),
+            Self::Name => image.names.join(","),
+            Self::Kind => kind(image.kind).to_owned(),
+            Self::Size => format!("{}MiB", image.rootfs_bytes.div_ceil(1 << 20)),
+            Self::ImportTime if full => times::utc(image.imported),
+            Self::ImportTime => times::ago(image.imported, SystemTime::now()),
+        }
+    }
+
+    fn compare(self, a: &image::Image, b: &image::Image) -> Ordering {
+        match self {
+            Self::Id => a.id.cmp(&b.id),
+            Self::Name => a.names.cmp(&b.names),
+            Self::Kind => kind(a.kind).cmp(kind(b.kind)),
+            Self::Size => a.rootfs_bytes.cmp(&b.rootfs_bytes),
+            Self::ImportTime => a.imported.cmp(&b.imported),
+        }
     }
 }
 

@@ -19,8 +19,8 @@ pub struct List {
     /// No line of titles
     #[arg(long)]
     pub no_legend: bool,
-    /// As JSON
-    #[arg(long, value_enum)]
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
 }
 

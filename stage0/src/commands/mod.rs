@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod cat_manifest;
+mod chosen;
 pub mod doctor;
 pub mod enter;
 pub mod gc;

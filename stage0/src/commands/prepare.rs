@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Context;
 use crate::app::{PodRequest, pod_manifest};
-use crate::cli::{AppFlags, AppWords, PodFlags};
+use crate::cli::{AppFlags, AppWords, PodFlags, Rootfs};
 use crate::images::{self, Importing};
 use crate::layout;
 use crate::pods::{Folder, Lock, Pod};
@@ -22,9 +22,9 @@ pub struct Prepare {
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<OsString>,
     #[command(flatten)]
-    pub pod: PodFlags,
-    #[command(flatten)]
     pub app: AppFlags,
+    #[command(flatten)]
+    pub pod: PodFlags,
 }
 
 impl Prepare {
@@ -56,9 +56,15 @@ pub fn lay_out(
     apps: &[AppWords],
     context: &Context,
 ) -> Result<Laid> {
+    if flags.private_users {
+        crate::note(
+            "warning: --private-users is ignored: the ids of a pod in a machine of its own are not the host's",
+        );
+    }
     let choice = stage1::find(requested_stage1(flags)?.as_deref(), &context.settings)?;
     let stage1 = Stage1::unpacked(&choice.path, &context.settings)?;
     stage1.entrypoint("run")?;
+    let form = layout::root_form(&stage1, flags.rootfs == Rootfs::Shared)?;
     let store = images::store(&context.settings)?;
     let importing = Importing {
         max_image_size: flags.max_image_size.as_deref(),
@@ -72,10 +78,11 @@ pub fn lay_out(
         flags,
         interactive,
         on_terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
+        uids: context.settings.pod_uids,
         apps,
     };
     let manifest = pod_manifest(&request, &images)?;
-    let (pod, lock) = layout::lay_out(&context.pods, &stage1, &manifest, &images)?;
+    let (pod, lock) = layout::lay_out(&context.pods, &stage1, &manifest, &images, form)?;
     Ok(Laid { pod, lock })
 }
 

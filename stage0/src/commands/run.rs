@@ -14,28 +14,36 @@ use super::Context;
 use super::prepare::{Laid, lay_out};
 use crate::cli::{AppFlags, AppWords, PodFlags, StartFlags};
 use crate::launch::Launch;
+use crate::names::Names;
 use crate::pods::{self, Folder, Lock, Pod};
 use crate::settings::Settings;
 
+/// What the help ends with.
+const AFTER_HELP: &str = "\
+IMAGE is an OCI layout or a `docker save` archive, an ACI, a root file system (each a folder or a tar), or the name or
+id of an image imported before. Arguments after -- replace the Cmd of an OCI image and follow its Entrypoint; to an
+ACI's exec they are appended. Several images, each with its own flags and arguments ended by ---, make a pod of several
+apps.
+
+Examples:
+  fairing run debian.tar -- sh -c 'uname -a'
+  fairing run -it --rm debian.tar -- bash
+  fairing run --memory=1Gi --cpus=2 -e LANG=C image.aci";
+
 /// Runs a command from an image in a virtual machine of its own
-///
-/// IMAGE is an OCI layout or a `docker save` archive, an ACI, a root file system (each a folder or a tar), or the name
-/// or id of an image imported before. Arguments after -- replace the Cmd of an OCI image and follow its Entrypoint;
-/// to an ACI's exec they are appended. Several images, each with its own flags and arguments ended by ---, make a pod
-/// of several apps.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "fairing run [OPTIONS] IMAGE [OPTIONS] [-- ARGUMENT...]",
-    after_help = "Examples:\n  fairing run debian.tar -- sh -c 'uname -a'\n  fairing run -it --rm debian.tar -- bash\n  fairing run --memory=1Gi --cpus=2 -e LANG=C image.aci"
+    after_help = AFTER_HELP
 )]
 pub struct Run {
     /// What to run
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<OsString>,
     #[command(flatten)]
-    pub pod: PodFlags,
+    pub app: AppFlags,
     #[command(flatten)]
-    pub start: StartFlags,
+    pub pod: PodFlags,
     /// Remove the pod when it has exited
     #[arg(long, help_heading = "Options of the pod")]
     pub rm: bool,
@@ -43,7 +51,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE", help_heading = "Options of the pod")]
     pub uuid_file_save: Option<PathBuf>,
     #[command(flatten)]
-    pub app: AppFlags,
+    pub start: StartFlags,
 }
 
 impl Run {
@@ -53,14 +61,16 @@ impl Run {
     /// If the pod cannot be laid out or started.
     pub fn run(self, apps: &[AppWords], context: &Context) -> Result<i32> {
         let begun = Instant::now();
+        let names = Names::new(&self.start.names)?;
         let Laid { pod, lock } = lay_out(&self.pod, self.start.interactive, apps, context)?;
+        names.write(&pod)?;
         if let Some(path) = &self.uuid_file_save {
             fs::write(path, format!("{}\n", pod.uuid()))
                 .with_context(|| format!("write the pod's UUID to {}", path.display()))?;
         }
         let arguments = RunArguments {
             local_config: Some(context.settings.local_config.display().to_string()),
-            ..run_arguments(&self.start, &pod, &context.settings)
+            ..run_arguments(&self.start, &names, &pod, &context.settings)
         };
         if self.pod.timings {
             crate::note(&format!("stage0={}", begun.elapsed().as_micros()));
@@ -80,12 +90,21 @@ impl Run {
 }
 
 /// What both `run` and `run-prepared` tell stage 1.
-pub fn run_arguments(flags: &StartFlags, pod: &Pod, settings: &Settings) -> RunArguments {
+pub fn run_arguments(
+    flags: &StartFlags,
+    names: &Names,
+    pod: &Pod,
+    settings: &Settings,
+) -> RunArguments {
+    if flags.mds_register {
+        crate::note("warning: --mds-register is ignored: there is no metadata service");
+    }
     RunArguments {
         debug: settings.debug,
         net: flags.net.clone(),
         interactive: flags.interactive,
         hostname: flags.hostname.clone(),
+        dns_conf_mode: names.mode(),
         disable_capabilities_restriction: settings.is_insecure("capabilities"),
         disable_paths: settings.is_insecure("paths"),
         disable_seccomp: settings.is_insecure("seccomp"),
@@ -115,31 +134,29 @@ pub fn start(
     parent: Parent,
     settings: &Settings,
 ) -> Result<i32> {
-    let launch = Launch::new(&mut pod, lock, arguments)?;
+    let launch = Launch::new(&mut pod, lock, arguments);
     let terminal = parent.terminal && std::io::stdin().is_terminal();
-    if !parent.remove && !terminal {
-        return Err(launch.exec());
-    }
-    let code = launch.supervise()?;
+    let code = match launch {
+        Ok(launch) if !parent.remove && !terminal => return Err(launch.exec()),
+        Ok(launch) => launch.supervise(),
+        Err(error) => Err(error),
+    };
     if parent.remove
-        && let Err(error) = remove_ended(pod, settings)
+        && let Err(error) = remove_ended(&pod, settings)
     {
         crate::warn(&error.context("the pod has ended and is left to the next gc"));
     }
-    Ok(code)
+    code
 }
 
 /// Removes a pod that has ended, wherever another command has moved it; one that is gone is removed.
-fn remove_ended(pod: Pod, settings: &Settings) -> Result<()> {
-    let marked = pod.seen_in(Folder::ExitedGarbage);
-    match pod.lock_idle() {
-        Ok(lock) => return pods::remove(pod, &lock, settings),
-        Err(error) if pod.exists() => return Err(error),
-        Err(_) => {}
+fn remove_ended(pod: &Pod, settings: &Settings) -> Result<()> {
+    // A command that has the lock has the pod removed, or marked for removal, when it lets go of it.
+    for folder in [Folder::Run, Folder::ExitedGarbage] {
+        let seen = pod.seen_in(folder);
+        if let Some(lock) = seen.lock_when_unlocked()? {
+            return pods::remove(seen, &lock, settings);
+        }
     }
-    // Whoever holds the lock there removes it.
-    match marked.try_lock()? {
-        Some(lock) => pods::remove(marked, &lock, settings),
-        None => Ok(()),
-    }
+    Ok(())
 }

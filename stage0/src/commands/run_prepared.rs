@@ -7,6 +7,7 @@ use contract::annotation;
 use super::Context;
 use super::run::{Parent, run_arguments, start};
 use crate::cli::StartFlags;
+use crate::names::Names;
 use crate::pods::Folder;
 
 /// Starts a pod that `prepare` laid out
@@ -27,12 +28,14 @@ impl RunPrepared {
     /// # Errors
     /// If the pod is not prepared or cannot be started.
     pub fn run(self, context: &Context) -> Result<i32> {
+        let names = Names::new(&self.start.names)?;
         let pod = context.pods.find(&self.uuid)?;
         if pod.folder() != Folder::Prepared {
             bail!("pod {} is not prepared but {}", pod.uuid(), pod.state()?);
         }
         let lock = pod.lock_idle()?;
-        let arguments = run_arguments(&self.start, &pod, &context.settings);
+        names.write(&pod)?;
+        let arguments = run_arguments(&self.start, &names, &pod, &context.settings);
         let terminal =
             pod.manifest()?.apps.iter().any(|app| {
                 annotation::find(&app.annotations, annotation::APP_STDIN) == Some("tty")

@@ -10,7 +10,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Serialize;
 
 use super::Context;
-use super::rm::PodArguments;
+use super::chosen::ChosenPod;
 use crate::cli::{Format, parse_duration};
 use crate::jail::Jail;
 use crate::pods::{Pod, Report, State};
@@ -20,15 +20,15 @@ use crate::times;
 #[derive(Debug, Args)]
 pub struct Status {
     #[command(flatten)]
-    pub pod: PodArguments,
+    pub pod: ChosenPod,
     /// Wait until the pod has exited, or for this long
     #[arg(long, value_name = "BOOL|DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_wait)]
     pub wait: Option<Wait>,
     /// Wait until the pod's apps run, or for this long
     #[arg(long, value_name = "BOOL|DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_wait)]
     pub wait_ready: Option<Wait>,
-    /// As JSON
-    #[arg(long, value_enum)]
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
 }
 
@@ -55,7 +55,7 @@ impl Status {
     /// # Errors
     /// If there is no such pod, or the wait was in vain.
     pub fn run(self, context: &Context) -> Result<i32> {
-        let mut pod = self.pod.one(context)?;
+        let mut pod = self.pod.find(context)?;
         if let Some(wait) = self.wait_ready {
             wait_until(&pod, wait, wait_ready).context("wait until the pod is ready")?;
         }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::Context;
-use super::rm::PodArguments;
+use super::chosen::ChosenPods;
 use crate::pods::{Pod, State};
 use crate::stage1::Stage1;
 
@@ -14,7 +14,7 @@ use crate::stage1::Stage1;
 #[derive(Debug, Args)]
 pub struct Stop {
     #[command(flatten)]
-    pub pods: PodArguments,
+    pub pods: ChosenPods,
     /// End the machine at once, without telling the apps
     #[arg(long, short = 'f')]
     pub force: bool,

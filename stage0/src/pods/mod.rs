@@ -42,6 +42,9 @@ impl Pods {
     /// If it cannot be made, or a newer version of fairing has laid it out.
     pub fn open(data: &Path) -> Result<Self> {
         let dir = data.join("pods");
+        make_directory(&dir)?;
+        // As the kernel's table of mounts spells it.
+        let dir = fs::canonicalize(&dir).with_context(|| format!("find {}", dir.display()))?;
         for folder in Folder::ALL {
             make_directory(&dir.join(folder.name()))?;
         }
@@ -173,6 +176,7 @@ pub fn make_directory(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
 
     #[test]
     fn pod_created_is_found_by_prefix_only_once_it_left_embryo() -> Result<()> {
@@ -185,6 +189,19 @@ mod tests {
         assert_eq!(pods.find(&pod.uuid()[..8])?.state()?, State::Preparing);
         drop(lock);
         assert_eq!(pod.state()?, State::AbortedPrepare);
+        Ok(())
+    }
+
+    #[test]
+    fn pod_behind_a_link_is_where_the_kernel_says() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let data = folder.path().join("data");
+        fs::create_dir(&data)?;
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&data, &link)?;
+        let (pod, lock) = Pods::open(&link)?.create()?;
+        let open = format!("/proc/self/fd/{}", lock.directory().as_raw_fd());
+        assert_eq!(fs::read_link(open)?, pod.path());
         Ok(())
     }
 

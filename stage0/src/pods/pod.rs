@@ -6,13 +6,16 @@
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use contract::{PodDir, PodManifest};
 use uuid::Uuid;
 
 use super::{Folder, State};
+
+/// How long others may keep looking at a pod that is to be locked.
+const LOOKS: Duration = Duration::from_secs(10);
 
 /// A pod as it was found; another process may move it at any time unless its [`Lock`] is held.
 #[derive(Clone, Debug)]
@@ -128,23 +131,49 @@ impl Pod {
     /// The lock of a pod that nobody works on, waiting for those who only look at it.
     ///
     /// # Errors
-    /// If the pod is running or being prepared, or has moved meanwhile.
+    /// If the pod is running, another command is at work on it, or it has moved meanwhile.
     pub fn lock_idle(&self) -> Result<Lock> {
         let directory = self.open()?;
-        match directory.try_lock_shared() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!("pod {} is {}", self.uuid, self.state()?),
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("lock pod {}", self.path().display()));
+        let context = || format!("lock pod {}", self.path().display());
+        let begun = Instant::now();
+        // Blocking would not do: of two that wait for a look to end, the second would wait for the end of the first.
+        loop {
+            match directory.try_lock() {
+                Ok(()) if self.is_at_its_place(&directory)? => return Ok(Lock(directory)),
+                Ok(()) => bail!("another command has just taken pod {}", self.uuid),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error).with_context(context),
+            }
+            // Shared, a lock is another's look, which takes microseconds.
+            match directory.try_lock_shared() {
+                Ok(()) if begun.elapsed() < LOOKS => std::thread::yield_now(),
+                Ok(()) => bail!("others keep looking at pod {}", self.uuid),
+                Err(TryLockError::WouldBlock) => bail!("pod {} is {}", self.uuid, self.held()),
+                Err(TryLockError::Error(error)) => return Err(error).with_context(context),
             }
         }
+    }
+
+    /// What a pod is doing whose lock somebody holds.
+    fn held(&self) -> String {
+        match self.folder {
+            Folder::Prepared => "just being started or removed by another command".to_owned(),
+            folder => State::of(folder, true).to_string(),
+        }
+    }
+
+    /// The lock once nobody holds it any more, or `None` if the pod has gone or moved until then.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn lock_when_unlocked(&self) -> Result<Option<Lock>> {
+        let Ok(directory) = self.open() else {
+            return Ok(None);
+        };
         directory
             .lock()
             .with_context(|| format!("lock pod {}", self.path().display()))?;
-        if !self.is_at_its_place(&directory)? {
-            bail!("pod {} has changed its state meanwhile", self.uuid);
-        }
-        Ok(Lock(directory))
+        Ok(self.is_at_its_place(&directory)?.then_some(Lock(directory)))
     }
 
     /// Returns when nobody holds the lock any more: for a running pod, when it has exited.

@@ -1,4 +1,5 @@
-//! Has the stage 1 of a pod that ended let go of what it still holds, by its `gc` entrypoint (contract section 1.5).
+//! Has the stage 1 of a pod that ended let go of what it still holds, by its `gc` entrypoint (contract section 1.5), and
+//! unmounts what stage 0 had mounted for it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -7,13 +8,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::{Pod, State};
+use crate::directories;
 use crate::settings::Settings;
 use crate::stage1::Stage1;
 
-/// Marks a pod whose `gc` entrypoint has succeeded; also the lock between commands that try at once.
+/// Marks a pod that was released whole; also the lock between commands that try at once.
 const MARK: &str = "released";
 
-/// Runs the `gc` entrypoint of an exited pod, once.
+/// Releases an exited pod, once.
 pub(super) fn release(pod: &Pod, settings: &Settings) -> Result<()> {
     if pod.state()? != State::Exited {
         return Ok(());
@@ -24,7 +26,10 @@ pub(super) fn release(pod: &Pod, settings: &Settings) -> Result<()> {
     let mut done = String::new();
     mark.read_to_string(&mut done)?;
     if done.is_empty() {
-        run_gc_entrypoint(pod, settings)?;
+        let released = run_gc_entrypoint(pod, settings);
+        // A stage 1 that fails to clean up does not keep images mounted.
+        directories::unmount_all(pod.dir())?;
+        released?;
         mark.write_all(b"1\n")?;
     }
     Ok(())

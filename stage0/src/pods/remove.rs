@@ -1,14 +1,14 @@
 //! Deletes a pod that is not running: its stage 1 cleans up, what is mounted below it goes, its files go.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::warn;
 use anyhow::{Context, Result};
-use nix::mount::{MntFlags, umount2};
 
 use super::{Folder, Lock, Pod, run_gc_entrypoint};
+use crate::directories;
 use crate::settings::Settings;
+use crate::warn;
 
 /// Deletes the pod whose lock is held, in whichever state it is.
 ///
@@ -28,7 +28,7 @@ pub fn remove(mut pod: Pod, lock: &Lock, settings: &Settings) -> Result<()> {
         // As in rkt, a stage 1 that cannot clean up does not keep its pod's files alive.
         warn(&error);
     }
-    unmount_below(pod.path())?;
+    directories::unmount_below(pod.path())?;
     // The manifest goes last, so that a removal cut short still tells what the pod was.
     let path = pod.path();
     for entry in fs::read_dir(path).with_context(|| format!("delete pod {}", path.display()))? {
@@ -45,48 +45,5 @@ fn delete(path: &Path) -> std::io::Result<()> {
         fs::remove_dir_all(path)
     } else {
         fs::remove_file(path)
-    }
-}
-
-/// Takes away every mount below `dir`, the latest first; one that is busy goes when its last user does.
-fn unmount_below(dir: &Path) -> Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-    let mut points: Vec<_> = mount_points(&table)
-        .filter(|point| point.starts_with(dir))
-        .collect();
-    while let Some(point) = points.pop() {
-        umount2(&point, MntFlags::UMOUNT_NOFOLLOW)
-            .or_else(|_| umount2(&point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH))
-            .with_context(|| format!("unmount {}", point.display()))?;
-    }
-    Ok(())
-}
-
-/// Mount points of a mountinfo table, in the order of mounting (proc(5)).
-fn mount_points(table: &str) -> impl Iterator<Item = PathBuf> {
-    table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|point| PathBuf::from(unescape(point)))
-}
-
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points_with_spaces_are_read() {
-        let table =
-            "36 35 98:0 / /a\\040b rw - ext4 /dev/x rw\n37 36 98:0 / /c rw - ext4 /dev/y rw\n";
-        let points: Vec<_> = mount_points(table).collect();
-        assert_eq!(points, [PathBuf::from("/a b"), PathBuf::from("/c")]);
     }
 }

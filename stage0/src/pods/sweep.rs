@@ -25,7 +25,10 @@ pub fn sweep(pods: &Pods, settings: &Settings) -> Result<()> {
         }
     }
     for pod in pods.in_folder(Folder::Run)? {
-        if let Err(error) = release(&pod, settings) {
+        // What fails because another command removes the pod at the same time is no failure.
+        if let Err(error) = release(&pod, settings)
+            && pod.exists()
+        {
             warn(&error);
         }
     }

@@ -19,6 +19,25 @@ use crate::settings::Settings;
 use copy::copy_tree;
 pub use lookup::{find, in_images_folder};
 
+/// How an app's root file system is given to a stage 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootForm {
+    /// The image's EROFS file.
+    Erofs,
+    /// A directory, as any stage 1 of rkt's takes.
+    Directory,
+}
+
+impl RootForm {
+    /// As the stage 1's annotation spells it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Erofs => "erofs",
+            Self::Directory => "directory",
+        }
+    }
+}
+
 /// A stage 1 unpacked in a directory: `manifest` and `rootfs/`.
 #[derive(Debug)]
 pub struct Stage1 {
@@ -97,9 +116,12 @@ impl Stage1 {
             .unwrap_or(1)
     }
 
-    /// Whether it takes an app's root file system as an EROFS file.
-    pub fn takes_erofs(&self) -> bool {
-        self.annotation(annotation::STAGE1_ROOTFS) == Some("erofs")
+    /// Whether it takes an app's root file system in this form.
+    pub fn takes(&self, form: RootForm) -> bool {
+        self.annotation(annotation::STAGE1_ROOTFS)
+            .unwrap_or(RootForm::Directory.name())
+            .split(',')
+            .any(|name| name.trim() == form.name())
     }
 
     /// Whether its files may be shared by all pods as hard links.

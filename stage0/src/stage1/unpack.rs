@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
+use nix::unistd::syncfs;
 
 use crate::pods::make_directory;
 
@@ -47,6 +48,8 @@ pub fn unpack(file: &Path, data: &Path) -> Result<PathBuf> {
     }
     make_directory(&tmp)?;
     unpack_to(file, &tmp).with_context(|| format!("unpack stage 1 {}", file.display()))?;
+    // A name that says unpacked must not come back from a crash before the files do.
+    syncfs(File::open(&tmp)?).with_context(|| format!("sync {}", tmp.display()))?;
     fs::rename(&tmp, &target).with_context(|| format!("move {}", target.display()))?;
     Ok(target)
 }

@@ -36,7 +36,8 @@ pub const INTERFACE_VERSION: &str = "coreos.com/rkt/stage1/interface-version";
 /// Stage 1 image: prefix of the annotations that name an entrypoint's path inside the stage 1 root file system.
 pub const ENTRYPOINT_PREFIX: &str = "coreos.com/rkt/stage1/";
 
-/// Stage 1 image: how it takes an app's root file system besides a directory. The one value is `erofs`.
+/// Stage 1 image: the forms in which it takes an app's root file system, of `erofs` and `directory`, with commas between
+/// them; absent = `directory`, which is all that rkt knew.
 pub const STAGE1_ROOTFS: &str = "fairing/stage1/rootfs";
 
 /// Stage 1 image: `true` if it writes nothing into its root file system but under `rkt/`, so that its files may be
@@ -57,6 +58,9 @@ pub const POD_TIMEOUT: &str = "fairing/timeout";
 
 /// Pod: `true` makes stage 1 print where the time of the start went, on stderr, one `name=microseconds` a line.
 pub const POD_TIMINGS: &str = "fairing/timings";
+
+/// Pod: the uids that pods may run under, `FIRST:COUNT`; absent = [`crate::UidRange`]'s default.
+pub const POD_UIDS: &str = "fairing/pod-uids";
 
 /// App: where stdin comes from: `stream`, `tty`, `interactive`, `null`.
 pub const APP_STDIN: &str = "coreos.com/rkt/stage2/stdin";

@@ -13,8 +13,10 @@ pub mod pod_dir;
 pub mod quantity;
 #[cfg(test)]
 mod tests;
+mod uids;
 
 pub use argv::RunArguments;
 pub use image::ImageManifest;
 pub use pod::PodManifest;
 pub use pod_dir::PodDir;
+pub use uids::UidRange;

@@ -60,6 +60,11 @@ impl PodDir {
         self.0.join("appsinfo").join(app)
     }
 
+    /// Id under which `overlay/` has the layers of an app's directory.
+    pub fn tree_store_id(&self, app: &str) -> PathBuf {
+        self.app_info(app).join("treeStoreID")
+    }
+
     /// The folder in which stage 1 reports: the one part of the pod the running machine's process can write.
     pub fn report(&self) -> PathBuf {
         self.stage1_rootfs().join("rkt")

@@ -10,14 +10,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use contract::UidRange;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
-
-/// First uid of the range that pods run under: above the ranges of subordinate ids and of systemd's containers.
-const FIRST_UID: u32 = 0x7000_0000;
-
-/// Number of uids in the range.
-const UIDS: u32 = 65_536;
 
 /// Where claims lie: machine-wide, for two stores must not give out the same uid.
 const CLAIMS: &str = "/run/fairing/uids";
@@ -39,27 +34,15 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// Claims a uid for `pod` when called by root.
+    /// Claims a uid of the range for `pod` when called by root.
     ///
     /// # Errors
     /// When claims cannot be made, or every uid of the range is taken.
-    pub fn claim(pod: &Path) -> Result<Self> {
+    pub fn claim(pod: &Path, range: UidRange) -> Result<Self> {
         if !geteuid().is_root() {
             return Ok(Self::Users);
         }
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(CLAIMS)
-            .with_context(|| format!("make {CLAIMS}"))?;
-        for uid in FIRST_UID..FIRST_UID + UIDS {
-            if let Some(claim) =
-                try_claim(uid, pod).with_context(|| format!("claim uid {uid} in {CLAIMS}"))?
-            {
-                return Ok(Self::Own { uid, _claim: claim });
-            }
-        }
-        bail!("all {UIDS} uids for pods are in use");
+        claim_in(Path::new(CLAIMS), range, pod)
     }
 
     /// The uid that the pod's own files are given to; `None` = they stay the caller's.
@@ -93,17 +76,37 @@ impl Identity {
     }
 }
 
-/// The claim on `uid` if nobody has it: locked through a descriptor that cannot write it, for the jailed process keeps
+/// Claims the first uid of the range that is free, by a file in `claims`.
+fn claim_in(claims: &Path, range: UidRange, pod: &Path) -> Result<Identity> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(claims)
+        .with_context(|| format!("make {}", claims.display()))?;
+    for uid in range.uids() {
+        let path = claims.join(uid.to_string());
+        if let Some(claim) =
+            try_claim(&path, pod).with_context(|| format!("claim uid by {}", path.display()))?
+        {
+            return Ok(Identity::Own { uid, _claim: claim });
+        }
+    }
+    bail!(
+        "every uid of pod-uids = \"{range}\" (FIRST:COUNT) belongs to a pod: remove pods that have ended (fairing gc, \
+         fairing rm), or configure a larger range in config.toml"
+    );
+}
+
+/// The claim at `path` if nobody has it: locked through a descriptor that cannot write it, for the jailed process keeps
 /// that one.
-fn try_claim(uid: u32, pod: &Path) -> Result<Option<File>> {
-    let path = Path::new(CLAIMS).join(uid.to_string());
+fn try_claim(path: &Path, pod: &Path) -> Result<Option<File>> {
     let mut writable = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(&path)?;
-    let claim = File::open(&path)?;
+        .open(path)?;
+    let claim = File::open(path)?;
     match claim.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
@@ -128,4 +131,36 @@ fn is_elsewhere(holder: &Path, pod: &Path) -> bool {
     !holder.as_os_str().is_empty()
         && holder != pod
         && (holder.exists() || exited.is_some_and(|exited| exited.exists()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uid_is_one_pods_until_its_files_are_gone() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let claims = folder.path().join("uids");
+        let [first, second] = ["first", "second"].map(|name| {
+            let pod = folder.path().join("pods/run").join(name);
+            fs::create_dir_all(&pod).expect("a pod directory");
+            pod
+        });
+        let range = UidRange::new(100_000, 1).expect("a range");
+        let claim = claim_in(&claims, range, &first).expect("a claim");
+        assert_eq!(claim.owner(), Some(100_000));
+        let refused = |pod: &Path| {
+            let error = claim_in(&claims, range, pod).err().expect("no uid is free");
+            assert!(
+                error.to_string().contains("pod-uids = \"100000:1\""),
+                "{error:#}"
+            );
+        };
+        refused(&second);
+        drop(claim);
+        // The pod has ended, but its files still carry the uid.
+        refused(&second);
+        fs::remove_dir(&first).expect("the pod can be removed");
+        assert!(claim_in(&claims, range, &second).is_ok());
+    }
 }

@@ -1,18 +1,20 @@
 //! The built `fairing` with a stage 1 of a few lines of shell: what passes between the stages, and what dead ones leave.
 
-mod recorder;
-
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Stdio;
 
+use crate::recorder::{Host, LIVING, RECORD, until};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use recorder::{Host, RECORD, lines, until};
 
-/// A `run` that lives until it is asked to end, and then leaves with 7.
-const LIVING: &str = "#!/bin/sh\ntrap 'exit 7' TERM\necho $$ >pid\nln -s ready stage1/rootfs/rkt/supervisor-status\nwhile :; do sleep 0.05; done\n";
+/// The lines of a record.
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).expect("a record");
+    text.lines().map(str::to_owned).collect()
+}
 
 fn pid(child: &std::process::Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a pid"))
@@ -62,6 +64,34 @@ fn stage1_is_executed_as_the_contract_says() {
         !record.iter().any(|line| line.ends_with("/etc/passwd")),
         "{record:?}"
     );
+}
+
+#[test]
+fn names_reach_stage1_and_what_is_ignored_is_told() {
+    let host = Host::new(RECORD);
+    let flags = [
+        "--dns=192.0.2.1",
+        "--dns-search=example",
+        "--hosts-entry=192.0.2.2=box",
+        "--mds-register",
+        "--private-users",
+    ];
+    let output = host.pod("run", &flags).output().expect("fairing starts");
+    assert_eq!(output.status.code(), Some(42));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    for flag in ["--mds-register is ignored", "--private-users is ignored"] {
+        assert_eq!(told.matches(flag).count(), 1, "{told}");
+    }
+    let mode = "arg=--dns-conf-mode=resolv=stage0,hosts=stage0";
+    assert!(lines(&host.path("record")).contains(&mode.to_owned()));
+    let pod = host.path("data/pods/run").join(&host.pods("run")[0]);
+    let file = |name| fs::read_to_string(pod.join("stage1/rootfs/etc").join(name));
+    assert_eq!(
+        file("rkt-resolv.conf").expect("a file"),
+        "nameserver 192.0.2.1\nsearch example\n"
+    );
+    let hosts = file("rkt-hosts").expect("a file");
+    assert!(hosts.contains("192.0.2.2 box\n"), "{hosts}");
 }
 
 #[test]
@@ -136,6 +166,43 @@ fn pod_with_rm_keeps_its_exit_code_whatever_became_of_its_files() {
         assert_eq!(output.status.code(), Some(7), "{fate}: {text}");
         assert_eq!(text.contains("fairing: "), is_told, "{fate}: {text}");
         assert!(host.pods("exited-garbage").is_empty(), "{fate}");
+    }
+}
+
+#[test]
+fn help_of_every_command_fits_its_lines_and_names_what_it_takes() {
+    let host = Host::new(RECORD);
+    let mut commands = vec![
+        "image import",
+        "image list",
+        "image inspect",
+        "image rm",
+        "image",
+    ];
+    commands.extend([
+        "run",
+        "prepare",
+        "run-prepared",
+        "list",
+        "status",
+        "stop",
+        "enter",
+        "rm",
+    ]);
+    commands.extend(["gc", "cat-manifest", "doctor", "version"]);
+    for command in commands {
+        let words: Vec<_> = command.split(' ').collect();
+        let long = host.stdout(&[&words[..], &["--help"]].concat());
+        assert_eq!(long, host.stdout(&[&words[..], &["-h"]].concat()));
+        assert!(
+            long.contains(&format!("Usage: fairing {command}")),
+            "{long}"
+        );
+        assert!(long.contains("--dir <DIR>"), "{long}");
+        assert!(
+            long.lines().all(|line| line.chars().count() <= 120),
+            "{long}"
+        );
     }
 }
 
@@ -271,6 +338,14 @@ fn image_is_imported_listed_and_removed() {
     let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(list[0]["id"], id.trim());
     assert_eq!(list[0]["kind"], "rootfs");
+    let fields = [
+        "image",
+        "list",
+        "--fields=id,kind",
+        "--full=true",
+        "--no-legend",
+    ];
+    assert_eq!(host.stdout(&fields), format!("{}  rootfs\n", id.trim()));
     assert!(
         host.stdout(&["image", "inspect", id.trim()])
             .contains("ImageManifest")

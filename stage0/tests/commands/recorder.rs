@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,9 @@ pub const RECORD: &str = r#"#!/bin/sh
 echo $$ >pid
 exit 42
 "#;
+
+/// A `run` that lives until it is asked to end, and then leaves with 7.
+pub const LIVING: &str = "#!/bin/sh\ntrap 'exit 7' TERM\necho $$ >pid\nln -s ready stage1/rootfs/rkt/supervisor-status\nwhile :; do sleep 0.05; done\n";
 
 /// How long a test waits for something that always happens.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -139,10 +142,4 @@ pub fn until(what: &str, fact: impl Fn() -> bool) {
         assert!(begun.elapsed() < DEADLINE, "not within a minute: {what}");
         std::thread::yield_now();
     }
-}
-
-/// The lines of a record.
-pub fn lines(path: &Path) -> Vec<String> {
-    let text = fs::read_to_string(path).expect("a record");
-    text.lines().map(str::to_owned).collect()
 }

@@ -1,0 +1,6 @@
+//! The built `fairing`, driven with a stage 1 of a few lines of shell: no KVM, no root, no network.
+
+mod at_once;
+mod bad_input;
+mod pods;
+mod recorder;

@@ -1,0 +1,128 @@
+//! What a pod asks for and does not get, where that costs speed or comfort only: one line each for the user. What would
+//! cost protection is refused instead (`plan`).
+
+use contract::image::App;
+use contract::{PodManifest, RunArguments};
+
+/// Warnings about the pod as a whole.
+pub fn of_pod(pod: &PodManifest, arguments: &RunArguments) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !matches!(arguments.net.as_str(), "none" | "default" | "") {
+        warnings.push(format!(
+            "network {:?} is not supported yet: the pod has loopback only",
+            arguments.net
+        ));
+    }
+    for port in &pod.ports {
+        warnings.push(format!(
+            "port {:?} is not reachable at the host's port {} yet: the pod has loopback only",
+            port.name, port.host_port
+        ));
+    }
+    if let Some(mode) = &arguments.dns_conf_mode {
+        warnings.push(format!(
+            "name look-ups ({mode}) are not supported yet: apps keep their images' /etc/resolv.conf and /etc/hosts"
+        ));
+    }
+    if let Some(mode) = arguments.ipc.as_ref().filter(|mode| *mode == "parent") {
+        warnings.push(format!(
+            "--ipc={mode} is ignored: a virtual machine cannot share the host's IPC"
+        ));
+    }
+    if arguments.private_users.is_some() {
+        warnings.push("--private-users is ignored: a virtual machine's users are its own".into());
+    }
+    if arguments.mds_token.is_some() {
+        warnings.push("the metadata service is not supported: AC_METADATA_URL is not set".into());
+    }
+    let isolators = pod.isolators.iter().map(|isolator| &isolator.name);
+    warnings
+        .extend(isolators.map(|name| format!("isolator {name} of the pod is not supported yet")));
+    warnings
+}
+
+/// Warnings about the limits of one app; each isolator is named once, however often it is there.
+pub fn of_app(name: &str, app: &App) -> Vec<String> {
+    let mut names: Vec<_> = app
+        .isolators
+        .iter()
+        .map(|isolator| isolator.name.as_str())
+        .filter(|name| is_share(name) && !matches!(*name, "resource/memory" | "resource/cpu"))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+        .iter()
+        .map(|isolator| format!("isolator {isolator} of app {name} is not supported yet"))
+        .collect()
+}
+
+/// Whether an isolator only shares resources out: without it the app is slower or faster, not less confined.
+pub fn is_share(isolator: &str) -> bool {
+    isolator.starts_with("resource/")
+        || matches!(isolator, "os/linux/cpu-shares" | "os/linux/oom-score-adj")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thing_asked_for_and_not_given_is_one_line() {
+        let pod: PodManifest = serde_json::from_str(
+            r#"{"acVersion":"0.8.11","acKind":"PodManifest","ports":[{"name":"http","hostPort":80}],
+                "isolators":[{"name":"resource/memory","value":{"limit":"1G"}}]}"#,
+        )
+        .expect("a pod manifest");
+        let arguments = RunArguments {
+            net: "bridge".into(),
+            dns_conf_mode: Some("resolv=host,hosts=default".into()),
+            ipc: Some("parent".into()),
+            private_users: Some("1:2".into()),
+            mds_token: Some("00".into()),
+            ..RunArguments::default()
+        };
+        let warnings = of_pod(&pod, &arguments);
+        let about = [
+            "bridge",
+            "http",
+            "resolv=host",
+            "--ipc",
+            "--private-users",
+            "metadata",
+            "resource/memory",
+        ];
+        assert_eq!(warnings.len(), about.len(), "{warnings:?}");
+        for (warning, word) in warnings.iter().zip(about) {
+            assert!(warning.contains(word), "{word} not in {warning}");
+        }
+        let private = RunArguments {
+            net: "default".into(),
+            ipc: Some("private".into()),
+            ..RunArguments::default()
+        };
+        let plain: PodManifest =
+            serde_json::from_str(r#"{"acVersion":"0.8.11","acKind":"PodManifest"}"#)
+                .expect("a pod manifest");
+        assert!(of_pod(&plain, &private).is_empty());
+    }
+
+    #[test]
+    fn shares_that_an_app_does_not_get_are_named_once() {
+        let app: App = serde_json::from_str(
+            r#"{"exec":["/x"],"user":"0","group":"0","isolators":[
+                {"name":"resource/memory","value":{"limit":"1G"}},
+                {"name":"resource/block-iops","value":{"limit":"1"}},
+                {"name":"resource/block-iops","value":{"limit":"2"}},
+                {"name":"os/linux/cpu-shares","value":512}]}"#,
+        )
+        .expect("an app");
+        assert_eq!(
+            of_app("web", &app),
+            [
+                "isolator os/linux/cpu-shares of app web is not supported yet",
+                "isolator resource/block-iops of app web is not supported yet"
+            ]
+        );
+    }
+}
