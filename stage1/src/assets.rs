@@ -43,29 +43,24 @@ impl Assets {
     /// # Errors
     /// With what is missing and what to do about it.
     pub fn open(pod: &PodDir, manifest: &PodManifest) -> Result<Self> {
-        let image = |name: &str| {
+        // First: without KVM the user has nothing from the rest.
+        let kvm = open_kvm()?;
+        let part = |name: &str, check: fn(&File) -> Result<()>| -> Result<File> {
             let path = pod.stage1_rootfs().join(name);
-            File::open(&path)
-                .with_context(|| format!("open {} of the stage 1 image", path.display()))
+            let file = File::open(&path)
+                .with_context(|| format!("open {} of the stage 1 image", path.display()))?;
+            check(&file).with_context(|| {
+                format!(
+                    "{} of the stage 1 image is damaged or not for this machine; choose another image (--stage1)",
+                    path.display()
+                )
+            })?;
+            Ok(file)
         };
-        let initramfs = image(INITRAMFS)?;
-        check_initramfs(&initramfs).with_context(|| {
-            format!(
-                "initramfs {} of the stage 1 image is damaged; choose another image (--stage1)",
-                pod.stage1_rootfs().join(INITRAMFS).display()
-            )
-        })?;
-        let kernel = image(KERNEL)?;
-        check_kernel(&kernel).with_context(|| {
-            format!(
-                "kernel {} of the stage 1 image is not for this machine; choose another image (--stage1)",
-                pod.stage1_rootfs().join(KERNEL).display()
-            )
-        })?;
         Ok(Self {
-            kvm: open_kvm()?,
-            kernel,
-            initramfs,
+            kvm,
+            kernel: part(KERNEL, check_kernel)?,
+            initramfs: part(INITRAMFS, check_initramfs)?,
             images: manifest
                 .apps
                 .iter()
@@ -82,7 +77,7 @@ fn check_kernel(file: &File) -> Result<()> {
         .context("read its header")?;
     ensure!(
         header.starts_with(b"\x7fELF") && header.ends_with(&[62, 0]),
-        "it is no x86-64 ELF file"
+        "it is no x86-64 ELF kernel"
     );
     Ok(())
 }
