@@ -14,6 +14,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use guest_init::protocol::Stdio;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use vmm::running::STACK_BYTES;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Bytes moved at a time.
@@ -159,6 +160,7 @@ fn spawn(
     };
     thread::Builder::new()
         .name(name.to_owned())
+        .stack_size(STACK_BYTES)
         .spawn(confined)
         .with_context(|| format!("start the {name} thread"))?;
     Ok(())

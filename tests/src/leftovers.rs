@@ -36,7 +36,8 @@ impl Leftovers {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
         all.extend(mounts.lines().map(|mount| format!("mount {mount}")));
         let cgroups = ["/sys/fs/cgroup", "-type", "d", "-printf", "cgroup %p\\n"];
-        all.extend(lines_of(Command::new("find").args(cgroups)));
+        let cgroups = lines_of(Command::new("find").args(cgroups)).into_iter();
+        all.extend(cgroups.filter(|cgroup| !is_of_another_command(cgroup)));
         Self(all)
     }
 
@@ -50,6 +51,12 @@ impl Leftovers {
         let since = self.since(earlier).into_iter();
         since.filter(|line| !line.starts_with("file ")).collect()
     }
+}
+
+/// Whether scripts/on-kvm made the cgroup: on a kept host other commands come and go.
+fn is_of_another_command(cgroup: &str) -> bool {
+    let path = cgroup.strip_prefix("cgroup /sys/fs/cgroup/on-kvm/");
+    path.is_some_and(|command| !command.contains('/'))
 }
 
 fn find() -> Command {

@@ -1,7 +1,8 @@
 //! `kill -9` in every phase from an image's import to a running app: the next command cleans up, and nothing is left.
 //!
 //! A phase is told by what can be seen from outside: it has begun, and the next one has not. The victim is stopped while that
-//! is looked at; a kill that would fall outside its phase is no round.
+//! is looked at; a kill that would fall outside its phase is no round. To lay out a pod takes too little time for that: there
+//! the moment is one of its system calls, at which strace kills it.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -17,6 +18,9 @@ const MISSES: usize = 10;
 
 /// How long after its start an app is killed at most.
 const APP_SPAN: Duration = Duration::from_secs(1);
+
+/// Where strace writes.
+const TRACE: &str = "/var/tmp/fairing-prepare.trace";
 
 /// A stretch of a command's life, which the next one ends.
 struct Phase {
@@ -35,15 +39,7 @@ const IMPORT: [Phase; 2] = [
     },
 ];
 
-const POD: [Phase; 4] = [
-    Phase {
-        name: "prepare",
-        begun: |_| {
-            ["embryo", "prepare", "run"]
-                .iter()
-                .any(|folder| holds_any(&format!("pods/{folder}")))
-        },
-    },
+const POD: [Phase; 3] = [
     Phase {
         name: "VMM set-up",
         begun: |_| holds_any("pods/run"),
@@ -86,15 +82,18 @@ struct Killer {
 }
 
 impl Killer {
-    /// A duration below `span`.
-    fn below(&mut self, span: Duration) -> Duration {
+    /// A random number below `bound`, which is not 0.
+    fn below(&mut self, bound: usize) -> usize {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
-        let micros = u64::try_from(span.as_micros())
-            .expect("a short time")
-            .max(1);
-        Duration::from_micros(self.state % micros)
+        usize::try_from(self.state).expect("64-bit numbers") % bound
+    }
+
+    /// A random moment within `span`.
+    fn moment(&mut self, span: Duration) -> Duration {
+        let micros = usize::try_from(span.as_micros()).expect("a short time");
+        Duration::from_micros(self.below(micros.max(1)) as u64)
     }
 
     fn victim(&self) -> std::process::Child {
@@ -124,7 +123,7 @@ impl Killer {
         let mut victim = self.victim();
         wait_until(phase.name, || (phase.begun)(victim.id()));
         // The moment is the test's subject: nothing is being waited for.
-        thread::sleep(self.below(span));
+        thread::sleep(self.moment(span));
         signal(victim.id(), "STOP");
         let hit = !next.is_some_and(|next| (next.begun)(victim.id()));
         victim.kill().expect("the victim is there");
@@ -164,9 +163,57 @@ impl Killer {
     }
 }
 
+/// Kills `fairing prepare` at random system calls from the first that names the pod's directory on.
+fn kill_preparations(killer: &mut Killer, kills: usize) {
+    let prepare = |options: &[&str]| {
+        let fairing = fairing();
+        let mut strace = Command::new("strace");
+        strace
+            .args(["-qq", "-o"])
+            .arg(TRACE)
+            .args(options)
+            .arg(fairing.get_program());
+        strace
+            .args(fairing.get_args())
+            .arg("prepare")
+            .arg(test_image("busybox"));
+        finish(&mut strace)
+    };
+    let before = Leftovers::now();
+    prepare(&[]).expect_code(0);
+    let trace = fs::read_to_string(TRACE).expect("a trace");
+    let first = trace.lines().position(|call| call.contains("embryo"));
+    let first = first.expect("a pod's directory is made");
+    let calls = trace.lines().count();
+    clean();
+    let (mut hits, mut attempts) = (0, 0);
+    while hits < kills {
+        attempts += 1;
+        assert!(attempts <= kills * MISSES, "preparations cannot be hit");
+        let call = first + killer.below(calls - first);
+        let inject = format!("inject=all:signal=KILL:when={call}");
+        // Not every preparation takes equally many calls: one that has ended by then is no round.
+        match prepare(&["-e", &inject]).code {
+            0 => {}
+            code => {
+                assert_eq!(code, 137, "system call {call}");
+                hits += 1;
+            }
+        }
+        let alive = Leftovers::now();
+        assert_eq!(alive.alive_since(&before), [""; 0], "call {call}");
+        clean();
+        assert_eq!(Leftovers::now().since(&before), [""; 0], "call {call}");
+    }
+    println!(
+        "prepare: {kills} kills at system calls {first} to {calls}, {} missed",
+        attempts - hits
+    );
+}
+
 /// What the next commands do; an import that was not hit is undone.
 fn clean() {
-    finish(fairing().args(["gc", "--grace-period=0s"])).expect_code(0);
+    finish(fairing().args(["gc", "--grace-period=0s", "--expire-prepared=0s"])).expect_code(0);
     let images = finish(fairing().args(["image", "list", "--no-legend"]))
         .expect_code(0)
         .out();
@@ -200,6 +247,7 @@ fn victim_killed_in_any_phase_leaves_nothing_that_the_next_command_does_not_clea
     killer.kill_in_each(&IMPORT, None, kills);
     // The pod's image is there, so that the kills fall into the pod's own life.
     finish(&mut run_sh(&["--rm"], "true")).expect_code(0);
+    kill_preparations(&mut killer, kills);
     killer.command = || run_sh(&[], "sleep 1000");
     killer.kill_in_each(&POD, Some(APP_SPAN), kills);
     // And the store still works.

@@ -21,6 +21,9 @@ use crate::machine::Machine;
 use crate::memory::GuestMemory;
 use crate::vcpu::kick_signal;
 
+/// Size of a thread's stack, bytes. Less than a huge page: one of 2 MiB may lie so that its first touch takes all of it.
+pub const STACK_BYTES: usize = 256 << 10;
+
 /// What a thread is for, and so what it must be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ThreadKind {
@@ -182,7 +185,8 @@ fn spawn<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>> {
     let context = format!("create thread {name}");
-    Builder::new().name(name).spawn(work).context(context)
+    let builder = Builder::new().name(name).stack_size(STACK_BYTES);
+    builder.spawn(work).context(context)
 }
 
 impl Running {
