@@ -184,14 +184,20 @@ fn kill_preparations(killer: &mut Killer, kills: usize) {
     let trace = fs::read_to_string(TRACE).expect("a trace");
     let first = trace.lines().position(|call| call.contains("embryo"));
     let first = first.expect("a pod's directory is made");
-    let calls = trace.lines().count();
+    let calls: Vec<_> = trace
+        .lines()
+        .filter_map(|call| Some(call.split_once('(')?.0))
+        .collect();
     clean();
     let (mut hits, mut attempts) = (0, 0);
     while hits < kills {
         attempts += 1;
         assert!(attempts <= kills * MISSES, "preparations cannot be hit");
-        let call = first + killer.below(calls - first);
-        let inject = format!("inject=all:signal=KILL:when={call}");
+        // strace counts the calls of each name.
+        let call = first + killer.below(calls.len() - first);
+        let name = calls[call];
+        let count = calls[..=call].iter().filter(|other| **other == name);
+        let inject = format!("inject={name}:signal=KILL:when={}", count.count());
         // Not every preparation takes equally many calls: one that has ended by then is no round.
         match prepare(&["-e", &inject]).code {
             0 => {}
@@ -206,7 +212,8 @@ fn kill_preparations(killer: &mut Killer, kills: usize) {
         assert_eq!(Leftovers::now().since(&before), [""; 0], "call {call}");
     }
     println!(
-        "prepare: {kills} kills at system calls {first} to {calls}, {} missed",
+        "prepare: {kills} kills at system calls {first} to {}, {} missed",
+        calls.len(),
         attempts - hits
     );
 }
