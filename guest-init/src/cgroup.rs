@@ -11,9 +11,6 @@ use crate::machine::CGROUPS;
 /// Over which CPU time is counted, microseconds; a thousandth of a CPU is a tenth of a millisecond of it.
 const PERIOD_US: u32 = 100_000;
 
-/// The least that the kernel takes for a quota.
-const LEAST_QUOTA_US: u32 = 1000;
-
 /// A cgroup, there until it is removed.
 pub struct Cgroup(PathBuf);
 
@@ -23,8 +20,7 @@ impl Cgroup {
         let folder = PathBuf::from(CGROUPS).join(&app.name);
         fs::create_dir_all(&folder).with_context(|| format!("make cgroup {}", folder.display()))?;
         if let Some(milli) = app.cpu_milli {
-            let quota_us = milli.saturating_mul(PERIOD_US / 1000).max(LEAST_QUOTA_US);
-            fs::write(folder.join("cpu.max"), format!("{quota_us} {PERIOD_US}"))
+            fs::write(folder.join("cpu.max"), cpu_max(milli))
                 .with_context(|| format!("limit the CPUs of cgroup {}", folder.display()))?;
         }
         Ok(Self(folder))
@@ -45,5 +41,19 @@ impl Cgroup {
     /// Removes it; one whose last processes are still dying stays, empty, and serves an app of the same name.
     pub fn remove(&self) {
         let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// What cpu.max says of a limit in thousandths of a CPU.
+fn cpu_max(milli: u32) -> String {
+    format!("{} {PERIOD_US}", milli.saturating_mul(PERIOD_US / 1000))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cpu_max_is_the_share_of_a_period() {
+        assert_eq!(super::cpu_max(1500), "150000 100000");
+        assert_eq!(super::cpu_max(10), "1000 100000");
     }
 }

@@ -43,7 +43,8 @@ pub const MACHINE: &[Mount] = &[
     new("devtmpfs", "/dev", NOSUID, "mode=755"),
     new("proc", "/proc", HARMLESS, ""),
     new("sysfs", "/sys", HARMLESS, ""),
-    new("cgroup2", "/sys/fs/cgroup", HARMLESS, ""),
+    // Delegated: an app cannot write the limits of its own cgroup, which is the root of those it sees.
+    new("cgroup2", "/sys/fs/cgroup", HARMLESS, "nsdelegate"),
     // POSIX shared memory belongs to the IPC namespace, which all apps of the pod share.
     new("tmpfs", "/shm", NO_FILES, "mode=1777"),
 ];

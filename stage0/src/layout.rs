@@ -57,8 +57,12 @@ pub fn root_form(stage1: &Stage1, shared: bool) -> Result<RootForm> {
         return Ok(RootForm::Erofs);
     }
     if !stage1.takes(RootForm::Directory) {
+        let advice = match shared {
+            true => "run without --rootfs=shared",
+            false => "choose another (--stage1)",
+        };
         bail!(
-            "stage 1 {} does not take root file systems as directories yet; run without --rootfs=shared",
+            "stage 1 {} does not take root file systems as directories yet; {advice}",
             stage1.name()
         );
     }

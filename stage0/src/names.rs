@@ -88,6 +88,16 @@ fn resolv(flags: &NameFlags) -> Result<(&'static str, String)> {
             .with_context(|| format!("read --dns={server} (an address, host or none)"))?;
         lines.push(format!("nameserver {address}"));
     }
+    for word in flags
+        .dns_domain
+        .iter()
+        .chain(&flags.dns_search)
+        .chain(&flags.dns_opt)
+    {
+        if word.is_empty() || word.contains(char::is_whitespace) {
+            bail!("{word:?} is no single word for resolv.conf");
+        }
+    }
     lines.extend(
         flags
             .dns_domain

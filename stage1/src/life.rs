@@ -161,9 +161,13 @@ impl Life {
 
     /// The pod's time is up.
     pub fn on_timeout(&mut self) -> Vec<Action> {
-        let Phase::Running = self.phase else {
-            return self.kill(TIMED_OUT);
-        };
+        match self.phase {
+            Phase::Running => {}
+            // The app's own result stands.
+            Phase::Draining => return self.give_up_output(),
+            Phase::Ending => return vec![],
+            Phase::Booting(_) | Phase::Starting => return self.kill(TIMED_OUT),
+        }
         self.overriding = Some(TIMED_OUT);
         let kill = ToGuest::Signal {
             app: self.app.clone(),

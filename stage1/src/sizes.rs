@@ -19,6 +19,9 @@ const MEMORY_MINIMUM_MIB: u64 = 8;
 /// The most memory of a machine, MiB: less than the physical addresses of any CPU with KVM reach.
 const MEMORY_MAXIMUM_MIB: u64 = 512 << 10;
 
+/// The least CPU limit, thousandths of a CPU: what the kernel can give out in a tenth of a second.
+const CPU_MINIMUM_MILLI: u128 = 10;
+
 /// Size of the scratch disk when nobody says otherwise, bytes; sparse on the host.
 const DEFAULT_SCRATCH_BYTES: u64 = 10 << 30;
 
@@ -60,10 +63,16 @@ fn total<'a>(apps: impl Iterator<Item = &'a ManifestApp>, isolator: &str) -> Res
 
 /// CPU time that an app may use, thousandths of a CPU; `None` if it has no limit.
 pub fn cpu_milli(app: &ManifestApp) -> Result<Option<u32>> {
-    let milli = limit(app, "resource/cpu")?;
-    milli
-        .map(|milli| u32::try_from(milli).context("the CPU limit is too large"))
-        .transpose()
+    let Some(milli) = limit(app, "resource/cpu")? else {
+        return Ok(None);
+    };
+    ensure!(
+        milli >= CPU_MINIMUM_MILLI,
+        "a limit of {milli}m CPUs is too little to run on; give at least {CPU_MINIMUM_MILLI}m"
+    );
+    u32::try_from(milli)
+        .map(Some)
+        .context("the CPU limit is too large")
 }
 
 /// CPUs of the machine: the sum of the apps' limits, or all of the host's.
@@ -179,6 +188,15 @@ mod tests {
         assert!(cpus(&["33"]).is_err());
         assert_eq!(cpus(&["8"]).expect("a size"), 8);
         assert_eq!(warnings.len(), 1, "more than the host has is told");
+    }
+
+    #[test]
+    fn cpu_limit_is_the_last_in_thousandths_and_never_nothing() {
+        let milli = |limits: &[&str]| cpu_milli(&app("resource/cpu", limits));
+        assert_eq!(milli(&[]).expect("no limit"), None);
+        assert_eq!(milli(&["3", "1500m"]).expect("a limit"), Some(1500));
+        assert_eq!(milli(&["10m"]).expect("a limit"), Some(10));
+        assert!(milli(&["0"]).is_err() && milli(&["9m"]).is_err() && milli(&["1E"]).is_err());
     }
 
     #[test]

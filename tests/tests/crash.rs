@@ -218,14 +218,18 @@ fn kill_preparations(killer: &mut Killer, kills: usize) {
     );
 }
 
-/// What the next commands do; an import that was not hit is undone.
+/// What the next commands do. An image that was whole by then is removed, whether it had its name already or not; that of the
+/// pods, which has one, stays.
 fn clean() {
     finish(fairing().args(["gc", "--grace-period=0s", "--expire-prepared=0s"])).expect_code(0);
-    let images = finish(fairing().args(["image", "list", "--no-legend"]))
-        .expect_code(0)
-        .out();
-    if images.contains("example.com/giant") {
-        finish(fairing().args(["image", "rm", "example.com/giant:1"])).expect_code(0);
+    let list = ["image", "list", "--no-legend", "--full", "--fields=id,name"];
+    let images = finish(fairing().args(list)).expect_code(0).out();
+    for image in images.lines() {
+        let mut words = image.split_whitespace();
+        let id = words.next().expect("an id");
+        if words.next() != Some("latest") {
+            finish(fairing().args(["image", "rm", id])).expect_code(0);
+        }
     }
 }
 

@@ -93,13 +93,21 @@ impl MappedFile<'_> {
                 memory.ptr_guard_mut().as_ptr().cast(),
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_POPULATE | libc::MAP_NORESERVE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
                 self.0.as_raw_fd(),
                 position,
             )
         };
         if mapped == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the mapping just made.
+        if unsafe { libc::madvise(mapped, bytes, libc::MADV_POPULATE_WRITE) } != 0 {
+            let error = io::Error::last_os_error();
+            // Before Linux 5.14 pages come when they are touched.
+            if error.raw_os_error() != Some(libc::EINVAL) {
+                return Err(error);
+            }
         }
         Ok(())
     }

@@ -30,7 +30,8 @@ pub fn ranges(memory_mib: u32) -> Vec<(u64, u64)> {
 }
 
 /// Maps a machine's RAM: private and anonymous, without reserving swap, aligned for huge pages. It is never unmapped: a
-/// process runs one machine, and what lives as long as the process needs no owner.
+/// process runs one machine, and what lives as long as the process needs no owner. One that makes several keeps what each
+/// has touched.
 ///
 /// # Errors
 /// When the host has no room for the mapping.
@@ -85,8 +86,7 @@ pub fn register(vm: &VmFd, memory: &GuestMemory) -> Result<()> {
             userspace_addr: region.as_ptr() as u64,
         };
         #[expect(unsafe_code, reason = "KVM reads and writes our memory from now on")]
-        // SAFETY: the range is a mapping that `memory` owns, and the machine drops it after the VM; regions of one
-        // GuestMemory do not overlap.
+        // SAFETY: the range is a mapping that is never unmapped (`map`); regions of one GuestMemory do not overlap.
         unsafe { vm.set_user_memory_region(region) }
             .with_context(|| format!("give guest memory slot {slot} to KVM"))?;
     }

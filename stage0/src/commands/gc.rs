@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Context;
 use crate::cli::parse_duration;
-use crate::pods::{Folder, Pod, remove};
+use crate::pods::{Folder, Pod, release_exited, remove};
 
 /// Removes pods that exited some time ago
 #[derive(Debug, Args)]
@@ -44,6 +44,10 @@ impl Gc {
         if pod.folder() == Folder::Run
             && let Some(lock) = pod.try_lock()?
         {
+            // Where it goes nobody looks for what it still holds before it is removed.
+            if let Err(error) = release_exited(&pod, &context.settings) {
+                crate::warn(&error);
+            }
             pod.move_to(Folder::ExitedGarbage, &lock)?;
         }
         let expired = match pod.folder() {

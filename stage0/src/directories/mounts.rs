@@ -1,9 +1,11 @@
 //! Takes away what is mounted below a directory, whoever mounted it.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
@@ -11,13 +13,9 @@ use nix::mount::{MntFlags, umount2};
 /// canonical, as the kernel's table is.
 ///
 /// # Errors
-/// If the kernel refuses.
+/// If the kernel refuses, or something is mounted there all the same: what is then deleted might be another's.
 pub fn unmount_below(dir: &Path) -> Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-    let mut points: Vec<_> = mount_points(&table)
-        .filter(|point| point.starts_with(dir))
-        .collect();
-    while let Some(point) = points.pop() {
+    for point in points_below(dir)?.into_iter().rev() {
         let unmounted = umount2(&point, MntFlags::UMOUNT_NOFOLLOW)
             .or_else(|_| umount2(&point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH));
         match unmounted {
@@ -28,23 +26,41 @@ pub fn unmount_below(dir: &Path) -> Result<()> {
             }
         }
     }
-    Ok(())
+    match points_below(dir)?.first() {
+        None => Ok(()),
+        Some(point) => bail!("unmount {}: it is still mounted", point.display()),
+    }
 }
 
-/// Mount points of a mountinfo table, in the order of mounting (proc(5)).
-fn mount_points(table: &str) -> impl Iterator<Item = PathBuf> {
+fn points_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let table = fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let points = mount_points(&table).filter(|point| point.starts_with(dir));
+    Ok(points.collect())
+}
+
+/// Mount points of a mountinfo table, in the order of mounting (proc(5)). Their names are bytes of anybody's choice.
+fn mount_points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
     table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|point| PathBuf::from(unescape(point)))
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(|point| PathBuf::from(OsStr::from_bytes(&unescape(point))))
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
+fn unescape(mut text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    while let Some((first, rest)) = text.split_first() {
+        let (byte, left) = match (first, rest) {
+            (b'\\', [b'0', b'4', b'0', left @ ..]) => (b' ', left),
+            (b'\\', [b'0', b'1', b'1', left @ ..]) => (b'\t', left),
+            (b'\\', [b'0', b'1', b'2', left @ ..]) => (b'\n', left),
+            (b'\\', [b'1', b'3', b'4', left @ ..]) => (b'\\', left),
+            _ => (*first, rest),
+        };
+        bytes.push(byte);
+        text = left;
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -52,10 +68,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mount_points_with_spaces_are_read() {
-        let table =
-            "36 35 98:0 / /a\\040b rw - ext4 /dev/x rw\n37 36 98:0 / /c rw - ext4 /dev/y rw\n";
+    fn mount_points_of_any_bytes_are_read() {
+        let table = b"36 35 98:0 / /a\\040b\\134040 rw - ext4 /dev/x rw\n\
+                      37 36 98:0 / /\xff rw - ext4 /dev/y rw\n38 36 98:0 / /c rw - ext4 /dev/y rw\n";
         let points: Vec<_> = mount_points(table).collect();
-        assert_eq!(points, [PathBuf::from("/a b"), PathBuf::from("/c")]);
+        let odd = PathBuf::from(OsStr::from_bytes(b"/\xff"));
+        assert_eq!(points, ["/a b\\040".into(), odd, PathBuf::from("/c")]);
     }
 }

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use uuid::Uuid;
 
 pub use pod::{Lock, Pod};
-pub use release::run_gc_entrypoint;
+pub use release::release_exited;
 pub use remove::remove;
 pub use report::Report;
 pub use state::{Folder, State};

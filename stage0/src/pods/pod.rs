@@ -104,6 +104,15 @@ impl Pod {
         File::open(self.path()).with_context(|| format!("open pod {}", self.path().display()))
     }
 
+    /// The directory; `None` if it has gone or moved.
+    fn open_if_there(&self) -> Result<Option<File>> {
+        match self.open() {
+            Ok(directory) => Ok(Some(directory)),
+            Err(_) if !self.exists() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the open directory still is the one at the pod's path: it may have been moved before it was locked.
     fn is_at_its_place(&self, directory: &File) -> Result<bool> {
         let held = directory.metadata()?;
@@ -116,7 +125,7 @@ impl Pod {
     /// # Errors
     /// If the kernel refuses for another reason.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        let Ok(directory) = self.open() else {
+        let Some(directory) = self.open_if_there()? else {
             return Ok(None);
         };
         match directory.try_lock() {
@@ -167,7 +176,7 @@ impl Pod {
     /// # Errors
     /// If the kernel refuses.
     pub fn lock_when_unlocked(&self) -> Result<Option<Lock>> {
-        let Ok(directory) = self.open() else {
+        let Some(directory) = self.open_if_there()? else {
             return Ok(None);
         };
         directory

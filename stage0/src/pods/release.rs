@@ -17,9 +17,17 @@ const MARK: &str = "released";
 
 /// Releases an exited pod, once.
 pub(super) fn release(pod: &Pod, settings: &Settings) -> Result<()> {
-    if pod.state()? != State::Exited {
-        return Ok(());
+    match pod.state()? {
+        State::Exited => release_exited(pod, settings),
+        _ => Ok(()),
     }
+}
+
+/// Releases a pod that is known to have exited, once.
+///
+/// # Errors
+/// If its stage 1 cannot clean up, or something stays mounted.
+pub fn release_exited(pod: &Pod, settings: &Settings) -> Result<()> {
     let Some(mut mark) = open_mark(pod)? else {
         return Ok(());
     };
@@ -58,7 +66,7 @@ fn open_mark(pod: &Pod) -> Result<Option<File>> {
 ///
 /// # Errors
 /// If it cannot be run or fails.
-pub fn run_gc_entrypoint(pod: &Pod, settings: &Settings) -> Result<()> {
+pub(super) fn run_gc_entrypoint(pod: &Pod, settings: &Settings) -> Result<()> {
     let stage1 = Stage1::of_pod(pod)?;
     let Ok(program) = stage1.entrypoint("gc") else {
         return Ok(());

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Folder, Lock, Pod, run_gc_entrypoint};
+use super::release::{release_exited, run_gc_entrypoint};
+use super::{Folder, Lock, Pod};
 use crate::directories;
 use crate::settings::Settings;
 use crate::warn;
@@ -15,18 +16,22 @@ use crate::warn;
 /// # Errors
 /// If files cannot be deleted; the next command then tries again.
 pub fn remove(mut pod: Pod, lock: &Lock, settings: &Settings) -> Result<()> {
+    let cleaned = match pod.folder() {
+        // Before the move: a pod in `run` is looked after by every command, should this one be cut short.
+        Folder::Run => release_exited(&pod, settings),
+        Folder::ExitedGarbage => run_gc_entrypoint(&pod, settings),
+        _ => Ok(()),
+    };
+    if let Err(error) = cleaned {
+        // As in rkt, a stage 1 that cannot clean up does not keep its pod's files alive.
+        warn(&error);
+    }
     match pod.folder() {
         Folder::Run => pod.move_to(Folder::ExitedGarbage, lock)?,
         Folder::Embryo | Folder::Prepare | Folder::Prepared => {
             pod.move_to(Folder::Garbage, lock)?;
         }
         Folder::ExitedGarbage | Folder::Garbage => {}
-    }
-    if pod.folder() == Folder::ExitedGarbage
-        && let Err(error) = run_gc_entrypoint(&pod, settings)
-    {
-        // As in rkt, a stage 1 that cannot clean up does not keep its pod's files alive.
-        warn(&error);
     }
     directories::unmount_below(pod.path())?;
     // The manifest goes last, so that a removal cut short still tells what the pod was.
