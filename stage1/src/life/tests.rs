@@ -129,6 +129,21 @@ fn timeout_of_a_running_app_gives_124_whatever_its_status() {
 }
 
 #[test]
+fn timeout_after_the_apps_end_gives_up_its_output_and_keeps_its_code() {
+    let mut life = running();
+    life.on_message(ToHost::Exited {
+        app: "a".into(),
+        status: Status::Code(3),
+    });
+    assert_eq!(
+        life.on_timeout(),
+        [Action::Record("a".into(), 3), Action::Kill]
+    );
+    assert_eq!(life.on_timeout(), []);
+    assert_eq!(life.exit_code(), Some(3));
+}
+
+#[test]
 fn message_out_of_turn_ends_the_pod() {
     let mut life = life();
     let actions = life.on_message(ToHost::Exited {
