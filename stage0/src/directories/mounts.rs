@@ -15,7 +15,11 @@ use nix::mount::{MntFlags, umount2};
 /// # Errors
 /// If the kernel refuses, or something is mounted there all the same: what is then deleted might be another's.
 pub fn unmount_below(dir: &Path) -> Result<()> {
-    for point in points_below(dir)?.into_iter().rev() {
+    let points = points_below(dir)?;
+    if points.is_empty() {
+        return Ok(());
+    }
+    for point in points.into_iter().rev() {
         let unmounted = umount2(&point, MntFlags::UMOUNT_NOFOLLOW)
             .or_else(|_| umount2(&point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH));
         match unmounted {

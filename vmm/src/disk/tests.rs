@@ -360,12 +360,9 @@ fn disk_config_has_capacity_and_limits_where_the_driver_looks() {
     assert_eq!(config[56], 1);
 }
 
-#[test]
-fn disk_running_gives_itself_back_when_stopped() {
-    let memory = memory();
-    let mock = MockSplitQueue::new(&memory, 16);
-    let stop = EventFd::new(EFD_NONBLOCK).unwrap();
-    let activation = Activation {
+/// A device's start with the queue of `mock`.
+fn activation(memory: &GuestMemory, mock: &MockSplitQueue<'_, GuestMemory>) -> Activation {
+    Activation {
         memory: memory.clone(),
         features: 0,
         queues: vec![ActiveQueue {
@@ -373,10 +370,17 @@ fn disk_running_gives_itself_back_when_stopped() {
             kick: EventFd::new(EFD_NONBLOCK).unwrap(),
         }],
         interrupt: Arc::new(Counted::default()),
-    };
+    }
+}
+
+#[test]
+fn disk_running_gives_itself_back_when_stopped() {
+    let memory = memory();
+    let mock = MockSplitQueue::new(&memory, 16);
+    let stop = EventFd::new(EFD_NONBLOCK).unwrap();
     stop.write(1).unwrap();
     let device: Box<dyn Device> = Box::new(disk(true, backing(0)));
-    let (device, queues) = device.run(activation, &Stop::new(stop));
+    let (device, queues) = device.run(activation(&memory, &mock), &Stop::new(stop));
     assert_eq!((device.id(), queues.len()), (VIRTIO_ID_BLOCK, 1));
 }
 
@@ -401,16 +405,7 @@ fn disk_stopped_before_it_begins_serves_what_is_there() {
     mock.avail().idx().store(1);
     let stop = EventFd::new(EFD_NONBLOCK).unwrap();
     stop.write(1).unwrap();
-    let activation = Activation {
-        memory: memory.clone(),
-        features: 0,
-        queues: vec![ActiveQueue {
-            queue: mock.create_queue().unwrap(),
-            kick: EventFd::new(EFD_NONBLOCK).unwrap(),
-        }],
-        interrupt: Arc::new(Counted::default()),
-    };
-    Box::new(disk(false, backing(0))).run(activation, &Stop::new(stop));
+    Box::new(disk(false, backing(0))).run(activation(&memory, &mock), &Stop::new(stop));
     let status: u8 = memory.read_obj(GuestAddress(BUFFERS + 16)).unwrap();
     assert_eq!((mock.used().idx().load(), status), (1, VIRTIO_BLK_S_OK));
 }
