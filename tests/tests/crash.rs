@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tests::leftovers::Leftovers;
 use tests::running::signal;
-use tests::{fairing, finish, rounds, run_sh, store, test_image, wait_until};
+use tests::{fairing, finish, rounds, run_sh, store, tell, test_image, wait_until};
 
 /// How often a phase may be missed for each kill that hits it.
 const MISSES: usize = 10;
@@ -151,11 +151,11 @@ impl Killer {
                 clean();
                 assert_eq!(Leftovers::now().since(&before), [""; 0], "{}", phase.name);
                 if hits == kills {
-                    println!(
+                    tell(&format!(
                         "{}: {kills} kills within {span:?}, {} missed",
                         phase.name,
                         attempt + 1 - hits
-                    );
+                    ));
                     break;
                 }
             }
@@ -211,11 +211,11 @@ fn kill_preparations(killer: &mut Killer, kills: usize) {
         clean();
         assert_eq!(Leftovers::now().since(&before), [""; 0], "call {call}");
     }
-    println!(
+    tell(&format!(
         "prepare: {kills} kills at system calls {first} to {}, {} missed",
         calls.len(),
         attempts - hits
-    );
+    ));
 }
 
 /// What the next commands do. An image that was whole by then is removed, whether it had its name already or not; that of the
@@ -240,7 +240,7 @@ fn victim_killed_in_any_phase_leaves_nothing_that_the_next_command_does_not_clea
         .duration_since(UNIX_EPOCH)
         .expect("a clock");
     let state = u64::from(now.subsec_nanos()) | 1;
-    println!("seed {state}");
+    tell(&format!("seed {state}"));
     // The store is made, and known to be empty.
     finish(fairing().args(["gc"])).expect_code(0);
     clean();

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tests::{Finished, fairing, finish, test_image, wait_until};
+use tests::{Finished, fairing, finish, tell, test_image, wait_until};
 
 /// Runs the app as the simplest of stage 1s would: changes root, nothing else.
 const CHROOT: &str = r#"#!/bin/sh
@@ -291,7 +291,7 @@ fn command_killed_at_any_moment_leaves_nothing_that_gc_does_not_remove() {
         .duration_since(UNIX_EPOCH)
         .expect("a clock")
         .subsec_nanos();
-    println!("seed {seed}");
+    tell(&format!("seed {seed}"));
     // The span of a start here, for the kills to fall into; by then the image is imported.
     let begun = std::time::Instant::now();
     let mut first = host.living(&mut host.run(&[], &test_image("busybox")));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use tests::{fairing_in, finish, image_file, rounds, temporary, test_image};
+use tests::{fairing_in, finish, image_file, rounds, tell, temporary, test_image};
 
 #[test]
 fn same_image_gives_the_same_file_in_every_store() {
@@ -41,7 +41,7 @@ fn sparse_file_of_10_gib_costs_less_than_a_mebibyte() {
         let image = image_file(&store).metadata().expect("an image file");
         image.blocks() * 512
     });
-    println!("{} bytes", with - without);
+    tell(&format!("{} bytes", with - without));
     assert!(
         with > without && with - without < 1 << 20,
         "{without} and {with} bytes"
@@ -138,7 +138,7 @@ fn import_of_very_many_files_takes_little_memory() {
     let peak_kib = getrusage(UsageWho::RUSAGE_CHILDREN)
         .expect("resource usage")
         .max_rss();
-    println!("{files} files: {peak_kib} KiB");
+    tell(&format!("{files} files: {peak_kib} KiB"));
     // 12 MiB whatever the image, and 52 bytes a file.
     let bound_kib = 12 * 1024 + i64::try_from(files * 52 / 1024).expect("a small number");
     assert!(

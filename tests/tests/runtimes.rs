@@ -5,7 +5,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tests::{Finished, checkout, finish, proved, rounds, wait_for};
+use tests::{Finished, checkout, finish, proved, rounds, tell, wait_for};
 
 /// A pod of the image of runtimes that runs `script` up to its first failure.
 fn pod(options: &[&str], script: &str) -> Command {
@@ -63,7 +63,7 @@ fn debian_source_package_builds_and_passes_its_tests() {
                   ./hello; grep -c '^PASS' /tmp/log";
     for _ in 0..rounds("builds of a whole package", 0, 1) {
         let finished = run_long(script);
-        println!("{}", finished.out());
+        tell(&finished.out());
         let finished = finished.expect_code(0);
         let passed = finished
             .out()
@@ -89,7 +89,7 @@ fn source_package_unpacked_on_the_writable_layer_keeps_its_checksums() {
         ["/usr/src/hello", "/usr/src/coreutils"][rounds("larger packages", 0, 1)],
     );
     let finished = run_long(&script).expect_code(0);
-    println!("{} files", finished.out().trim());
+    tell(&format!("{} files", finished.out().trim()));
     assert!(
         finished
             .out()

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use tests::running::Running;
-use tests::{finish, finish_with, run_sh};
+use tests::{finish, finish_with, run_sh, tell};
 
 /// Bytes that an app writes against a reader that does not read.
 const FLOOD_BYTES: usize = 64 << 20;
@@ -75,7 +75,9 @@ fn app_whose_output_nobody_reads_waits_and_loses_nothing_at_its_exit() {
     let accepted =
         std::iter::from_fn(|| Some(pod.error_line()).filter(|line| line != "waited")).count();
     let grown = resident_kib(pod.pid()).saturating_sub(before);
-    println!("{accepted} MiB were taken from the app, the process grew by {grown} KiB");
+    tell(&format!(
+        "{accepted} MiB were taken from the app, the process grew by {grown} KiB"
+    ));
     assert!(accepted <= 4, "{accepted} MiB were taken that nobody read");
     assert!(grown < 16 << 10, "the process grew by {grown} KiB");
     let finished = pod.finish().expect_code(6);

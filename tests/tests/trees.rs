@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tests::{fairing_in, finish, rounds, temporary, test_image};
+use tests::{fairing_in, finish, rounds, tell, temporary, test_image};
 
 /// A file with a file system, mounted for as long as this lives.
 struct Mounted(PathBuf);
@@ -76,7 +76,7 @@ fn image_files_hold_the_trees_that_umoci_unpacks() {
             .args(*timeless);
         let compared = finish(&mut compare);
         let told: String = compared.out().chars().take(2000).collect();
-        println!("{name}: {told}");
+        tell(&format!("{name}: {told}"));
         assert_eq!(compared.code, 0, "{told}");
         let entries = told
             .lines()

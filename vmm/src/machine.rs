@@ -6,8 +6,9 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::thread::{self, Builder};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 
 use crate::bus::Bus;
@@ -18,9 +19,10 @@ use crate::layout::{IDENTITY_MAP, MAX_CPUS, SLOTS, Slot, TSS};
 use crate::memory::{self, GuestMemory};
 use crate::mmio::transport::{Server, wire};
 use crate::ports::Ports;
-use crate::running::ThreadKind;
+use crate::running::{STACK_BYTES, ThreadKind};
 use crate::vcpu::{self, Vcpu};
-use crate::x86_64::{boot_params, cpuid, entry, mptable, msrs};
+use crate::x86_64::boot_params::{self, Kernel, Placed};
+use crate::x86_64::{cpuid, entry, mptable, msrs};
 
 /// What a machine is made of, devices apart.
 pub struct Config {
@@ -75,14 +77,14 @@ impl Machine {
         check(kvm, &config)?;
         vcpu::register_kick()?;
 
-        // 1. The VM. Its two private areas are fixed before the first vCPU.
-        let vm = kvm.create_vm().context("create VM")?;
+        // 1. The VM, and RAM with what is loaded into it.
+        let memory = memory::map(config.memory_mib)?;
+        let (vm, kernel, initramfs) = create_and_load(kvm, &memory, &mut config)?;
+
+        // 2. The VM's two private areas are fixed before the first vCPU.
         vm.set_identity_map_address(IDENTITY_MAP)
             .context("set identity map address")?;
         vm.set_tss_address(TSS).context("set TSS address")?;
-
-        // 2. RAM.
-        let memory = memory::map(config.memory_mib)?;
         memory::register(&vm, &memory)?;
 
         // 3. The interrupt controllers: before any vCPU, which gets its local APIC from them, and any irqfd. No PIT.
@@ -104,10 +106,7 @@ impl Machine {
             present.push(index);
         }
 
-        // 5. What the kernel finds in memory.
-        let kernel = boot_params::load_kernel(&memory, config.memory_mib, &mut config.kernel)?;
-        let initramfs =
-            boot_params::load_initramfs(&memory, config.memory_mib, kernel, &mut config.initramfs)?;
+        // 5. What else the kernel finds in memory.
         let line = boot_params::command_line(present, config.debug, &config.extra_command_line)?;
         boot_params::write(&memory, config.memory_mib, &line, initramfs)?;
         mptable::write(&memory, config.cpus)?;
@@ -152,6 +151,32 @@ fn check(kvm: &Kvm, config: &Config) -> Result<()> {
         "{cpus} CPUs: this host's KVM allows {most}"
     );
     Ok(())
+}
+
+/// Creates the VM while another thread loads kernel and initramfs: the host's kernel spends most of a creation waiting for
+/// an RCU grace period.
+fn create_and_load(
+    kvm: &Kvm,
+    memory: &GuestMemory,
+    config: &mut Config,
+) -> Result<(VmFd, Kernel, Placed)> {
+    let (mib, file, initramfs) = (config.memory_mib, &mut config.kernel, &mut config.initramfs);
+    let load = || -> Result<_> {
+        let kernel = boot_params::load_kernel(memory, mib, file)?;
+        let initramfs = boot_params::load_initramfs(memory, mib, kernel, initramfs)?;
+        Ok((kernel, initramfs))
+    };
+    thread::scope(|scope| {
+        let loading = Builder::new()
+            .name("load".into())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, load)
+            .context("start the thread that loads the kernel")?;
+        let vm = kvm.create_vm().context("create VM");
+        let loaded = loading.join();
+        let (kernel, initramfs) = loaded.map_err(|_| anyhow!("loading the kernel panicked"))??;
+        Ok((vm?, kernel, initramfs))
+    })
 }
 
 fn create_vcpus(kvm: &Kvm, vm: &VmFd, cpus: u8, start: u64) -> Result<Vec<VcpuFd>> {

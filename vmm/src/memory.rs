@@ -16,7 +16,7 @@ use crate::layout::{MMIO_HOLE, MMIO_HOLE_END};
 pub type GuestMemory = GuestMemoryMmap<()>;
 
 /// Size of a huge page, bytes. KVM maps one into the guest only where guest and host address are the same multiple of it.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Start and length, in bytes, of each piece of RAM in a machine of `memory_mib`.
 pub fn ranges(memory_mib: u32) -> Vec<(u64, u64)> {

@@ -32,9 +32,10 @@ const E820_RESERVED: u32 = 2;
 /// - no_timer_check: there is no PIT to check.
 /// - tsc=reliable: no clocksource watchdog.
 /// - maxcpus=1: guest-init brings the others online when the pod needs them.
+/// - retain_initrd: the initramfs is only ever read, and so stays the host's page cache; to free it would be to write it.
 /// - swiotlb=noforce: no 64 MiB of bounce buffers in a machine that reaches above 4 GiB; no device here does DMA.
 /// - reboot=k, panic=-1: a panic resets at once, by the keyboard controller.
-const COMMAND_LINE_ALWAYS: &str = "earlyprintk=serial,ttyS0,keep console=ttynull no_timer_check tsc=reliable swiotlb=noforce maxcpus=1 reboot=k panic=-1";
+const COMMAND_LINE_ALWAYS: &str = "earlyprintk=serial,ttyS0,keep console=ttynull no_timer_check tsc=reliable swiotlb=noforce maxcpus=1 retain_initrd reboot=k panic=-1";
 
 /// Where a piece of guest memory holds a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub fn load_kernel(memory: &GuestMemory, memory_mib: u32, kernel: &mut File) -> 
     let loaded = Elf::load(
         memory,
         None,
-        &mut MappedFile(kernel),
+        &mut MappedFile::written(kernel),
         Some(GuestAddress(HIGH_MEMORY)),
     )
     .context(
@@ -100,7 +101,7 @@ pub fn load_initramfs(
     memory
         .read_exact_volatile_from(
             GuestAddress(address),
-            &mut MappedFile(initramfs),
+            &mut MappedFile::read_only(initramfs),
             usize::try_from(bytes)?,
         )
         .context("read initramfs")?;
