@@ -2,7 +2,7 @@
 //! for the agent to answer.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -295,12 +295,12 @@ fn wait_for_port(host: &mut Host, signals: &Signals) -> Result<Result<usize, Out
             Event::Bytes => {}
         }
         let mut byte = [0];
-        if host
-            .keeper
-            .read(&mut byte)
-            .context("listen to the keeper")?
-            == 0
-        {
+        let read = match host.keeper.read(&mut byte) {
+            // It ended before it had taken the connection.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            read => read.context("listen to the keeper")?,
+        };
+        if read == 0 {
             return Ok(Err(Outcome::Lost {
                 had_started: false,
                 reason: "its keeper is gone".into(),

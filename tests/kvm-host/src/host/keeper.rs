@@ -108,6 +108,7 @@ impl Keeper<'_> {
     fn run(&mut self) -> Result<Option<String>> {
         let mut had_client = false;
         loop {
+            let was_busy = !self.clients.is_empty();
             let ready = self.wait()?;
             if self.was_told_to_end()? {
                 return Ok(None);
@@ -124,9 +125,11 @@ impl Keeper<'_> {
                 return Ok(Some("ended by request".into()));
             }
             self.give_ports();
-            if !self.clients.is_empty() {
+            let is_busy = !self.clients.is_empty();
+            if was_busy || is_busy {
                 self.idle_since = Instant::now();
-            } else if self.is_over(had_client) {
+            }
+            if !is_busy && self.is_over(had_client) {
                 return Ok(None);
             }
         }
