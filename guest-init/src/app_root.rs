@@ -30,27 +30,47 @@ pub fn enter(app: &App) -> Result<OldRoot> {
     pivot()
 }
 
-/// The root folder takes its owner and mode from the writable layer, so the layer's is made like the image's.
 fn mount_overlay(app: &str) -> Result<()> {
-    let layer = format!("{SCRATCH}/{app}");
-    let (upper, work) = (format!("{layer}/upper"), format!("{layer}/work"));
-    let image = fs::metadata(IMAGE).context("read the image's root folder")?;
-    for folder in [&upper, &work] {
+    let layer = make_layer(&format!("{SCRATCH}/{app}"), IMAGE)?;
+    overlay(IMAGE, &layer, ROOT)
+}
+
+/// A writable layer, by its two folders.
+pub struct Layer {
+    upper: String,
+    work: String,
+}
+
+/// Makes a writable layer in the folder `path`, to lie over `lower`: the root folder of an overlay takes its owner and mode
+/// from the writable layer, so the layer's is made like the lower one's.
+pub fn make_layer(path: &str, lower: &str) -> Result<Layer> {
+    let layer = Layer {
+        upper: format!("{path}/upper"),
+        work: format!("{path}/work"),
+    };
+    let below = fs::metadata(lower).with_context(|| format!("look at {lower}"))?;
+    for folder in [&layer.upper, &layer.work] {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("make {folder}"))?;
     }
-    fs::set_permissions(&upper, fs::Permissions::from_mode(image.mode() & 0o7777))
+    let upper = &layer.upper;
+    fs::set_permissions(upper, fs::Permissions::from_mode(below.mode() & 0o7777))
         .with_context(|| format!("set the mode of {upper}"))?;
-    chown(&upper, Some(image.uid()), Some(image.gid()))
+    chown(upper, Some(below.uid()), Some(below.gid()))
         .with_context(|| format!("set the owner of {upper}"))?;
+    Ok(layer)
+}
+
+/// Mounts `layer` over the folder `lower` at `target`.
+pub fn overlay(lower: &str, Layer { upper, work }: &Layer, target: &str) -> Result<()> {
     // Hard links stay whole when one of their names is written to.
-    let options = format!("lowerdir={IMAGE},upperdir={upper},workdir={work},index=on");
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work},index=on");
     mount(
         Some("overlay"),
-        ROOT,
+        target,
         Some("overlay"),
         MsFlags::empty(),
         Some(&*options),

@@ -21,7 +21,7 @@ use crate::fault::Fault;
 use crate::mount_table::remount_read_only;
 use crate::report::Reporter;
 use crate::stdio::{self, AppStdio};
-use crate::{app_files, app_root, app_view, privileges, process};
+use crate::{app_files, app_root, app_view, privileges, process, volumes};
 
 /// All that the app's process needs.
 pub struct Launch<'a> {
@@ -61,6 +61,7 @@ impl Launch<'_> {
                 .to_string_lossy(),
         )?;
         app_view::complete(&machine, self.app.restrict_paths)?;
+        volumes::place(self.app, &machine)?;
         machine.leave()?;
 
         self.enter_working_directory()?;

@@ -30,6 +30,7 @@ mod report;
 mod stdio;
 mod streams;
 mod supervisor;
+mod volumes;
 
 use std::fs::File;
 
@@ -100,7 +101,11 @@ fn become_pod(boot: &Boot) -> Result<()> {
     machine::seed(&boot.entropy)?;
     machine::bring_cpus_online(boot.cpus)?;
     machine::set_hostname(&boot.hostname)?;
-    disks::mount_scratch(boot.scratch)
+    disks::mount_scratch(boot.scratch)?;
+    if boot.shares {
+        volumes::mount_shares()?;
+    }
+    Ok(())
 }
 
 /// Tells the host why the machine ends, and waits until it has read that and closed the stream or spoken.

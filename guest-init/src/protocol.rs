@@ -17,7 +17,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; stage 1 and its initramfs are packed together, so a mismatch is a packing fault.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The host's vsock port of the control stream.
 pub const CONTROL_PORT: u32 = 1;
@@ -45,6 +45,12 @@ pub const END_INIT_FAILED: u8 = 0x02;
 
 /// Spacing of images on the images disk: image `n` starts at byte `n * IMAGE_SLOT_BYTES`.
 pub const IMAGE_SLOT_BYTES: u64 = 64 << 30;
+
+/// Name of the file system of shared folders; share `n` is the folder or file `n` in it.
+pub const SHARES_TAG: &str = "fairing";
+
+/// The most shares of a pod.
+pub const MAX_SHARES: u16 = 256;
 
 /// How many images fit on the images disk, whose capacity is constant.
 pub const IMAGE_SLOTS: u8 = 128;
@@ -135,6 +141,8 @@ pub struct Boot {
     pub cpus: u8,
     /// Where the apps' writable layers live.
     pub scratch: Scratch,
+    /// Whether there are shared folders to mount.
+    pub shares: bool,
     /// Whether guest-init tells its steps on the console.
     pub debug: bool,
 }
@@ -180,10 +188,44 @@ pub struct App {
     pub group: String,
     /// Supplementary group ids.
     pub supplementary_gids: Vec<u32>,
+    /// Volumes placed in it, in order.
+    pub mounts: Vec<Mount>,
     /// Most CPU time, thousandths of a CPU; `None` = all that the machine has.
     pub cpu_milli: Option<u32>,
     /// Where its stdio goes.
     pub stdio: Stdio,
+}
+
+/// A volume at a place of an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What is there.
+    pub volume: Volume,
+    /// Absolute path in the app, made when missing: links in it are followed within the app's root.
+    pub target: String,
+    /// Whether the app cannot write there.
+    pub read_only: bool,
+}
+
+/// What is placed in an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Volume {
+    /// A folder or file of the host, by its number below [`MAX_SHARES`].
+    Share(u16),
+    /// An empty folder on the scratch space, made for the first app that has it and common to all.
+    Empty {
+        /// ACName, unique in the pod.
+        name: String,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// What the image has there, under a writable layer on the scratch space that is the app's own.
+    Layer,
 }
 
 /// An app's stdio. A port is a host port that takes one connection.

@@ -3,23 +3,30 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use guest_init::protocol::{IMAGE_SLOT_BYTES, IMAGE_SLOTS};
+use guest_init::protocol::{IMAGE_SLOT_BYTES, IMAGE_SLOTS, SHARES_TAG};
 use vmm::device::Device;
 use vmm::disk::{Disk, Extent, Extents};
+use vmm::fs::{Fs, Share};
 use vmm::layout::Slot;
 use vmm::machine::{Config, Devices, Machine};
 use vmm::running::ThreadKind;
 use vmm::vsock::Vsock;
 
 use crate::assets::Assets;
+use crate::jail::files_of_guest;
 use crate::jail::seccomp::{self, Kind};
+use crate::jail::shares::SHARES;
 use crate::plan::Plan;
 use crate::streams::Ports;
 
 /// Every pod's guest has the same context id: it is alone on its vsock.
 const GUEST_CID: u64 = 3;
+
+/// How long a guest trusts what it knows of names and attributes of the host's files.
+const TRUST: Duration = Duration::from_secs(1);
 
 /// The machine of `plan`, whose guest finds `ports` on its host, and what becomes true when the host's disk was full.
 ///
@@ -30,12 +37,13 @@ pub fn machine(
     scratch: Option<(File, u64)>,
     plan: &Plan,
     ports: &Ports,
+    descriptors: File,
     debug: bool,
 ) -> Result<(Machine, Arc<AtomicBool>)> {
     let ports = ports.clone();
     let scratch = scratch_disk(scratch)?;
     let disk_full = scratch.host_full();
-    let devices = Devices::from([
+    let mut devices = Devices::from([
         (Slot::ImagesDisk, boxed(images_disk(assets.images)?)),
         (Slot::ScratchDisk, boxed(scratch)),
         (
@@ -46,6 +54,9 @@ pub fn machine(
             )),
         ),
     ]);
+    if !plan.shares.is_empty() {
+        devices.insert(Slot::Fs, boxed(shared_folders(descriptors)?));
+    }
     let config = Config {
         cpus: plan.cpus,
         memory_mib: plan.memory_mib,
@@ -65,6 +76,17 @@ pub fn machine(
 
 fn boxed(device: impl Device + 'static) -> Box<dyn Device> {
     Box::new(device)
+}
+
+/// The host's folders, as one file system. The process's root holds nothing else that could be reached.
+fn shared_folders(own_descriptors: File) -> Result<Fs> {
+    let share = Share {
+        root: SHARES.to_owned(),
+        own_descriptors,
+        max_descriptors: files_of_guest()?,
+        trust: TRUST,
+    };
+    Fs::new(SHARES_TAG, share).context("share folders of the host")
 }
 
 /// All images on one read-only disk of constant size, each in its own slot.
@@ -115,7 +137,8 @@ pub fn confine(kind: ThreadKind) -> Result<()> {
         ThreadKind::Vcpu => Kind::Vcpu,
         ThreadKind::Disk => Kind::Disk,
         ThreadKind::Vsock => Kind::Vsock,
-        ThreadKind::Fs | ThreadKind::Net | ThreadKind::Mem | ThreadKind::Balloon => {
+        ThreadKind::Fs => Kind::Fs,
+        ThreadKind::Net | ThreadKind::Mem | ThreadKind::Balloon => {
             anyhow::bail!("no filter for a {kind:?} thread, of which this stage 1 has none")
         }
     })

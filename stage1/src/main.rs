@@ -20,6 +20,7 @@ mod streams;
 mod terminal;
 mod timings;
 mod unsupported;
+mod volumes;
 
 use std::path::Path;
 

@@ -12,6 +12,7 @@ use guest_init::protocol::{self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, Stdio, Win
 use crate::environment;
 use crate::sizes::{cpu_milli, cpus, memory_mib, scratch_bytes};
 use crate::unsupported;
+use crate::volumes::{Resolver, Share};
 
 /// The most that command and environment may take, bytes: escaped, it still fits a control message.
 const MAX_ARGUMENT_BYTES: usize = 512 << 10;
@@ -52,6 +53,8 @@ pub struct Plan {
     pub scratch_bytes: Option<u64>,
     /// Apps in order; app `n` uses image `n` of the images disk.
     pub apps: Vec<protocol::App>,
+    /// Folders and files of the host that the machine is given, by number.
+    pub shares: Vec<Share>,
     /// The uids that the pod may be given one of.
     pub uids: UidRange,
     /// When the pod is ended with exit code 124.
@@ -75,14 +78,16 @@ impl Plan {
     ) -> Result<Self> {
         check_supported(pod, arguments)?;
         let mut warnings = unsupported::of_pod(pod, arguments);
+        let mut volumes = Resolver::new(pod).context("read the pod manifest")?;
         let mut apps = Vec::new();
         for (index, (pod_app, image)) in pod.apps.iter().zip(images).enumerate() {
-            let app = plan_app(index, pod_app, image, arguments, host);
+            let app = plan_app(index, pod_app, image, arguments, host, &mut volumes);
             apps.push(
                 app.with_context(|| format!("read app {:?} of the pod manifest", pod_app.name))?,
             );
             warnings.extend(unsupported::of_app(&pod_app.name, program(pod_app, image)?));
         }
+        warnings.append(&mut volumes.warnings);
         let programs = || {
             pod.apps
                 .iter()
@@ -96,6 +101,7 @@ impl Plan {
             hostname: hostname(arguments)?,
             scratch_bytes: scratch_bytes(&pod.annotations)?,
             apps,
+            shares: volumes.into_shares(),
             uids: pod_annotation(annotation::POD_UIDS)
                 .map_or_else(|| Ok(UidRange::default()), str::parse)?,
             timeout: pod_annotation(annotation::POD_TIMEOUT)
@@ -126,16 +132,7 @@ fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
             "app name {:?} is not an ACName (a-z, 0-9, inner -)",
             app.name
         );
-        ensure!(
-            app.mounts.is_empty(),
-            "app {:?} has mounts; volumes are not supported yet",
-            app.name
-        );
     }
-    ensure!(
-        pod.volumes.is_empty(),
-        "the pod has volumes, which are not supported yet"
-    );
     ensure!(!arguments.mutable, "mutable pods are not supported yet");
     ensure!(
         arguments.net.split(',').all(|net| net != "host"),
@@ -162,6 +159,7 @@ fn plan_app(
     image: &PreparedImage,
     arguments: &RunArguments,
     host: &Host,
+    volumes: &mut Resolver<'_>,
 ) -> Result<protocol::App> {
     let program = program(pod_app, image)?;
     ensure!(
@@ -208,6 +206,7 @@ fn plan_app(
         user: program.user.clone(),
         group: program.group.clone(),
         supplementary_gids: program.supplementary_gids.clone(),
+        mounts: volumes.mounts(pod_app, program, image)?,
         cpu_milli: cpu_milli(program)?,
         stdio,
     };

@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::assets::{self, Assets};
 use crate::control::Control;
 use crate::jail::seccomp::{self, Kind};
-use crate::jail::{self, Identity};
+use crate::jail::{self, Identity, Inside, shares};
 use crate::life::Life;
 use crate::outcome;
 use crate::plan::{Host, Plan, PreparedImage};
@@ -48,10 +48,11 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         .iter()
         .for_each(|warning| crate::tell(&format!("warning: {warning}")));
     host::check_kvm(&assets.kvm)?;
+    shares::check(&plan.shares)?;
     let scratch = scratch_disk(&pod, &plan)?;
 
     // From here on the process is the pod.
-    let identity = Identity::claim(pod.path(), plan.uids)?;
+    let identity = Identity::claim(pod.path(), plan.uids, !plan.shares.is_empty())?;
     Report::prepare(&pod, identity.owner())?;
     report::write_pid(&pod)?;
     let signals = session::block_signals()?;
@@ -60,12 +61,16 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         .apps
         .iter()
         .any(|app| matches!(app.stdio, Stdio::Terminal { .. }));
-    let report = jail::enter(&pod, &identity).context("jail the machine's process")?;
+    let Inside {
+        report,
+        descriptors,
+    } = jail::enter(&pod, &identity, &plan.shares).context("jail the machine's process")?;
     timings.mark("jailed");
 
     let ports = Ports::default();
     let control = Control::new(ports.open(CONTROL_PORT)?)?;
-    let (machine, disk_full) = devices::machine(assets, scratch, &plan, &ports, arguments.debug)?;
+    let (machine, disk_full) =
+        devices::machine(assets, scratch, &plan, &ports, descriptors, arguments.debug)?;
     let _raw = (terminal && terminal::window().is_some())
         .then(Raw::enter)
         .transpose()?;
@@ -178,6 +183,7 @@ fn boot(plan: &Plan, debug: bool) -> Result<Boot> {
         } else {
             Scratch::Tmpfs
         },
+        shares: !plan.shares.is_empty(),
         debug,
     })
 }

@@ -10,6 +10,7 @@ pub mod device;
 pub mod disk;
 pub mod end;
 pub mod event;
+pub mod fs;
 pub mod irq;
 pub mod layout;
 pub mod machine;

@@ -5,6 +5,7 @@ use std::io;
 use anyhow::{Context, Result};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
+use vhost_user_backend::bitmap::BitmapMmapRegion;
 use vm_memory::{
     Address, GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestMemoryRegion as _,
     GuestRegionMmap, MmapRegion,
@@ -13,7 +14,10 @@ use vm_memory::{
 use crate::layout::{MMIO_HOLE, MMIO_HOLE_END};
 
 /// Guest-physical memory. Clones share the mapping.
-pub type GuestMemory = GuestMemoryMmap<()>;
+pub type GuestMemory = GuestMemoryMmap<Bitmap>;
+
+/// What marks written pages: nothing here, but virtiofsd takes only memory that has this one.
+pub type Bitmap = BitmapMmapRegion;
 
 /// Size of a huge page, bytes. KVM maps one into the guest only where guest and host address are the same multiple of it.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -44,7 +48,7 @@ pub fn map(memory_mib: u32) -> Result<GuestMemory> {
     Ok(GuestMemory::from_regions(regions)?)
 }
 
-fn region(start: u64, bytes: usize) -> Result<GuestRegionMmap> {
+fn region(start: u64, bytes: usize) -> Result<GuestRegionMmap<Bitmap>> {
     const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
     const FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let room = bytes

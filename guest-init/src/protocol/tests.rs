@@ -30,12 +30,31 @@ fn stdio() -> impl Strategy<Value = Stdio> {
     ]
 }
 
+fn mount() -> impl Strategy<Value = Mount> {
+    let volume = prop_oneof![
+        any::<u16>().prop_map(Volume::Share),
+        (text(), any::<[u32; 3]>()).prop_map(|(name, [mode, uid, gid])| Volume::Empty {
+            name,
+            mode,
+            uid,
+            gid
+        }),
+        Just(Volume::Layer),
+    ];
+    (volume, text(), any::<bool>()).prop_map(|(volume, target, read_only)| Mount {
+        volume,
+        target,
+        read_only,
+    })
+}
+
 fn app() -> impl Strategy<Value = App> {
     let texts = (text(), text(), text(), text(), text());
     let lists = (
         prop::collection::vec(text(), 0..4),
         prop::collection::vec((text(), text()), 0..4),
         prop::collection::vec(any::<u32>(), 0..4),
+        prop::collection::vec(mount(), 0..4),
     );
     (
         texts,
@@ -58,6 +77,7 @@ fn app() -> impl Strategy<Value = App> {
                 user,
                 group,
                 supplementary_gids: lists.2,
+                mounts: lists.3,
                 cpu_milli: numbers.3,
                 stdio,
             },
@@ -73,16 +93,19 @@ fn boot() -> impl Strategy<Value = Boot> {
         entropy,
         any::<u8>(),
         scratch,
-        any::<bool>(),
+        any::<[bool; 2]>(),
     )
-        .prop_map(|(hostname, clock_ns, entropy, cpus, scratch, debug)| Boot {
-            hostname,
-            clock_ns,
-            entropy,
-            cpus,
-            scratch,
-            debug,
-        })
+        .prop_map(
+            |(hostname, clock_ns, entropy, cpus, scratch, [shares, debug])| Boot {
+                hostname,
+                clock_ns,
+                entropy,
+                cpus,
+                scratch,
+                shares,
+                debug,
+            },
+        )
 }
 
 fn to_guest() -> impl Strategy<Value = ToGuest> {

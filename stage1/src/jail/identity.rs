@@ -4,15 +4,16 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use contract::UidRange;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Gid, Uid, fork, getegid, geteuid, setgroups, setresgid, setresuid};
 
 /// Where claims lie: machine-wide, for two stores must not give out the same uid.
 const CLAIMS: &str = "/run/fairing/uids";
@@ -30,49 +31,108 @@ pub enum Identity {
         _claim: File,
     },
     /// The user who called.
-    Users,
+    Users {
+        /// What that uid is called in the process's user namespace.
+        inside: u32,
+    },
+    /// Root in a user namespace of its own, in which every id is what it is outside, and no power reaches out of it.
+    Root,
 }
 
 impl Identity {
-    /// Claims a uid of the range for `pod` when called by root.
+    /// Claims a uid of the range for `pod` when called by root. A process that shares folders is uid 0, inside.
     ///
     /// # Errors
     /// When claims cannot be made, or every uid of the range is taken.
-    pub fn claim(pod: &Path, range: UidRange) -> Result<Self> {
-        if !geteuid().is_root() {
-            return Ok(Self::Users);
+    pub fn claim(pod: &Path, range: UidRange, shares: bool) -> Result<Self> {
+        let uid = geteuid();
+        match (uid.is_root(), shares) {
+            (true, false) => claim_in(Path::new(CLAIMS), range, pod),
+            (true, true) => Ok(Self::Root),
+            (false, false) => Ok(Self::Users {
+                inside: uid.as_raw(),
+            }),
+            (false, true) => Ok(Self::Users { inside: 0 }),
         }
-        claim_in(Path::new(CLAIMS), range, pod)
+    }
+
+    /// Whether the process has power over the host's mounts.
+    pub(super) fn is_root(&self) -> bool {
+        !matches!(self, Self::Users { .. })
     }
 
     /// The uid that the pod's own files are given to; `None` = they stay the caller's.
     pub fn owner(&self) -> Option<u32> {
         match self {
             Self::Own { uid, .. } => Some(*uid),
-            Self::Users => None,
+            Self::Users { .. } | Self::Root => None,
         }
     }
 
     pub(super) fn enter_user_namespace(&self) -> Result<()> {
-        let Self::Users = self else { return Ok(()) };
-        let (uid, gid) = (geteuid(), getegid());
-        unshare(CloneFlags::CLONE_NEWUSER)
-            .context("unshare (are unprivileged user namespaces allowed?)")?;
-        fs::write("/proc/self/setgroups", "deny").context("write /proc/self/setgroups")?;
-        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))
-            .context("write /proc/self/uid_map")?;
-        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
-            .context("write /proc/self/gid_map")
+        match self {
+            Self::Own { .. } => Ok(()),
+            Self::Users { inside } => enter_as(*inside),
+            Self::Root => enter_with_all_ids(),
+        }
     }
 
     pub(super) fn assume(&self) -> Result<()> {
-        let Self::Own { uid, .. } = self else {
-            return Ok(());
+        let uid = match self {
+            Self::Own { uid, .. } => *uid,
+            Self::Root => 0,
+            Self::Users { .. } => return Ok(()),
         };
-        let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*uid));
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(uid));
         setgroups(&[]).context("drop supplementary groups")?;
         setresgid(gid, gid, gid).context("change gid")?;
         setresuid(uid, uid, uid).context("change uid")
+    }
+}
+
+/// Enters a user namespace in which the caller's ids are called `inside`, and there are no others.
+fn enter_as(inside: u32) -> Result<()> {
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER)
+        .context("unshare (are unprivileged user namespaces allowed?)")?;
+    fs::write("/proc/self/setgroups", "deny").context("write /proc/self/setgroups")?;
+    fs::write("/proc/self/uid_map", format!("{inside} {uid} 1"))
+        .context("write /proc/self/uid_map")?;
+    let inside = if inside == 0 { 0 } else { gid.as_raw() };
+    fs::write("/proc/self/gid_map", format!("{inside} {gid} 1")).context("write /proc/self/gid_map")
+}
+
+/// Enters a user namespace in which all ids are as they are. Such a map is written by a process outside, a child that
+/// lives no longer than that takes.
+fn enter_with_all_ids() -> Result<()> {
+    const ALL: &str = "0 0 4294967295";
+    let (mut entered, mut tell_entered) = io::pipe().context("make a pipe")?;
+    let process = PathBuf::from(format!("/proc/{}", std::process::id()));
+    #[expect(unsafe_code, reason = "a fork of a process that has a single thread")]
+    // SAFETY: there is no other thread whose locks the child could find held.
+    match unsafe { fork() }.context("fork")? {
+        ForkResult::Child => {
+            drop(tell_entered);
+            let mut write = || {
+                entered.read_exact(&mut [0])?;
+                fs::write(process.join("uid_map"), ALL)?;
+                fs::write(process.join("gid_map"), ALL)
+            };
+            std::process::exit(
+                write().map_or_else(|error| error.raw_os_error().unwrap_or(1), |()| 0),
+            )
+        }
+        ForkResult::Parent { child } => {
+            unshare(CloneFlags::CLONE_NEWUSER).context("unshare")?;
+            tell_entered.write_all(&[0]).context("tell the child")?;
+            match waitpid(child, None).context("wait for the child")? {
+                WaitStatus::Exited(_, 0) => Ok(()),
+                WaitStatus::Exited(_, code) => {
+                    Err(io::Error::from_raw_os_error(code)).context("map all ids")
+                }
+                status => bail!("the child that maps ids ended with {status:?}"),
+            }
+        }
     }
 }
 

@@ -6,15 +6,23 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Descriptors: devices, eventfds, vCPUs, disks and 1,024 vsock connections.
 const OPEN_FILES: u64 = 2048;
 
+/// More descriptors for a machine with shares: the file server keeps one for each file that the guest remembers.
+const SHARED_FILES: u64 = 1 << 20;
+
 /// Threads of this uid: 32 vCPUs, 14 devices, 4 streams, the session. Without root the uid is the user's, with
 /// processes of his own, and the limit would count those.
 const THREADS: u64 = 128;
 
-/// Sets hard and soft limits alike.
-pub(super) fn set() -> Result<()> {
+/// Sets hard and soft limits alike, each as far as the process may.
+pub(super) fn set(shares: bool) -> Result<()> {
     let root = nix::unistd::geteuid().is_root();
+    let files = if shares {
+        OPEN_FILES + SHARED_FILES
+    } else {
+        OPEN_FILES
+    };
     let limits = [
-        (Resource::RLIMIT_NOFILE, Some(OPEN_FILES), "open files"),
+        (Resource::RLIMIT_NOFILE, Some(files), "open files"),
         (Resource::RLIMIT_NPROC, root.then_some(THREADS), "threads"),
         (Resource::RLIMIT_CORE, Some(0), "core dumps"),
         (Resource::RLIMIT_MSGQUEUE, Some(0), "message queues"),
@@ -22,9 +30,21 @@ pub(super) fn set() -> Result<()> {
     ];
     for (resource, wanted, name) in limits {
         let Some(wanted) = wanted else { continue };
+        if setrlimit(resource, wanted, wanted).is_ok() {
+            continue;
+        }
         let (_, hard) = getrlimit(resource).with_context(|| format!("read the limit of {name}"))?;
         let limit = wanted.min(hard);
         setrlimit(resource, limit, limit).with_context(|| format!("limit {name} to {limit}"))?;
     }
     Ok(())
+}
+
+/// How many descriptors the guest's files may take: what is left of the limit in force.
+///
+/// # Errors
+/// When the limit cannot be read.
+pub fn files_of_guest() -> Result<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
+    Ok(soft.saturating_sub(OPEN_FILES).max(soft / 2))
 }

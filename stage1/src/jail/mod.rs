@@ -2,40 +2,62 @@
 //! in which the kernel allows them; the thread filters are stacked later, by each thread, on the base filter set here.
 //!
 //! With root the process becomes a uid of its own. Without root it keeps the user's uid in a user namespace of its own:
-//! pods of one user are then kept apart by their mount namespaces and filters.
+//! pods of one user are then kept apart by their mount namespaces and filters. A process that shares folders of the host
+//! is uid 0 of a user namespace of its own, with the few capabilities there that a file server needs.
 
 mod identity;
 mod limits;
 mod privileges;
 mod root;
 pub mod seccomp;
+pub mod shares;
+
+use std::fs::File;
 
 use anyhow::{Context, Result};
 use contract::PodDir;
 
 pub use identity::Identity;
+pub use limits::files_of_guest;
 
 use crate::report::Report;
+use crate::volumes::Share;
+
+/// What is left of the host inside.
+pub struct Inside {
+    /// The pod's report folder.
+    pub report: Report,
+    /// This process's descriptors, as /proc shows them: for the file server, which opens files anew through them.
+    pub descriptors: File,
+}
 
 /// Shuts the calling process, which must have a single thread, into an empty root that holds the pod's report folder
-/// and nothing else; returns that folder as it is called inside. Everything else the machine needs must be open.
+/// and `shares` and nothing else. Everything else the machine needs must be open.
 ///
 /// # Errors
 /// When a step fails; the process is then good for nothing but to report it and end.
-pub fn enter(pod: &PodDir, identity: &Identity) -> Result<Report> {
-    // A user without root gets the right to the steps below only in a user namespace of his own.
+pub fn enter(pod: &PodDir, identity: &Identity, shares: &[Share]) -> Result<Inside> {
+    let shared = !shares.is_empty();
+    // Raising a limit needs privilege, lowering one does not.
+    limits::set(shared).context("set resource limits")?;
+    // The host's mounts are taken while there is power over them; without root that is in a namespace of his own.
+    let taken = identity
+        .is_root()
+        .then(|| shares::take(shares))
+        .transpose()?;
     identity
         .enter_user_namespace()
         .context("enter a user namespace")?;
     // Needs CAP_SYS_ADMIN, so before privileges go.
-    root::enter(pod).context("enter an empty root file system")?;
-    // Lowering hard limits needs no privilege, but NPROC counts the uid that is about to be taken.
-    limits::set().context("set resource limits")?;
+    let descriptors = root::enter(pod, taken, shares).context("enter an empty root file system")?;
     // Dropping the bounding set needs CAP_SETPCAP: before the uid changes.
     privileges::drop_bounding_set().context("drop the capability bounding set")?;
     identity.assume().context("change to the pod's own uid")?;
     // setuid to a non-zero uid has emptied these; in a user namespace nothing has.
-    privileges::drop_rest().context("drop capabilities")?;
-    seccomp::confine_process().context("install the process's seccomp filter")?;
-    Ok(Report::new(root::REPORT))
+    privileges::drop_rest(shared).context("drop capabilities")?;
+    seccomp::confine_process(shared).context("install the process's seccomp filter")?;
+    Ok(Inside {
+        report: Report::new(root::REPORT),
+        descriptors,
+    })
 }

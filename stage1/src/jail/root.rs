@@ -1,6 +1,8 @@
-//! An empty root: a read-only tmpfs in a mount namespace of the process's own, holding the pod's report folder.
+//! An empty root: a read-only tmpfs in a mount namespace of the process's own, holding the pod's report folder and the
+//! folders that are shared with the machine.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -9,14 +11,18 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, pivot_root};
 
+use super::shares::{self, Taken};
+use crate::volumes::Share;
+
 /// What the report folder is called inside.
 pub const REPORT: &str = "/rkt";
 
-/// Enough for the one folder.
-const TMPFS_OPTIONS: &str = "size=64k,nr_inodes=16,mode=755";
+/// Inodes beside the shares' mount points: for the few folders.
+const INODES: usize = 16;
 
-/// Moves the process there. The old root is out of reach afterwards, but for descriptors already open.
-pub(super) fn enter(pod: &PodDir) -> Result<()> {
+/// Moves the process there; gives its descriptors as /proc shows them. The old root is out of reach afterwards, but for
+/// descriptors already open. `taken` are the mounts of `shares`, if they have been taken already.
+pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -> Result<File> {
     const NONE: Option<&str> = None;
     let inert = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
@@ -24,6 +30,12 @@ pub(super) fn enter(pod: &PodDir) -> Result<()> {
     // Nothing mounted from here on may travel back to the host.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .context("make all mounts private")?;
+    let taken = taken.map_or_else(|| shares::take(shares), Ok)?;
+    let descriptors = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open("/proc/self/fd")
+        .context("open /proc/self/fd")?;
     // Any folder serves as mount point; this one is the pod's own, and stage 1 needs nothing from it any more.
     let root = pod.stage1_rootfs().join("opt");
     mount(
@@ -31,7 +43,10 @@ pub(super) fn enter(pod: &PodDir) -> Result<()> {
         &root,
         Some("tmpfs"),
         inert,
-        Some(TMPFS_OPTIONS),
+        Some(&*format!(
+            "size=64k,nr_inodes={},mode=755",
+            INODES + taken.len()
+        )),
     )
     .context("mount the tmpfs")?;
     let report = root.join(REPORT.trim_start_matches('/'));
@@ -46,6 +61,9 @@ pub(super) fn enter(pod: &PodDir) -> Result<()> {
         NONE,
     )
     .context("bar the report folder")?;
+    if !taken.is_empty() {
+        shares::attach(&root, taken)?;
+    }
     chdir(&root).context("enter the tmpfs")?;
     // With both arguments the same, the old root ends up on top of the new one, and is taken off again.
     pivot_root(Path::new("."), Path::new(".")).context("pivot_root")?;
@@ -58,5 +76,6 @@ pub(super) fn enter(pod: &PodDir) -> Result<()> {
         MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | inert,
         NONE,
     )
-    .context("make the root read-only")
+    .context("make the root read-only")?;
+    Ok(descriptors)
 }

@@ -25,6 +25,8 @@ pub enum Kind {
     Disk,
     /// Serves vsock connections.
     Vsock,
+    /// Serves shared folders.
+    Fs,
 }
 
 /// Memory, locks, signals and descriptors already open: what every thread needs.
@@ -102,6 +104,62 @@ const DISK: &[c_long] = &[
     libc::SYS_fallocate,
 ];
 
+/// What a file server does to files, by descriptors and names relative to them; and taking on a user's ids. No file
+/// handles, which reach around the root.
+const FILE_SERVER: &[c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_fstat,
+    libc::SYS_fstatfs,
+    libc::SYS_getdents64,
+    libc::SYS_readlinkat,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_symlinkat,
+    libc::SYS_linkat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_ftruncate,
+    libc::SYS_fallocate,
+    libc::SYS_copy_file_range,
+    libc::SYS_lseek,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_syncfs,
+    libc::SYS_flock,
+    libc::SYS_preadv,
+    libc::SYS_preadv2,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_getxattr,
+    libc::SYS_setxattr,
+    libc::SYS_listxattr,
+    libc::SYS_removexattr,
+    libc::SYS_fgetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_flistxattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_fchdir,
+    libc::SYS_umask,
+    libc::SYS_dup,
+    libc::SYS_geteuid,
+    libc::SYS_getegid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setgroups,
+    libc::SYS_capget,
+    libc::SYS_capset,
+];
+
 impl Kind {
     /// Calls allowed whatever their arguments.
     fn calls(self) -> Vec<c_long> {
@@ -112,6 +170,7 @@ impl Kind {
             Self::Vcpu => &[],
             Self::Disk => &[EPOLL, DISK],
             Self::Vsock => &[EPOLL, SOCKETS],
+            Self::Fs => &[EPOLL, FILE_SERVER],
         };
         [EVERY]
             .iter()
@@ -167,6 +226,9 @@ const TERMINAL: Limited = Limited::to(
     &[0x5401, 0x5402, 0x5403, 0x5413, 0x5421],
 );
 
+/// CLONE_FS: a working folder of the thread's own, which the file server changes.
+const OWN_FOLDER: Limited = Limited::to(libc::SYS_unshare, 0, &[0x200]);
+
 /// With AT_EMPTY_PATH: of a file that is open, to lay out disks.
 const OPEN_FILE: Limited = Limited {
     call: libc::SYS_statx,
@@ -190,6 +252,7 @@ impl Kind {
             Self::Session => limited.extend(FROM_ROOT.into_iter().chain([TERMINAL])),
             Self::Vcpu => limited.push(KVM_VCPU),
             Self::Vsock => limited.push(NON_BLOCKING),
+            Self::Fs => limited.push(OWN_FOLDER),
             Self::Pump | Self::Disk => {}
         }
         limited
@@ -205,25 +268,25 @@ pub fn confine_thread(kind: Kind) -> Result<()> {
         .with_context(|| format!("install the seccomp filter of a {kind:?} thread"))
 }
 
-/// Every kind of thread.
-const KINDS: [Kind; 5] = [
+/// Every kind of thread; the last one only where folders are shared.
+const KINDS: [Kind; 6] = [
     Kind::Session,
     Kind::Pump,
     Kind::Vcpu,
     Kind::Disk,
     Kind::Vsock,
+    Kind::Fs,
 ];
 
 /// Puts the process's filter, the union of all, on the calling thread, from which all others inherit it.
-pub(super) fn confine_process() -> Result<()> {
+pub(super) fn confine_process(shares: bool) -> Result<()> {
     register_signal_handler(SIGSYS, report_denied).context("handle SIGSYS")?;
-    let calls: Vec<_> = KINDS
-        .into_iter()
+    let kinds = || KINDS.into_iter().filter(|kind| shares || *kind != Kind::Fs);
+    let calls: Vec<_> = kinds()
         .flat_map(Kind::calls)
         .chain(STARTING.iter().copied())
         .collect();
-    let limited: Vec<_> = KINDS
-        .into_iter()
+    let limited: Vec<_> = kinds()
         .flat_map(Kind::limited)
         .chain([KVM, OPEN_FILE])
         .collect();
@@ -242,6 +305,7 @@ fn apply(calls: &[c_long], limited: &[Limited]) -> Result<()> {
     Ok(())
 }
 
+/// A call that one thread may make whatever its arguments is not limited by what another may do with it.
 fn rules(calls: &[c_long], limited: &[Limited]) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         calls.iter().map(|call| (*call, vec![])).collect();
@@ -259,6 +323,8 @@ fn rules(calls: &[c_long], limited: &[Limited]) -> Result<BTreeMap<i64, Vec<Secc
         comparison,
         values,
     } in limited
+        .iter()
+        .filter(|limited| !calls.contains(&limited.call))
     {
         for value in *values {
             allow(*call, *argument, comparison.clone(), *value)?;

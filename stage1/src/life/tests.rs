@@ -12,6 +12,7 @@ fn life() -> Life {
         entropy: vec![],
         cpus: 1,
         scratch: Scratch::Tmpfs,
+        shares: false,
         debug: false,
     };
     let app = App {
@@ -28,6 +29,7 @@ fn life() -> Life {
         user: "0".into(),
         group: "0".into(),
         supplementary_gids: vec![],
+        mounts: vec![],
         cpu_milli: None,
         stdio: Stdio::Streams {
             stdin: None,

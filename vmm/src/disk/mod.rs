@@ -8,18 +8,17 @@ mod request;
 mod spec;
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT, Reader, Writer};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::Bytes;
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 pub use self::extents::{Extent, Extents};
-use self::request::{Range, Refusal, Request, parse, status_address};
+use self::request::{Range, Reader, Refusal, Request, Writer, parse, status_address};
 use self::spec::*;
 use crate::device::{Activation, ActiveQueue, Device, Interrupt, Stop};
+use crate::event::Wait;
 use crate::memory::GuestMemory;
 use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
 
@@ -227,7 +226,7 @@ impl Disk {
         stop: &Stop,
     ) {
         let ActiveQueue { queue, kick } = active;
-        let Ok(wait) = Wait::new(kick, stop) else {
+        let Ok(wait) = Wait::new([&*kick], stop) else {
             tracing::error!("no descriptor left to wait for a disk's requests");
             return interrupt.needs_reset();
         };
@@ -310,39 +309,6 @@ impl Device for Disk {
             self,
             queues.into_iter().map(|active| active.queue).collect(),
         )
-    }
-}
-
-/// Waits for a kick or the stop.
-struct Wait(Epoll);
-
-const STOP: u64 = 0;
-const KICK: u64 = 1;
-
-impl Wait {
-    fn new(kick: &impl AsRawFd, stop: &Stop) -> io::Result<Self> {
-        let epoll = Epoll::new()?;
-        epoll.ctl(
-            ControlOperation::Add,
-            stop.as_fd().as_raw_fd(),
-            EpollEvent::new(EventSet::IN, STOP),
-        )?;
-        epoll.ctl(
-            ControlOperation::Add,
-            kick.as_raw_fd(),
-            EpollEvent::new(EventSet::IN, KICK),
-        )?;
-        Ok(Self(epoll))
-    }
-
-    /// Waits for a kick, or not at all when there is `more` to do. Whether to stop.
-    fn stopped(&self, more: bool) -> bool {
-        let mut events = [EpollEvent::default(); 2];
-        let timeout = if more { 0 } else { -1 };
-        match self.0.wait(timeout, &mut events) {
-            Ok(count) => events.iter().take(count).any(|event| event.data() == STOP),
-            Err(error) => error.kind() != io::ErrorKind::Interrupted,
-        }
     }
 }
 

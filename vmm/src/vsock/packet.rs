@@ -13,7 +13,7 @@ use vm_memory::{
 };
 
 use super::spec::HEADER_BYTES;
-use crate::memory::GuestMemory;
+use crate::memory::{Bitmap, GuestMemory};
 
 /// The most descriptors a packet may be spread over. Linux uses up to 18.
 const MAX_SEGMENTS: usize = 64;
@@ -213,7 +213,7 @@ pub struct Filled {
 }
 
 /// Guest memory in pieces, in order; none is empty.
-pub struct Segments<'m>(Vec<VolatileSlice<'m>>);
+pub struct Segments<'m>(Vec<VolatileSlice<'m, Bitmap>>);
 
 impl<'m> Segments<'m> {
     fn gather(
@@ -318,7 +318,7 @@ impl<'m> Segments<'m> {
     pub fn for_each_chunk(&self, mut take: impl FnMut(&[u8])) {
         let mut chunk = [0; 4096];
         for segment in &self.0 {
-            let mut rest = *segment;
+            let mut rest = segment.clone();
             while !rest.is_empty() {
                 let copied = rest.copy_to(&mut chunk);
                 take(&chunk[..copied]);

@@ -1,0 +1,127 @@
+//! Volumes: the host's shared folders and empty folders of the pod, placed in an app's root. Called by `main` once, and by
+//! `launch` in the app's process, after everything else is mounted there.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use guest_init::protocol::{App, MAX_SHARES, Mount, SHARES_TAG, Volume};
+use nix::mount::{MsFlags, mount};
+
+use crate::app_root::{OldRoot, make_layer, overlay};
+use crate::disks::SCRATCH;
+use crate::mount_table::remount_read_only;
+
+/// Where PID 1 has all shares.
+const SHARES: &str = "/shares";
+
+/// Where the pod's empty volumes lie on the scratch space: no ACName, so no app's folder.
+const EMPTY: &str = "volumes.";
+
+/// Mounts the file system of all shares.
+pub fn mount_shares() -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(
+        Some(SHARES_TAG),
+        SHARES,
+        Some("virtiofs"),
+        flags,
+        None::<&str>,
+    )
+    .context("mount the host's shared folders")
+}
+
+/// Places the volumes of `app` in its root, in order.
+pub fn place(app: &App, machine: &OldRoot) -> Result<()> {
+    for (number, mount) in app.mounts.iter().enumerate() {
+        place_one(app, number, mount, machine)
+            .with_context(|| format!("mount a volume at {}", mount.target))?;
+    }
+    Ok(())
+}
+
+fn place_one(app: &App, number: usize, mount: &Mount, machine: &OldRoot) -> Result<()> {
+    let target = mount.target.as_str();
+    match &mount.volume {
+        Volume::Share(share) => {
+            ensure!(*share < MAX_SHARES, "there is no share {share}");
+            // Reached from the machine's root, which is the working directory.
+            let source = relative(&format!("{SHARES}/{share}")).to_owned();
+            let is_folder = fs::metadata(&source).context("look at the share")?.is_dir();
+            make_target(target, is_folder)?;
+            machine.bind(&source, target)?;
+        }
+        Volume::Empty {
+            name,
+            mode,
+            uid,
+            gid,
+        } => {
+            let source = relative(&format!("{SCRATCH}/{EMPTY}/{name}")).to_owned();
+            make_empty(&source, *mode, *uid, *gid)?;
+            make_target(target, true)?;
+            machine.bind(&source, target)?;
+        }
+        Volume::Layer => {
+            make_target(target, true)?;
+            let layer = relative(&format!("{SCRATCH}/{}/{number}", app.name)).to_owned();
+            let layer = make_layer(&layer, target)?;
+            // By its descriptor: a path may hold characters that mean something among the options of a mount.
+            let below = fs::File::open(target).context("open what is below")?;
+            overlay(
+                &format!("/proc/self/fd/{}", below.as_raw_fd()),
+                &layer,
+                target,
+            )?;
+        }
+    }
+    if mount.read_only {
+        remount_read_only(target, MsFlags::empty()).context("make it read-only")?;
+    }
+    Ok(())
+}
+
+fn relative(path: &str) -> &str {
+    path.trim_start_matches('/')
+}
+
+/// Makes an empty volume, unless an app before has.
+fn make_empty(path: &str, mode: u32, uid: u32, gid: u32) -> Result<()> {
+    if let Some(parent) = Path::new(path).parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)?;
+    }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        made => made.context("make the empty volume")?,
+    }
+    // The owner first: a change of owner clears set-user-id bits.
+    chown(path, Some(uid), Some(gid)).context("give the empty volume its owner")?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .context("give the empty volume its mode")
+}
+
+/// Makes what a volume is mounted on, where it is missing.
+fn make_target(target: &str, is_folder: bool) -> Result<()> {
+    let path = Path::new(target);
+    let folder = if is_folder { Some(path) } else { path.parent() };
+    if let Some(folder) = folder {
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+        made.with_context(|| format!("make {}", folder.display()))?;
+    }
+    if is_folder || path.exists() {
+        return Ok(());
+    }
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(path);
+    file.map(drop).with_context(|| format!("make {target}"))
+}

@@ -1,0 +1,218 @@
+//! The file system device: folders of the host as one file system of the guest. The file server is the virtiofsd crate's;
+//! this is the device in front of it.
+//!
+//! Virtio 1.2, section 5.11. What the server can reach is what its process can: the caller has shut it into a root that
+//! holds the shared folders and nothing else. Requests are served one after the other on the device's own thread, which
+//! takes on the ids of whoever asks (by system calls that change this thread alone) and changes its working folder.
+
+mod spec;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtiofsd::descriptor_utils::{Reader, Writer};
+use virtiofsd::passthrough::{CachePolicy, Config, InodeFileHandlesMode, PassthroughFs};
+use virtiofsd::server::Server;
+
+use self::spec::*;
+use crate::device::{Activation, ActiveQueue, Device, Interrupt, Stop};
+use crate::event::Wait;
+use crate::memory::GuestMemory;
+use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
+
+/// Room for the largest request of Linux (1 MiB in pages) without indirect descriptors, twice.
+const QUEUE_SIZE: u16 = 512;
+
+/// Requests between two looks at the stop.
+const BATCH: u16 = 16;
+
+/// What is shared, and how.
+pub struct Share {
+    /// Path of the folder whose content the guest sees, in the root of the process when the guest mounts it.
+    pub root: String,
+    /// /proc/self/fd of this process, opened with O_PATH while there was a /proc.
+    pub own_descriptors: File,
+    /// The most descriptors that the guest's files may take.
+    pub max_descriptors: u64,
+    /// How long the guest may trust what it knows of names and attributes without asking again.
+    pub trust: Duration,
+}
+
+/// The device.
+pub struct Fs {
+    tag: [u8; TAG_BYTES],
+    server: Server<PassthroughFs>,
+}
+
+impl Fs {
+    /// A device that offers `share` under the name `tag`.
+    ///
+    /// # Errors
+    /// When the tag is too long, or the server cannot open its working folder.
+    pub fn new(tag: &str, share: Share) -> Result<Self> {
+        let mut bytes = [0; TAG_BYTES];
+        ensure!(
+            (1..=TAG_BYTES).contains(&tag.len()),
+            "tag {tag:?} is empty or longer than {TAG_BYTES} bytes"
+        );
+        bytes[..tag.len()].copy_from_slice(tag.as_bytes());
+        let config = Config {
+            root_dir: share.root,
+            proc_sfd_rawfd: Some(share.own_descriptors),
+            guest_fd_limit: share.max_descriptors,
+            entry_timeout: share.trust,
+            attr_timeout: share.trust,
+            cache_policy: CachePolicy::Auto,
+            // A handle would reach every file of the file system.
+            inode_file_handles: InodeFileHandlesMode::Never,
+            xattr: true,
+            announce_submounts: true,
+            allow_direct_io: true,
+            // The guest's kernel clears set-user-id bits otherwise, by one more request for each write.
+            killpriv_v2: true,
+            ..Config::default()
+        };
+        let server = Server::new(PassthroughFs::new(config).context("prepare the file server")?);
+        Ok(Self { tag: bytes, server })
+    }
+
+    /// Carries out one request; gives the bytes of its answer, none for a request that has none.
+    fn serve(&self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
+        let requested = Reader::new(memory, chain.clone()).ok();
+        let answer = Writer::new(memory, chain).ok();
+        let Some((request, answer)) = requested.zip(answer) else {
+            return 0;
+        };
+        // The server takes room for its header for granted.
+        if answer.available_bytes() < FUSE_OUT_HEADER_BYTES && needs_answer(request.clone()) {
+            return 0;
+        }
+        let written = self.server.handle_message(request, answer, None::<&mut ()>);
+        let written = written.map_err(|error| tracing::debug!("a malformed FUSE request: {error}"));
+        written
+            .ok()
+            .and_then(|bytes| u32::try_from(bytes).ok())
+            .unwrap_or(0)
+    }
+
+    /// Answers what is in the queue, at most [`BATCH`] of it. Whether there is more; none when the queue is broken.
+    fn drain(
+        &self,
+        memory: &GuestMemory,
+        queue: &mut Queue,
+        interrupt: &dyn Interrupt,
+    ) -> Option<bool> {
+        queue.disable_notification(memory).ok()?;
+        for _ in 0..BATCH {
+            let Some(chain) = queue.iter(memory).ok()?.next() else {
+                break;
+            };
+            let head = chain.head_index();
+            let written = self.serve(memory, chain);
+            queue.add_used(memory, head, written).ok()?;
+        }
+        if queue.needs_notification(memory).ok()? {
+            interrupt.used_buffer();
+        }
+        queue.enable_notification(memory).ok()
+    }
+
+    /// Until told to stop, or a queue is broken.
+    fn serve_queues(
+        &self,
+        queues: &mut [ActiveQueue],
+        memory: &GuestMemory,
+        interrupt: &dyn Interrupt,
+        stop: &Stop,
+    ) {
+        let ready =
+            || own_working_folder().and_then(|()| Wait::new(queues.iter().map(|q| &q.kick), stop));
+        let wait = match ready() {
+            Ok(wait) => wait,
+            Err(error) => {
+                tracing::error!("serve shared folders: {error}");
+                return interrupt.needs_reset();
+            }
+        };
+        loop {
+            let mut more = false;
+            for ActiveQueue { queue, kick } in &mut *queues {
+                // Nothing to read when there was more without a kick.
+                let _ = kick.read();
+                if !queue.ready() {
+                    continue;
+                }
+                let Some(left) = self.drain(memory, queue, interrupt) else {
+                    tracing::warn!("guest broke a queue of the shared folders");
+                    return interrupt.needs_reset();
+                };
+                more |= left;
+            }
+            if wait.stopped(more) {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a request has an answer, as all but four kinds have.
+fn needs_answer(mut request: Reader<'_>) -> bool {
+    let mut header = [0; FUSE_OPCODE_OFFSET + size_of::<u32>()];
+    let opcode = request.read_exact(&mut header).ok().and_then(|()| {
+        let (_, opcode) = header.split_last_chunk()?;
+        Some(u32::from_le_bytes(*opcode))
+    });
+    let silent = [FUSE_FORGET, FUSE_BATCH_FORGET, FUSE_INTERRUPT, FUSE_DESTROY];
+    opcode.is_none_or(|opcode| !silent.contains(&opcode))
+}
+
+/// Gives the calling thread a working folder of its own: the server changes it to reach extended attributes.
+fn own_working_folder() -> io::Result<()> {
+    #[expect(unsafe_code, reason = "no binding of unshare at hand")]
+    // SAFETY: the call changes the calling thread's working folder, root and umask to copies, and touches no memory.
+    let done = unsafe { libc::unshare(libc::CLONE_FS) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+impl Device for Fs {
+    fn id(&self) -> u32 {
+        VIRTIO_ID_FS
+    }
+
+    fn features(&self) -> u64 {
+        VIRTIO_F_INDIRECT_DESC
+    }
+
+    /// One for requests that must not wait (forgets), one for all others.
+    fn queue_sizes(&self) -> &'static [u16] {
+        &[QUEUE_SIZE, QUEUE_SIZE]
+    }
+
+    /// `struct virtio_fs_config`, section 5.11.4.
+    fn config(&self) -> Vec<u8> {
+        let mut config = self.tag.to_vec();
+        config.extend(1u32.to_le_bytes()); // num_request_queues
+        config
+    }
+
+    fn run(self: Box<Self>, activation: Activation, stop: &Stop) -> (Box<dyn Device>, Vec<Queue>) {
+        let Activation {
+            memory,
+            features: _,
+            mut queues,
+            interrupt,
+        } = activation;
+        self.serve_queues(&mut queues, &memory, &*interrupt, stop);
+        (
+            self,
+            queues.into_iter().map(|active| active.queue).collect(),
+        )
+    }
+}
