@@ -1,15 +1,17 @@
-//! An app's root file system: a writable layer on the scratch space over its image. Called by `launch`, in the app's
+//! An app's root file system: a writable layer on the scratch space over its image, or a folder of the host's. Called by `launch`, in the app's
 //! process and its own mount namespace.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 
 use anyhow::{Context, Result};
-use guest_init::protocol::App;
+use guest_init::protocol::{App, Root};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
 use crate::disks::{SCRATCH, mount_image};
+use crate::mount_table::bind;
+use crate::volumes;
 
 /// Where the image is mounted, below the overlay.
 const IMAGE: &str = "/image";
@@ -25,8 +27,13 @@ pub fn enter(app: &App) -> Result<OldRoot> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
         .context("make the mounts private")?;
-    mount_image(app.image, app.image_bytes, IMAGE)?;
-    mount_overlay(&app.name)?;
+    match app.root {
+        Root::Image { number, bytes } => {
+            mount_image(number, bytes, IMAGE)?;
+            mount_overlay(&app.name)?;
+        }
+        Root::Share(number) => bind(&volumes::share(number)?, ROOT)?,
+    }
     pivot()
 }
 
@@ -89,7 +96,7 @@ fn pivot() -> Result<OldRoot> {
 impl OldRoot {
     /// Binds a folder of the machine, a path without leading slash, to `target` in the app's root.
     pub fn bind(&self, source: &str, target: &str) -> Result<()> {
-        crate::mount_table::bind(source, target)
+        bind(source, target)
     }
 
     /// Leaves the machine's root for good.

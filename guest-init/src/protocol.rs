@@ -162,10 +162,8 @@ pub enum Scratch {
 pub struct App {
     /// ACName, unique in the pod.
     pub name: String,
-    /// Which image of the images disk is its root, 0 to [`IMAGE_SLOTS`] - 1.
-    pub image: u8,
-    /// Size of that image, bytes, a multiple of 512.
-    pub image_bytes: u64,
+    /// Its root file system.
+    pub root: Root,
     /// Whether the root is mounted read-only, without a writable layer.
     pub read_only_root: bool,
     /// Whether the app keeps to the default set of capabilities, instead of having all.
@@ -194,6 +192,21 @@ pub struct App {
     pub cpu_milli: Option<u32>,
     /// Where its stdio goes.
     pub stdio: Stdio,
+}
+
+/// Where an app's root file system comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Root {
+    /// An image of the images disk, with a writable layer on the scratch space.
+    Image {
+        /// Which one, 0 to [`IMAGE_SLOTS`] - 1.
+        number: u8,
+        /// Its size, bytes, a multiple of 512.
+        bytes: u64,
+    },
+    /// A folder of the host's, which is the app's own, by its number below [`MAX_SHARES`].
+    Share(u16),
 }
 
 /// A volume at a place of an app.

@@ -23,7 +23,8 @@ const EMPTY: &str = "volumes.";
 
 /// Mounts the file system of all shares.
 pub fn mount_shares() -> Result<()> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    // Set-user-id programs work in a shared root as in any other; the host has barred them for itself.
+    let flags = MsFlags::MS_NODEV;
     mount(
         Some(SHARES_TAG),
         SHARES,
@@ -32,6 +33,12 @@ pub fn mount_shares() -> Result<()> {
         None::<&str>,
     )
     .context("mount the host's shared folders")
+}
+
+/// The path of a share in the machine's root.
+pub fn share(number: u16) -> Result<String> {
+    ensure!(number < MAX_SHARES, "there is no share {number}");
+    Ok(format!("{SHARES}/{number}"))
 }
 
 /// Places the volumes of `app` in its root, in order.
@@ -46,10 +53,9 @@ pub fn place(app: &App, machine: &OldRoot) -> Result<()> {
 fn place_one(app: &App, number: usize, mount: &Mount, machine: &OldRoot) -> Result<()> {
     let target = mount.target.as_str();
     match &mount.volume {
-        Volume::Share(share) => {
-            ensure!(*share < MAX_SHARES, "there is no share {share}");
+        Volume::Share(number) => {
             // Reached from the machine's root, which is the working directory.
-            let source = relative(&format!("{SHARES}/{share}")).to_owned();
+            let source = relative(&share(*number)?).to_owned();
             let is_folder = fs::metadata(&source).context("look at the share")?.is_dir();
             make_target(target, is_folder)?;
             machine.bind(&source, target)?;

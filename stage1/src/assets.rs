@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::{PodDir, PodManifest};
@@ -33,8 +33,16 @@ pub struct Assets {
     pub kernel: File,
     /// cpio.
     pub initramfs: File,
-    /// EROFS of each app, in order.
-    pub images: Vec<File>,
+    /// Of each app, in order.
+    pub roots: Vec<Root>,
+}
+
+/// An app's root file system as stage 0 prepared it.
+pub enum Root {
+    /// An EROFS file.
+    Erofs(File),
+    /// A folder, by its path on the host.
+    Folder(PathBuf),
 }
 
 impl Assets {
@@ -61,10 +69,10 @@ impl Assets {
             kvm,
             kernel: part(KERNEL, check_kernel)?,
             initramfs: part(INITRAMFS, check_initramfs)?,
-            images: manifest
+            roots: manifest
                 .apps
                 .iter()
-                .map(|app| open_rootfs(pod, &app.name))
+                .map(|app| root(pod, &app.name))
                 .collect::<Result<_>>()?,
         })
     }
@@ -119,14 +127,12 @@ pub fn open_kvm() -> Result<Kvm> {
     }
 }
 
-fn open_rootfs(pod: &PodDir, app: &str) -> Result<File> {
+fn root(pod: &PodDir, app: &str) -> Result<Root> {
     let path = pod.app_rootfs_erofs(app);
     match File::open(&path) {
-        Ok(file) => Ok(file),
+        Ok(file) => Ok(Root::Erofs(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound && pod.app_rootfs(app).is_dir() => {
-            bail!(
-                "app {app:?} comes as a folder, which this stage 1 cannot share with a machine yet; it takes an EROFS file"
-            )
+            Ok(Root::Folder(pod.app_rootfs(app)))
         }
         Err(error) => {
             Err(error).with_context(|| format!("open root file system {}", path.display()))

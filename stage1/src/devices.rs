@@ -15,7 +15,7 @@ use vmm::machine::{Config, Devices, Machine};
 use vmm::running::ThreadKind;
 use vmm::vsock::Vsock;
 
-use crate::assets::Assets;
+use crate::assets::{Assets, Root};
 use crate::jail::files_of_guest;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::shares::SHARES;
@@ -44,7 +44,7 @@ pub fn machine(
     let scratch = scratch_disk(scratch)?;
     let disk_full = scratch.host_full();
     let mut devices = Devices::from([
-        (Slot::ImagesDisk, boxed(images_disk(assets.images)?)),
+        (Slot::ImagesDisk, boxed(images_disk(assets.roots)?)),
         (Slot::ScratchDisk, boxed(scratch)),
         (
             Slot::Vsock,
@@ -90,7 +90,11 @@ fn shared_folders(own_descriptors: File) -> Result<Fs> {
 }
 
 /// All images on one read-only disk of constant size, each in its own slot.
-fn images_disk(images: Vec<File>) -> Result<Disk> {
+fn images_disk(roots: Vec<Root>) -> Result<Disk> {
+    let images = roots.into_iter().filter_map(|root| match root {
+        Root::Erofs(file) => Some(file),
+        Root::Folder(_) => None,
+    });
     let mut extents = Vec::new();
     for (offset, file) in (0..)
         .step_by(usize::try_from(IMAGE_SLOT_BYTES)?)

@@ -1,5 +1,7 @@
 //! From manifests and arguments to what the machine and its apps need. A pure function: it opens nothing.
 
+use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -7,7 +9,7 @@ use contract::annotation::{self, Annotation};
 use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
 use contract::{RunArguments, UidRange};
-use guest_init::protocol::{self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, Stdio, Window};
+use guest_init::protocol::{self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Stdio, Window};
 
 use crate::environment;
 use crate::sizes::{cpu_milli, cpus, memory_mib, scratch_bytes};
@@ -36,8 +38,19 @@ pub struct Host {
 pub struct PreparedImage {
     /// Its manifest.
     pub manifest: ImageManifest,
-    /// Size of its EROFS file, bytes.
-    pub bytes: u64,
+    /// Its root file system.
+    pub root: PreparedRoot,
+}
+
+/// A root file system as stage 0 prepared it.
+pub enum PreparedRoot {
+    /// An EROFS file.
+    Erofs {
+        /// Its size.
+        bytes: u64,
+    },
+    /// A folder of the app's own, by its path on the host.
+    Folder(PathBuf),
 }
 
 /// The pod, resolved.
@@ -80,8 +93,17 @@ impl Plan {
         let mut warnings = unsupported::of_pod(pod, arguments);
         let mut volumes = Resolver::new(pod).context("read the pod manifest")?;
         let mut apps = Vec::new();
+        let mut numbers = 0..IMAGE_SLOTS;
         for (index, (pod_app, image)) in pod.apps.iter().zip(images).enumerate() {
-            let app = plan_app(index, pod_app, image, arguments, host, &mut volumes);
+            let app = plan_app(
+                index,
+                pod_app,
+                image,
+                arguments,
+                host,
+                &mut volumes,
+                &mut numbers,
+            );
             apps.push(
                 app.with_context(|| format!("read app {:?} of the pod manifest", pod_app.name))?,
             );
@@ -160,16 +182,12 @@ fn plan_app(
     arguments: &RunArguments,
     host: &Host,
     volumes: &mut Resolver<'_>,
+    numbers: &mut Range<u8>,
 ) -> Result<protocol::App> {
     let program = program(pod_app, image)?;
     ensure!(
         !program.exec.is_empty(),
         "nothing to run: the image has no command, and none was given after --"
-    );
-    ensure!(
-        image.bytes <= IMAGE_SLOT_BYTES,
-        "the image is larger than {} GiB",
-        IMAGE_SLOT_BYTES >> 30
     );
     let working_directory = match program.working_directory.as_str() {
         "" => "/",
@@ -194,8 +212,7 @@ fn plan_app(
     let terminal = matches!(stdio, Stdio::Terminal { .. });
     let app = protocol::App {
         name: pod_app.name.clone(),
-        image: u8::try_from(index)?,
-        image_bytes: image.bytes,
+        root: root(&image.root, volumes, numbers)?,
         read_only_root: pod_app.read_only_root_fs,
         restrict_capabilities: !arguments.disable_capabilities_restriction,
         restrict_paths: !arguments.disable_paths,
@@ -212,6 +229,33 @@ fn plan_app(
     };
     check_message(&app)?;
     Ok(app)
+}
+
+/// Images lie on their disk in the order of the apps that have one.
+fn root(
+    root: &PreparedRoot,
+    volumes: &mut Resolver<'_>,
+    numbers: &mut Range<u8>,
+) -> Result<protocol::Root> {
+    match root {
+        PreparedRoot::Erofs { bytes } => {
+            ensure!(
+                *bytes <= IMAGE_SLOT_BYTES,
+                "the image is larger than {} GiB",
+                IMAGE_SLOT_BYTES >> 30
+            );
+            let number = numbers.next().context("too many images for one pod")?;
+            Ok(protocol::Root::Image {
+                number,
+                bytes: *bytes,
+            })
+        }
+        PreparedRoot::Folder(source) => Ok(protocol::Root::Share(volumes.share(Share {
+            source: source.clone(),
+            read_only: false,
+            recursive: true,
+        })?)),
+    }
 }
 
 /// A message that is too long would never be sent, and the guest wait for it forever.

@@ -1,15 +1,22 @@
 //! What stage 1 tells stage 0 through files in the pod directory: `pid`, and under `rkt/` statuses and readiness.
 //!
-//! `pid` is written while the process still sees the host's files; everything under `rkt/` from inside the jail, where
-//! that folder is the only one.
+//! `pid` is written while the process still sees the host's files; everything under `rkt/` from inside the jail, through a
+//! descriptor of a mount of that folder alone: no name there leads out of it, and no name of a file server's into it.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use anyhow::{Context, Result};
 use contract::PodDir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::symlinkat;
+
+/// Symbolic link in the `rkt` folder that says that the apps run.
+const SUPERVISOR_STATUS: &str = "supervisor-status";
 
 /// Writes `pid`, which tells stage 0 that the pod has a process to look at.
 ///
@@ -25,7 +32,7 @@ pub fn write_pid(pod: &PodDir) -> Result<()> {
 
 /// The `rkt` folder, seen by whoever may write it.
 pub struct Report {
-    folder: PathBuf,
+    folder: OwnedFd,
 }
 
 impl Report {
@@ -44,11 +51,9 @@ impl Report {
         Ok(())
     }
 
-    /// The folder as it is called where this process now is.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self {
-            folder: folder.into(),
-        }
+    /// The folder behind a descriptor.
+    pub fn new(folder: OwnedFd) -> Self {
+        Self { folder }
     }
 
     /// Says that the apps run.
@@ -56,10 +61,9 @@ impl Report {
     /// # Errors
     /// Those of the file system.
     pub fn ready(&self) -> Result<()> {
-        let link = self.folder.join("supervisor-status");
-        match symlink("ready", &link) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            result => result.with_context(|| format!("make {}", link.display())),
+        match symlinkat("ready", &self.folder, SUPERVISOR_STATUS) {
+            Err(Errno::EEXIST) => Ok(()),
+            result => result.context("make rkt/supervisor-status in the pod directory"),
         }
     }
 
@@ -68,13 +72,24 @@ impl Report {
     /// # Errors
     /// Those of the file system.
     pub fn status(&self, app: &str, code: u8) -> Result<()> {
-        let folder = self.folder.join("status");
-        let temporary = folder.join(format!(".{app}"));
-        let write = |path: &Path| {
-            fs::write(path, format!("{code}\n"))?;
-            fs::rename(path, folder.join(app))
+        let (temporary, path) = (format!("status/.{app}"), format!("status/{app}"));
+        let flags = OFlag::O_WRONLY
+            | OFlag::O_CREAT
+            | OFlag::O_TRUNC
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_CLOEXEC;
+        let record = || -> io::Result<()> {
+            let file = openat(
+                &self.folder,
+                &*temporary,
+                flags,
+                Mode::from_bits_truncate(0o644),
+            )?;
+            File::from(file).write_all(format!("{code}\n").as_bytes())?;
+            Ok(renameat(&self.folder, &*temporary, &self.folder, &*path)?)
         };
-        write(&temporary)
-            .with_context(|| format!("record exit code of app {app:?} in {}", folder.display()))
+        record().with_context(|| {
+            format!("record exit code of app {app:?} in rkt/{path} of the pod directory")
+        })
     }
 }

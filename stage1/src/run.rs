@@ -10,13 +10,13 @@ use contract::{PodDir, PodManifest, RunArguments};
 use guest_init::protocol::{Boot, CONTROL_PORT, Scratch, Stdio};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::assets::{self, Assets};
+use crate::assets::{self, Assets, Root};
 use crate::control::Control;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
 use crate::life::Life;
 use crate::outcome;
-use crate::plan::{Host, Plan, PreparedImage};
+use crate::plan::{Host, Plan, PreparedImage, PreparedRoot};
 use crate::report::{self, Report};
 use crate::session::{self, Session};
 use crate::streams::{Ports, Pumps};
@@ -140,14 +140,19 @@ fn plan(
     arguments: &RunArguments,
 ) -> Result<Plan> {
     let mut images = Vec::new();
-    for (app, file) in manifest.apps.iter().zip(&assets.images) {
-        let bytes = file
-            .metadata()
-            .with_context(|| format!("look at the image of app {:?}", app.name))?
-            .len();
+    for (app, root) in manifest.apps.iter().zip(&assets.roots) {
+        let root = match root {
+            Root::Erofs(file) => {
+                let image = file.metadata();
+                let image =
+                    image.with_context(|| format!("look at the image of app {:?}", app.name))?;
+                PreparedRoot::Erofs { bytes: image.len() }
+            }
+            Root::Folder(path) => PreparedRoot::Folder(path.clone()),
+        };
         images.push(PreparedImage {
             manifest: assets::read_json(&pod.app_image_manifest(&app.name))?,
-            bytes,
+            root,
         });
     }
     let host = Host {

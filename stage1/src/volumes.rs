@@ -120,11 +120,11 @@ impl<'a> Resolver<'a> {
             .read_only
             .unwrap_or_else(|| point.is_some_and(|point| point.read_only));
         let volume = match &volume.source {
-            Some(source) => self.share(Share {
+            Some(source) => protocol::Volume::Share(self.share(Share {
                 source: source.into(),
                 read_only,
                 recursive: volume.recursive.unwrap_or(true),
-            })?,
+            })?),
             None => protocol::Volume::Empty {
                 name: volume.name.clone(),
                 mode: mode(volume)?,
@@ -160,8 +160,11 @@ impl<'a> Resolver<'a> {
         place(volume, &point.path, point.read_only)
     }
 
-    /// The same share for the same source: two apps that share a folder share its locks, too.
-    fn share(&mut self, share: Share) -> Result<protocol::Volume> {
+    /// The number of a share, the same for the same source: two apps that share a folder share its locks, too.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn share(&mut self, share: Share) -> Result<u16> {
         let known = self.shares.iter().position(|known| *known == share);
         let number = known.unwrap_or(self.shares.len());
         if known.is_none() {
@@ -171,7 +174,7 @@ impl<'a> Resolver<'a> {
             );
             self.shares.push(share);
         }
-        Ok(protocol::Volume::Share(u16::try_from(number)?))
+        Ok(u16::try_from(number)?)
     }
 }
 
@@ -230,4 +233,172 @@ fn mode(volume: &Volume) -> Result<u32> {
             volume.name
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plan::PreparedRoot;
+
+    const LABELLED: &str = r#"[{"name":"appc.io/docker/repository","value":"x"}]"#;
+
+    struct Resolved {
+        mounts: Vec<protocol::Mount>,
+        shares: Vec<Share>,
+        warnings: Vec<String>,
+    }
+
+    /// The mounts of a pod's only app, with an image of these mount points.
+    fn resolve(volumes: &Value, mounts: &Value, points: &Value, docker: bool) -> Result<Resolved> {
+        let pod: PodManifest = serde_json::from_value(json!({
+            "acVersion": "0.8.11", "acKind": "PodManifest", "volumes": volumes,
+            "apps": [{"name": "app", "image": {"id": "sha512-00"}, "mounts": mounts}]
+        }))?;
+        let labels: Value = serde_json::from_str(if docker { LABELLED } else { "[]" })?;
+        let image = PreparedImage {
+            manifest: serde_json::from_value(json!({
+                "acVersion": "0.8.11", "acKind": "ImageManifest", "name": "x", "annotations": labels,
+                "app": {"exec": ["/x"], "user": "0", "group": "0", "mountPoints": points}
+            }))?,
+            root: PreparedRoot::Erofs { bytes: 4096 },
+        };
+        let program = image.manifest.app.as_ref().context("no app")?;
+        let mut resolver = Resolver::new(&pod)?;
+        let mounts = resolver.mounts(&pod.apps[0], program, &image)?;
+        let warnings = std::mem::take(&mut resolver.warnings);
+        Ok(Resolved {
+            mounts,
+            shares: resolver.into_shares(),
+            warnings,
+        })
+    }
+
+    fn refused(volumes: &Value, mounts: &Value) -> String {
+        let error = resolve(volumes, mounts, &json!([]), false).err();
+        format!("{:#}", error.expect("refused"))
+    }
+
+    #[test]
+    fn mount_of_the_manifest_is_read_only_as_volume_says_else_as_its_mount_point() {
+        let points = json!([{"name": "data", "path": "/image", "readOnly": true}]);
+        let mounts = json!([{"volume": "data", "path": "/data"}]);
+        for (said, expected) in [
+            (json!(null), true),
+            (json!(false), false),
+            (json!(true), true),
+        ] {
+            let mut volume = json!({"name": "data", "kind": "host", "source": "/srv"});
+            if !said.is_null() {
+                volume["readOnly"] = said;
+            }
+            let resolved = resolve(&json!([volume]), &mounts, &points, false).expect("a plan");
+            assert_eq!(resolved.mounts[0].target, "/data");
+            assert_eq!(resolved.mounts[0].read_only, expected);
+            let share = Share {
+                source: "/srv".into(),
+                read_only: expected,
+                recursive: true,
+            };
+            assert_eq!(resolved.shares[0], share);
+            // The image's path is still free, and gets the volume of the same name, too.
+            assert_eq!(resolved.mounts[1].target, "/image");
+        }
+    }
+
+    #[test]
+    fn volume_in_the_mount_itself_goes_before_the_pods() {
+        let volumes = json!([{"name": "v", "kind": "host", "source": "/pods"}]);
+        let own = json!({"name": "v", "kind": "host", "source": "/own", "recursive": false});
+        let mounts = json!([{"volume": "v", "path": "/v", "appVolume": own}]);
+        let resolved = resolve(&volumes, &mounts, &json!([]), false).expect("a plan");
+        assert_eq!(resolved.shares.len(), 1);
+        assert_eq!(resolved.shares[0].source, Path::new("/own"));
+        assert!(!resolved.shares[0].recursive);
+    }
+
+    #[test]
+    fn same_source_is_one_share_unless_one_is_read_only() {
+        let volume = |name: &str, read_only: bool| json!({"name": name, "kind": "host", "source": "/srv", "readOnly": read_only});
+        let volumes = json!([volume("a", false), volume("b", false), volume("c", true)]);
+        let mounts = json!([{"volume": "a", "path": "/a"}, {"volume": "b", "path": "/b"}, {"volume": "c", "path": "/c"}]);
+        let resolved = resolve(&volumes, &mounts, &json!([]), false).expect("a plan");
+        let numbers: Vec<_> = resolved.mounts.iter().map(|mount| &mount.volume).collect();
+        let [first, second] = [0, 1].map(protocol::Volume::Share);
+        assert_eq!(numbers, [&first, &first, &second]);
+        assert_eq!(resolved.shares.len(), 2);
+    }
+
+    #[test]
+    fn mount_point_that_nobody_serves_is_empty_or_for_docker_the_images_own() {
+        let points = json!([{"name": "data", "path": "/data"}]);
+        let plain = resolve(&json!([]), &json!([]), &points, false).expect("a plan");
+        let empty = protocol::Volume::Empty {
+            name: "app-data".into(),
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+        };
+        assert_eq!(plain.mounts[0].volume, empty);
+        assert!(plain.warnings[0].contains("data"));
+        let docker = resolve(&json!([]), &json!([]), &points, true).expect("a plan");
+        assert_eq!(docker.mounts[0].volume, protocol::Volume::Layer);
+        assert!(docker.warnings.is_empty());
+        let taken = json!([{"volume": "v", "path": "//data/."}]);
+        let volumes = json!([{"name": "v", "kind": "empty"}]);
+        let resolved = resolve(&volumes, &taken, &points, true).expect("a plan");
+        assert_eq!(resolved.mounts.len(), 1);
+    }
+
+    #[test]
+    fn volumes_and_mounts_that_make_no_sense_are_refused() {
+        let mount = |path: &str| json!([{"volume": "v", "path": path}]);
+        let empty = json!([{"name": "v", "kind": "empty"}]);
+        for (volumes, mounts, reason) in [
+            (json!([]), mount("/v"), "no volume"),
+            (empty.clone(), mount("v"), "not absolute"),
+            (empty.clone(), mount("/./"), "root"),
+            (json!([{"name": "V", "kind": "empty"}]), json!([]), "ACName"),
+            (json!([{"name": "v", "kind": "host"}]), json!([]), "source"),
+            (
+                json!([{"name": "v", "kind": "host", "source": "a"}]),
+                json!([]),
+                "absolute",
+            ),
+            (
+                json!([{"name": "v", "kind": "empty", "source": "/a"}]),
+                json!([]),
+                "no source",
+            ),
+            (json!([{"name": "v", "kind": "tmpfs"}]), json!([]), "kind"),
+            (
+                json!([{"name": "v", "kind": "empty", "mode": "0888"}]),
+                json!([]),
+                "octal",
+            ),
+            (
+                json!([{"name": "v", "kind": "empty", "mode": "70000"}]),
+                json!([]),
+                "octal",
+            ),
+            (json!([empty[0], empty[0]]), json!([]), "two volumes"),
+        ] {
+            let error = refused(&volumes, &mounts);
+            assert!(error.contains(reason), "{reason} not in {error}");
+        }
+    }
+
+    #[test]
+    fn more_shares_than_there_are_numbers_are_refused() {
+        let all = 0..=MAX_SHARES;
+        let volumes: Vec<_> = all
+            .clone()
+            .map(|n| json!({"name": format!("v{n}"), "kind": "host", "source": format!("/{n}")}))
+            .collect();
+        let mounts: Vec<_> = all
+            .map(|n| json!({"volume": format!("v{n}"), "path": format!("/{n}")}))
+            .collect();
+        assert!(refused(&json!(volumes), &json!(mounts)).contains("more than"));
+    }
 }

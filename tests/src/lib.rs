@@ -4,6 +4,7 @@
 
 pub mod leftovers;
 pub mod running;
+pub mod trials;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

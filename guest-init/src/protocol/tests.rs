@@ -65,8 +65,13 @@ fn app() -> impl Strategy<Value = App> {
         .prop_map(
             |((name, search_path, working_directory, user, group), lists, numbers, stdio)| App {
                 name,
-                image: numbers.0,
-                image_bytes: numbers.1,
+                root: match numbers.0 {
+                    share if share % 2 == 0 => Root::Share(share.into()),
+                    number => Root::Image {
+                        number,
+                        bytes: numbers.1,
+                    },
+                },
                 read_only_root: numbers.2[0],
                 restrict_capabilities: numbers.2[1],
                 restrict_paths: numbers.2[2],

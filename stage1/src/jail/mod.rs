@@ -31,8 +31,8 @@ pub struct Inside {
     pub descriptors: File,
 }
 
-/// Shuts the calling process, which must have a single thread, into an empty root that holds the pod's report folder
-/// and `shares` and nothing else. Everything else the machine needs must be open.
+/// Shuts the calling process, which must have a single thread, into a root that holds `shares` and nothing else. Everything
+/// else the machine needs must be open.
 ///
 /// # Errors
 /// When a step fails; the process is then good for nothing but to report it and end.
@@ -49,7 +49,7 @@ pub fn enter(pod: &PodDir, identity: &Identity, shares: &[Share]) -> Result<Insi
         .enter_user_namespace()
         .context("enter a user namespace")?;
     // Needs CAP_SYS_ADMIN, so before privileges go.
-    let descriptors = root::enter(pod, taken, shares).context("enter an empty root file system")?;
+    let kept = root::enter(pod, taken, shares).context("enter an empty root file system")?;
     // Dropping the bounding set needs CAP_SETPCAP: before the uid changes.
     privileges::drop_bounding_set().context("drop the capability bounding set")?;
     identity.assume().context("change to the pod's own uid")?;
@@ -57,7 +57,7 @@ pub fn enter(pod: &PodDir, identity: &Identity, shares: &[Share]) -> Result<Insi
     privileges::drop_rest(shared).context("drop capabilities")?;
     seccomp::confine_process(shared).context("install the process's seccomp filter")?;
     Ok(Inside {
-        report: Report::new(root::REPORT),
-        descriptors,
+        report: Report::new(kept.report),
+        descriptors: kept.descriptors,
     })
 }

@@ -1,28 +1,38 @@
-//! An empty root: a read-only tmpfs in a mount namespace of the process's own, holding the pod's report folder and the
-//! folders that are shared with the machine.
+//! An empty root: a read-only tmpfs in a mount namespace of the process's own, holding the folders that are shared with
+//! the machine, by number, and nothing else. The pod's report folder is not in it but behind a descriptor.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use contract::PodDir;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, pivot_root};
+use rustix::fs::CWD;
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::seccomp::REPORT_DESCRIPTOR;
 use super::shares::{self, Taken};
 use crate::volumes::Share;
 
-/// What the report folder is called inside.
-pub const REPORT: &str = "/rkt";
+/// Inodes beside the shares' mount points.
+const INODES: usize = 4;
 
-/// Inodes beside the shares' mount points: for the few folders.
-const INODES: usize = 16;
+/// What the process keeps of the host's file system.
+pub(super) struct Kept {
+    /// The report folder, a mount of its own: its parent is itself.
+    pub report: OwnedFd,
+    /// The process's descriptors as /proc shows them.
+    pub descriptors: File,
+}
 
-/// Moves the process there; gives its descriptors as /proc shows them. The old root is out of reach afterwards, but for
-/// descriptors already open. `taken` are the mounts of `shares`, if they have been taken already.
-pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -> Result<File> {
+/// Moves the process there. The old root is out of reach afterwards, but for descriptors already open. `taken` are the
+/// mounts of `shares`, if they have been taken already.
+pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -> Result<Kept> {
     const NONE: Option<&str> = None;
     let inert = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
@@ -31,39 +41,20 @@ pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .context("make all mounts private")?;
     let taken = taken.map_or_else(|| shares::take(shares), Ok)?;
-    let descriptors = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-        .open("/proc/self/fd")
-        .context("open /proc/self/fd")?;
+    let kept = Kept {
+        report: report(pod).context("take the report folder")?,
+        descriptors: OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .open("/proc/self/fd")
+            .context("open /proc/self/fd")?,
+    };
     // Any folder serves as mount point; this one is the pod's own, and stage 1 needs nothing from it any more.
     let root = pod.stage1_rootfs().join("opt");
-    mount(
-        Some("tmpfs"),
-        &root,
-        Some("tmpfs"),
-        inert,
-        Some(&*format!(
-            "size=64k,nr_inodes={},mode=755",
-            INODES + taken.len()
-        )),
-    )
-    .context("mount the tmpfs")?;
-    let report = root.join(REPORT.trim_start_matches('/'));
-    fs::create_dir(&report).context("make the report folder's mount point")?;
-    mount(Some(&pod.report()), &report, NONE, MsFlags::MS_BIND, NONE)
-        .context("bind the report folder")?;
-    mount(
-        NONE,
-        &report,
-        NONE,
-        MsFlags::MS_BIND | MsFlags::MS_REMOUNT | inert,
-        NONE,
-    )
-    .context("bar the report folder")?;
-    if !taken.is_empty() {
-        shares::attach(&root, taken)?;
-    }
+    let options = format!("size=64k,nr_inodes={},mode=755", INODES + taken.len());
+    mount(Some("tmpfs"), &root, Some("tmpfs"), inert, Some(&*options))
+        .context("mount the tmpfs")?;
+    shares::attach(&root, taken)?;
     chdir(&root).context("enter the tmpfs")?;
     // With both arguments the same, the old root ends up on top of the new one, and is taken off again.
     pivot_root(Path::new("."), Path::new(".")).context("pivot_root")?;
@@ -77,5 +68,19 @@ pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -
         NONE,
     )
     .context("make the root read-only")?;
-    Ok(descriptors)
+    Ok(kept)
+}
+
+/// Opens a mount of the report folder that is attached nowhere, at the number that the filters know.
+fn report(pod: &PodDir) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let folder = open_tree(CWD, pod.report(), flags).context("take its mount")?;
+    let inert = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    shares::set_attributes(folder.as_fd(), inert).context("bar its mount")?;
+    let report = fcntl_dupfd_cloexec(&folder, REPORT_DESCRIPTOR).context("duplicate it")?;
+    ensure!(
+        report.as_raw_fd() == REPORT_DESCRIPTOR,
+        "its number {REPORT_DESCRIPTOR} is taken"
+    );
+    Ok(report)
 }

@@ -3,6 +3,7 @@
 //! filter that is too narrow shows itself.
 
 use std::collections::BTreeMap;
+use std::os::fd::RawFd;
 
 use anyhow::{Context, Result};
 use libc::{SIGSYS, c_int, c_long, c_void, siginfo_t};
@@ -90,9 +91,6 @@ const EPOLL: &[c_long] = &[
     libc::SYS_epoll_pwait,
 ];
 
-/// The report folder's files, reached by name in an otherwise empty root.
-const FILES: &[c_long] = &[libc::SYS_rename, libc::SYS_symlink, libc::SYS_fstat];
-
 const DISK: &[c_long] = &[
     libc::SYS_pread64,
     libc::SYS_pwrite64,
@@ -165,7 +163,7 @@ impl Kind {
     fn calls(self) -> Vec<c_long> {
         let own: &[&[c_long]] = match self {
             // Joining threads and draining outputs is all that is left once the machine runs.
-            Self::Session => &[SOCKETS, FILES],
+            Self::Session => &[SOCKETS, &[libc::SYS_fstat]],
             Self::Pump => &[SOCKETS],
             Self::Vcpu => &[],
             Self::Disk => &[EPOLL, DISK],
@@ -201,14 +199,18 @@ impl Limited {
     }
 }
 
-/// By name only from the empty root: a descriptor of a host folder, as the pod's lock, is no way out.
-const FROM_ROOT: [Limited; 2] = [
-    Limited::to(libc::SYS_openat, 0, &[AT_FDCWD]),
-    Limited::to(libc::SYS_statx, 0, &[AT_FDCWD]),
-];
+/// Number of the descriptor that the report folder is behind.
+pub const REPORT_DESCRIPTOR: RawFd = 1000;
 
-/// AT_FDCWD, -100, as the 32 bits that are compared.
-const AT_FDCWD: u64 = 0xffff_ff9c;
+/// By name only in the report folder: a descriptor of another host folder, as the pod's lock, is no way out.
+const IN_REPORT: [Limited; 3] = {
+    const REPORT: &[u64] = &[REPORT_DESCRIPTOR as u64];
+    [
+        Limited::to(libc::SYS_openat, 0, REPORT),
+        Limited::to(libc::SYS_symlinkat, 1, REPORT),
+        Limited::to(libc::SYS_renameat, 0, REPORT),
+    ]
+};
 
 /// Flags and copies of a descriptor; not F_SETOWN and F_SETSIG, which send signals to other processes.
 const DESCRIPTOR_FLAGS: Limited = Limited::to(libc::SYS_fcntl, 1, &[1, 2, 3, 4, 1030]);
@@ -228,6 +230,9 @@ const TERMINAL: Limited = Limited::to(
 
 /// CLONE_FS: a working folder of the thread's own, which the file server changes.
 const OWN_FOLDER: Limited = Limited::to(libc::SYS_unshare, 0, &[0x200]);
+
+/// PR_CAPBSET_READ and PR_CAP_AMBIENT: libcap-ng looks at all sets before it changes one.
+const CAPABILITY_SETS: Limited = Limited::to(libc::SYS_prctl, 0, &[23, 47]);
 
 /// With AT_EMPTY_PATH: of a file that is open, to lay out disks.
 const OPEN_FILE: Limited = Limited {
@@ -249,10 +254,10 @@ impl Kind {
     fn limited(self) -> Vec<Limited> {
         let mut limited = vec![DESCRIPTOR_FLAGS];
         match self {
-            Self::Session => limited.extend(FROM_ROOT.into_iter().chain([TERMINAL])),
+            Self::Session => limited.extend(IN_REPORT.into_iter().chain([TERMINAL])),
             Self::Vcpu => limited.push(KVM_VCPU),
             Self::Vsock => limited.push(NON_BLOCKING),
-            Self::Fs => limited.push(OWN_FOLDER),
+            Self::Fs => limited.extend([OWN_FOLDER, CAPABILITY_SETS]),
             Self::Pump | Self::Disk => {}
         }
         limited

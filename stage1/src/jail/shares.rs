@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,8 +13,8 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::volumes::Share;
 
-/// What the folder of all shares is called inside.
-pub const SHARES: &str = "/shares";
+/// What the folder of all shares is called inside: it is the root.
+pub const SHARES: &str = "/";
 
 /// Looks at the source of each share, for the user's sake: before anything is made for the pod.
 ///
@@ -50,7 +50,7 @@ fn take_one(share: &Share) -> Result<Taken> {
     if share.read_only {
         attributes |= libc::MOUNT_ATTR_RDONLY;
     }
-    set_attributes(&tree, attributes).context("bar its mount")?;
+    set_attributes(tree.as_fd(), attributes).context("bar its mount")?;
     // What it is now is what it is when it is attached: the tree's root does not change.
     let tree = File::from(tree);
     let is_folder = tree.metadata().context("look at it")?.is_dir();
@@ -62,10 +62,8 @@ fn take_one(share: &Share) -> Result<Taken> {
 
 /// Attaches shares under `root`, which is to become the process's root.
 pub(super) fn attach(root: &Path, shares: Vec<Taken>) -> Result<()> {
-    let folder = root.join(SHARES.trim_start_matches('/'));
-    fs::create_dir(&folder).context("make the shares' folder")?;
     for (number, Taken { tree, is_folder }) in shares.into_iter().enumerate() {
-        let target = folder.join(number.to_string());
+        let target = root.join(number.to_string());
         if is_folder {
             fs::create_dir(&target)
         } else {
@@ -81,7 +79,7 @@ pub(super) fn attach(root: &Path, shares: Vec<Taken>) -> Result<()> {
 }
 
 /// Sets attributes of all mounts of `tree` (mount_setattr(2)), and lets nothing travel to or from them.
-fn set_attributes(tree: &OwnedFd, attributes: u64) -> io::Result<()> {
+pub(super) fn set_attributes(tree: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
     let change = libc::mount_attr {
         attr_set: attributes,
         attr_clr: 0,

@@ -1,6 +1,6 @@
 //! The story of a pod, told by honest guests and by others.
 
-use guest_init::protocol::{Scratch, Stdio, Window};
+use guest_init::protocol::{Root, Scratch, Stdio, Window};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,8 +17,7 @@ fn life() -> Life {
     };
     let app = App {
         name: "a".into(),
-        image: 0,
-        image_bytes: 4096,
+        root: Root::Share(0),
         read_only_root: false,
         restrict_capabilities: true,
         restrict_paths: true,

@@ -37,7 +37,7 @@ fn plan(pod: &Value, image: &Value) -> Result<Plan> {
     let pod: PodManifest = serde_json::from_value(pod.clone())?;
     let image = PreparedImage {
         manifest: serde_json::from_value(image.clone())?,
-        bytes: 4096,
+        root: PreparedRoot::Erofs { bytes: 4096 },
     };
     let arguments = RunArguments {
         uuid: "6733aee0-29d7-4e4c-b2b0-5c4b3a0d0b57".into(),

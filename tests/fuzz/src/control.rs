@@ -35,10 +35,11 @@ fn agree<M: Serialize + DeserializeOwned + PartialEq + Debug>(input: &[u8]) {
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut to_guest = Vec::new();
     let boot = serde_json::json!({"boot": {"hostname": "h", "clock_ns": 1, "entropy": [1, 2], "cpus": 1,
-        "scratch": "disk", "debug": false}});
-    let start = serde_json::json!({"start": {"name": "a", "image": 0, "image_bytes": 4096, "read_only_root": false,
+        "scratch": "disk", "shares": true, "debug": false}});
+    let start = serde_json::json!({"start": {"name": "a", "root": {"image": {"number": 0, "bytes": 4096}}, "read_only_root": false,
         "restrict_capabilities": true, "restrict_paths": true, "exec": ["/x"], "search_path": "/bin",
-        "environment": [["A", "1"]], "working_directory": "/", "user": "0", "group": "0", "supplementary_gids": [1], "cpu_milli": 1500,
+        "environment": [["A", "1"]], "working_directory": "/", "user": "0", "group": "0", "supplementary_gids": [1],
+        "mounts": [{"volume": {"share": 0}, "target": "/d", "read_only": true}], "cpu_milli": 1500,
         "stdio": {"streams": {"stdin": 1024, "stdout": null, "stderr": 1026}}}});
     for message in [boot, start] {
         let message: ToGuest = serde_json::from_value(message).expect("a message of the protocol");

@@ -216,3 +216,6 @@ impl Device for Fs {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! The file system device driven by a mock driver that speaks FUSE as no kernel would.
+
+use std::fs;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proptest::prelude::*;
+use virtio_queue::desc::{RawDescriptor, split};
+use virtio_queue::mock::MockSplitQueue;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::*;
+
+const MEMORY_BYTES: usize = 0x40_0000;
+/// Where a request lies, and where its answer goes; the queue is below.
+const REQUEST: u64 = 0x1_0000;
+const ANSWER: u64 = 0x10_0000;
+const ANSWER_BYTES: u32 = 0x2_0000;
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+
+const ROOT_ID: u64 = 1;
+const LOOKUP: u32 = 1;
+const MKDIR: u32 = 9;
+const OPEN: u32 = 14;
+const READ: u32 = 15;
+const INIT: u32 = 26;
+const READDIR: u32 = 28;
+const CREATE: u32 = 35;
+
+#[derive(Default)]
+struct Counted(AtomicU32);
+
+impl Interrupt for Counted {
+    fn used_buffer(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+    fn config_changed(&self) {}
+    fn needs_reset(&self) {}
+}
+
+/// A shared folder with something beside it that is not shared.
+struct Host {
+    folder: tempfile::TempDir,
+    memory: GuestMemory,
+    device: Fs,
+}
+
+/// An answer: the error number that it names, and what follows its header.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    error: i32,
+    body: Vec<u8>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("shared")).unwrap();
+        fs::write(path("secret"), "secret").unwrap();
+        fs::write(path("shared/file"), "content").unwrap();
+        symlink("../secret", path("shared/link")).unwrap();
+        let own_descriptors = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH)
+            .open("/proc/self/fd")
+            .unwrap();
+        let share = Share {
+            root: path("shared").to_str().unwrap().to_owned(),
+            own_descriptors,
+            max_descriptors: 64,
+            trust: Duration::from_secs(1),
+        };
+        let host = Self {
+            memory: GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap(),
+            device: Fs::new("tag", share).unwrap(),
+            folder,
+        };
+        let init = [7u32, 39, 0, 0].map(u32::to_le_bytes).concat();
+        assert_eq!(host.ask(INIT, 0, &init).error, 0);
+        host
+    }
+
+    /// One request with room for its answer.
+    fn ask(&self, opcode: u32, node: u64, body: &[u8]) -> Answer {
+        let (used, bytes) = self.offer(&request(opcode, node, body), ANSWER_BYTES);
+        let Some((header, rest)) = bytes[..used].split_at_checked(16) else {
+            return Answer {
+                error: i32::MIN,
+                body: vec![],
+            };
+        };
+        Answer {
+            error: i32::from_le_bytes(header[4..8].try_into().unwrap()),
+            body: rest.to_vec(),
+        }
+    }
+
+    /// Any bytes as a request; how many bytes the device says it wrote, and what is there.
+    fn offer(&self, request: &[u8], room: u32) -> (usize, Vec<u8>) {
+        self.memory
+            .write_slice(request, GuestAddress(REQUEST))
+            .unwrap();
+        let readable = u32::try_from(request.len()).unwrap();
+        let mock = MockSplitQueue::new(&self.memory, 16);
+        let mut queue: Queue = mock.create_queue().unwrap();
+        let answer = if room > 0 { NEXT } else { 0 };
+        let chain = [
+            split::Descriptor::new(REQUEST, readable, answer, 1),
+            split::Descriptor::new(ANSWER, room, WRITE, 0),
+        ];
+        for (index, descriptor) in (0..).zip(chain) {
+            mock.desc_table()
+                .store(index, RawDescriptor::from(descriptor))
+                .unwrap();
+        }
+        mock.avail().ring().ref_at(0).unwrap().store(0);
+        mock.avail().idx().store(1);
+        let interrupt = Counted::default();
+        self.device
+            .drain(&self.memory, &mut queue, &interrupt)
+            .expect("the queue is whole");
+        assert_eq!(mock.used().idx().load(), 1);
+        assert_eq!(interrupt.0.load(Ordering::SeqCst), 1);
+        let used = mock.used().ring().ref_at(0).unwrap().load();
+        let written = u32::from(split::VirtqUsedElem::len(&used)) as usize;
+        assert!(written <= room as usize, "{written} of {room} bytes");
+        let mut bytes = vec![0; room as usize];
+        self.memory
+            .read_slice(&mut bytes, GuestAddress(ANSWER))
+            .unwrap();
+        (written, bytes)
+    }
+
+    /// The node of `name` in `parent`, and its inode number; or the error.
+    fn lookup(&self, parent: u64, name: &str) -> Result<(u64, u64), i32> {
+        let answer = self.ask(LOOKUP, parent, format!("{name}\0").as_bytes());
+        if answer.error != 0 {
+            return Err(-answer.error);
+        }
+        let word = |at: usize| u64::from_le_bytes(answer.body[at..at + 8].try_into().unwrap());
+        // struct fuse_entry_out: nodeid first; the inode number begins its attributes.
+        Ok((word(0), word(40)))
+    }
+
+    fn inode(&self, name: &str) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        fs::symlink_metadata(self.folder.path().join(name))
+            .unwrap()
+            .ino()
+    }
+}
+
+fn request(opcode: u32, node: u64, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(40 + body.len()).unwrap();
+    let mut bytes = [length, opcode].map(u32::to_le_bytes).concat();
+    bytes.extend(1u64.to_le_bytes()); // unique
+    bytes.extend(node.to_le_bytes());
+    bytes.extend([0; 16]); // uid, gid, pid, extensions
+    bytes.extend(body);
+    bytes
+}
+
+#[test]
+fn lookup_finds_what_is_shared_and_nothing_above() {
+    let host = Host::new();
+    let found = |name| host.lookup(ROOT_ID, name).map(|(_, inode)| inode);
+    assert_eq!(found("file"), Ok(host.inode("shared/file")));
+    assert_eq!(found("link"), Ok(host.inode("shared/link")));
+    for name in ["..", ".", "../..", "/", "/.."] {
+        assert_eq!(found(name), Ok(host.inode("shared")), "{name}");
+    }
+    for name in ["secret", "../secret", "/etc/passwd", "link/x", "../../etc"] {
+        assert!(found(name).is_err(), "{name}: {:?}", found(name));
+    }
+    // A link is a link: what it means is the guest's own affair.
+    let (link, _) = host.lookup(ROOT_ID, "link").unwrap();
+    let opened = host.ask(OPEN, link, &[0; 8]);
+    assert_ne!(opened.error, 0);
+}
+
+#[test]
+fn file_created_is_in_the_folder() {
+    let host = Host::new();
+    let mut body = [libc::O_RDWR.unsigned_abs(), 0o100_640, 0, 0]
+        .map(u32::to_le_bytes)
+        .concat();
+    body.extend(b"new\0");
+    assert_eq!(host.ask(CREATE, ROOT_ID, &body).error, 0);
+    assert!(host.folder.path().join("shared/new").is_file());
+    let mut folder = [0o755u32, 0].map(u32::to_le_bytes).concat();
+    folder.extend(b"folder\0");
+    assert_eq!(host.ask(MKDIR, ROOT_ID, &folder).error, 0);
+    assert!(host.folder.path().join("shared/folder").is_dir());
+}
+
+#[test]
+fn request_without_room_for_an_answer_is_not_served() {
+    let host = Host::new();
+    for opcode in [READ, READDIR, LOOKUP] {
+        for room in [0, 1, 15] {
+            let body = [0; 64];
+            assert_eq!(host.offer(&request(opcode, ROOT_ID, &body), room).0, 0);
+        }
+    }
+}
+
+#[test]
+fn files_beyond_the_limit_of_descriptors_are_refused_and_the_rest_served() {
+    let host = Host::new();
+    for number in 0..100 {
+        fs::write(host.folder.path().join(format!("shared/{number}")), "").unwrap();
+    }
+    let refused = (0..100)
+        .filter(|number| host.lookup(ROOT_ID, &number.to_string()).is_err())
+        .count();
+    assert!((30..100).contains(&refused), "{refused} refused");
+    assert!(host.lookup(ROOT_ID, "..").is_ok());
+}
+
+#[test]
+fn device_says_what_it_is() {
+    let host = Host::new();
+    let config = host.device.config();
+    assert_eq!((host.device.id(), config.len()), (26, 40));
+    assert!(config.starts_with(b"tag\0") && config.ends_with(&[1, 0, 0, 0]));
+    let share = |root: &Path| Share {
+        root: root.to_str().unwrap().to_owned(),
+        own_descriptors: fs::File::open("/proc/self/fd").unwrap(),
+        max_descriptors: 1,
+        trust: Duration::ZERO,
+    };
+    let long = "t".repeat(37);
+    assert!(Fs::new(&long, share(host.folder.path())).is_err());
+}
+
+proptest! {
+    /// Whatever is asked of it, the device answers within its room, and what is not shared stays as it is.
+    #[test]
+    fn any_requests_are_answered_and_reach_nothing_outside(
+        requests in prop::collection::vec((0u32..60, 0u64..6, prop::collection::vec(any::<u8>(), 0..120), 0u32..300), 1..20)
+    ) {
+        let host = Arc::new(Host::new());
+        for (opcode, node, body, room) in requests {
+            host.offer(&request(opcode, node, &body), room);
+        }
+        prop_assert_eq!(fs::read(host.folder.path().join("secret")).unwrap(), b"secret");
+        let mut names: Vec<_> = fs::read_dir(host.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        prop_assert_eq!(names, ["secret", "shared"]);
+    }
+}
