@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tests::{Finished, fairing, finish, tell, test_image, wait_until};
+use tests::{Finished, fairing, finish, proved, tell, test_image, wait_until};
 
 /// Runs the app as the simplest of stage 1s would: changes root, nothing else.
 const CHROOT: &str = r#"#!/bin/sh
@@ -194,6 +194,45 @@ fn app_has_its_image_and_writes_into_the_pods_layer() {
 }
 
 #[test]
+fn root_shared_with_a_machine_is_written_through_to_the_pods_layer() {
+    let host = Host::new(CHROOT);
+    let mut command = host.fairing();
+    command
+        .args(["run", "--rootfs=shared", "--name=app"])
+        .arg(test_image("busybox"));
+    let script = proved(
+        "mount | grep -c ' on / type virtiofs'; su worker -c id | cut -c1-16; \
+         echo written >/root/file; chmod 640 /root/file; rm /bin/yes; touch /dev/shm/x; exit 42",
+    );
+    let finished = finish(command.args(["--exec", "/bin/sh", "--", "-c", &script])).expect_code(42);
+    assert_eq!(
+        finished.out(),
+        "1\nuid=1000(worker)\n",
+        "{}",
+        finished.err()
+    );
+    let layer = only(&host.path("data/pods/run"), "file");
+    assert!(
+        layer.ends_with("upper/app/root/file"),
+        "{}",
+        layer.display()
+    );
+    assert_eq!(fs::read(&layer).expect("the file"), b"written\n");
+    assert_eq!(
+        fs::metadata(&layer).expect("the file").permissions().mode() & 0o777,
+        0o640
+    );
+    // What was deleted is hidden in the layer, and what is the machine's own is not in it.
+    let upper = layer.ancestors().nth(2).expect("the layer");
+    assert!(fs::symlink_metadata(upper.join("bin/yes")).is_ok());
+    assert!(!upper.join("dev/shm/x").exists());
+    assert_eq!(host.held().len(), 2, "{:?}", host.held());
+    assert!(host.list().contains("exited"));
+    host.expect_nothing_held();
+    host.gc();
+}
+
+#[test]
 fn root_of_the_directory_is_the_images_and_its_links_stay_inside() {
     let host = Host::new(
         "#!/bin/sh\nstat -c '%a %u %g %Y' stage1/rootfs/opt/stage2/*/rootfs\nls -l /proc/self/mounts >/dev/null\n",
@@ -343,11 +382,17 @@ fn directories_are_refused_without_root_and_by_a_stage1_that_takes_none() {
         "{}",
         refused.err()
     );
-    let ours = finish(
-        fairing()
-            .args(["run", "--rootfs=shared"])
-            .arg(test_image("busybox")),
+    let path = host.path("stage1/manifest");
+    let manifest = fs::read_to_string(&path).expect("a manifest");
+    let takes_none =
+        r#"{"name":"fairing/stage1/rootfs","value":"erofs"},{"name":"coreos.com/rkt/stage1/gc""#;
+    let manifest = manifest.replace(r#"{"name":"coreos.com/rkt/stage1/gc""#, takes_none);
+    fs::write(&path, manifest).expect("a manifest");
+    let mut command = host.run(&["--rootfs=shared"], &test_image("busybox"));
+    let refused = finish(&mut command).expect_code(254);
+    assert!(
+        refused.err().contains("--rootfs=shared"),
+        "{}",
+        refused.err()
     );
-    let ours = ours.expect_code(254);
-    assert!(ours.err().contains("--rootfs=shared"), "{}", ours.err());
 }

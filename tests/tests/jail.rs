@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Child, Stdio};
 
-use tests::{fairing, finish, run_sh, wait, wait_until};
+use tests::{fairing, finish, run_sh, temporary, wait, wait_until};
 
 /// First uid of the range for pods.
 const FIRST_UID: u32 = 0x7000_0000;
@@ -13,8 +13,9 @@ struct RunningPod {
 }
 
 impl RunningPod {
-    fn start() -> Self {
-        let mut command = run_sh(&["--name=jailed"], "echo up; sleep 1000");
+    fn start(options: &[&str]) -> Self {
+        let options = [&["--name=jailed"], options].concat();
+        let mut command = run_sh(&options, "echo up; sleep 1000");
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -45,7 +46,7 @@ impl RunningPod {
 
 #[test]
 fn running_pod_is_jailed_as_status_says() {
-    let pod = RunningPod::start();
+    let pod = RunningPod::start(&[]);
     let uids = pod.field("status", "Uid");
     assert!(
         uids.iter()
@@ -133,10 +134,75 @@ fn check_descriptors(pod: &RunningPod) {
                 .iter()
                 .any(|name| target.ends_with(name))
             || target.contains("/pods/run/")
+            // The share's own files, and the process's descriptors for the file server.
+            || target.starts_with("/0")
+            || target == "/"
+            || target == format!("/{}/fd", pod.child.id())
             || target.starts_with("/run/fairing/uids/")
             || target == "/dev/kvm";
         assert!(expected, "descriptor {number} is {target}");
     }
+}
+
+/// The capabilities of a file server: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SETFCAP.
+const OF_FILE_SERVER: &str = "00000000800000db";
+
+#[test]
+fn pod_with_a_shared_folder_sees_that_alone_and_has_power_in_its_own_namespace_only() {
+    let folder = temporary("fairing-jail-");
+    fs::write(folder.path().join("file"), "").expect("a file");
+    let source = folder.path().display();
+    let volume = format!("--volume=data,kind=host,source={source},readOnly=true");
+    let pod = RunningPod::start(&[&volume, "--mount=volume=data,target=/data"]);
+    assert_eq!(pod.field("status", "Groups"), Vec::<String>::new());
+    for (set, expected) in [
+        ("CapInh", "0000000000000000"),
+        ("CapPrm", OF_FILE_SERVER),
+        ("CapEff", OF_FILE_SERVER),
+        ("CapBnd", "0000000000000000"),
+        ("CapAmb", "0000000000000000"),
+    ] {
+        assert_eq!(pod.field("status", set), [expected], "{set}");
+    }
+    let namespace = |pid: &str, kind: &str| {
+        fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a namespace")
+    };
+    for kind in ["user", "mnt", "ipc"] {
+        let own = namespace(&pod.child.id().to_string(), kind);
+        assert_ne!(own, namespace("self", kind), "{kind}");
+    }
+    let mounts = pod.proc("mountinfo");
+    let points: Vec<_> = mounts
+        .lines()
+        .map(|line| line.split(' ').skip(4).take(2).collect::<Vec<_>>())
+        .collect();
+    let [root, share] = &points[..] else {
+        panic!("{mounts}");
+    };
+    assert_eq!((root[0], share[0]), ("/", "/0"), "{mounts}");
+    for attribute in ["ro", "nosuid", "nodev", "noexec"] {
+        assert!(
+            root[1].contains(attribute) && share[1].contains(attribute),
+            "{mounts}"
+        );
+    }
+    let inside = fs::read_dir(format!("/proc/{}/root/0", pod.child.id())).expect("the share");
+    let names: Vec<_> = inside.flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["file"]);
+    for task in fs::read_dir(format!("/proc/{}/task", pod.child.id()))
+        .expect("the pod's threads")
+        .flatten()
+    {
+        let file = format!("task/{}/status", task.file_name().display());
+        assert_eq!(pod.field(&file, "Seccomp_filters"), ["2"], "{file}");
+        assert_eq!(pod.field(&file, "NoNewPrivs"), ["1"], "{file}");
+    }
+    check_descriptors(&pod);
+    let list = finish(fairing().args(["list", "--no-legend"]))
+        .expect_code(0)
+        .out();
+    let uuid = list.split_whitespace().next().expect("a UUID").to_owned();
+    stop(pod, &uuid);
 }
 
 fn stop(pod: RunningPod, uuid: &str) {

@@ -111,6 +111,33 @@ fn pod_of_an_ordinary_user_keeps_owners_and_runs_jailed_under_his_uid() {
 }
 
 #[test]
+fn folder_shared_by_an_ordinary_user_has_his_files_as_the_pods_roots() {
+    let home = Home::new(&["odd"]);
+    let folder = home.path("shared");
+    fs::create_dir(&folder).expect("a folder");
+    fs::write(folder.join("mine"), "mine\n").expect("a file");
+    let owner = format!("{USER}:{USER}");
+    finish(Command::new("chown").args(["-R", &owner]).arg(&folder)).expect_code(0);
+    let volume = format!("--volume=data,kind=host,source={}", folder.display());
+    let mut command = home.fairing(&kvm_group());
+    command.args(["run", "--rm", "--user=0", "--group=0", "--stage1"]);
+    command.arg(home.path("stage1-kvm")).arg(&volume);
+    command
+        .arg(home.path("odd"))
+        .arg("--mount=volume=data,target=/data");
+    let script = "stat -c %u:%g /data/mine; cat /data/mine; echo new >/data/new; chown 5 /data/new 2>/dev/null || echo one user";
+    let finished = finish(command.args(["--", "/bin/sh", "-c", &proved(script)]));
+    assert_eq!(
+        finished.out(),
+        "0:0\nmine\none user\n",
+        "{}",
+        finished.err()
+    );
+    let new = fs::metadata(folder.join("new")).expect("the new file");
+    assert_eq!(new.uid().to_string(), USER);
+}
+
+#[test]
 fn user_outside_the_devices_group_is_told_what_to_do() {
     let home = Home::new(&["odd"]);
     let refused = finish(&mut home.run(USER, "echo ran")).expect_code(254);
