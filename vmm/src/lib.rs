@@ -19,6 +19,7 @@ pub mod memory;
 mod mmio;
 mod ports;
 pub mod probe;
+mod requests;
 pub mod running;
 mod vcpu;
 pub mod vsock;

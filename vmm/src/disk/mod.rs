@@ -11,25 +11,22 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Queue};
 use vm_memory::Bytes;
 
 pub use self::extents::{Extent, Extents};
 use self::request::{Range, Reader, Refusal, Request, Writer, parse, status_address};
 use self::spec::*;
-use crate::device::{Activation, ActiveQueue, Device, Interrupt, Stop};
-use crate::event::Wait;
+use crate::device::{Activation, Device, Stop};
 use crate::memory::GuestMemory;
 use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
+use crate::requests;
 
 /// Size of the buffer between guest memory and files.
 const BUFFER_BYTES: usize = 128 << 10;
 
 /// The most one request may move, bytes: many times what Linux asks for, and soon done when the machine is to stop.
 const MAX_TRANSFER_BYTES: usize = 32 << 20;
-
-/// Requests between two looks at the stop.
-const BATCH: u16 = 16;
 
 /// A disk.
 pub struct Disk {
@@ -178,14 +175,12 @@ impl Disk {
         })
     }
 
-    /// Answers one request; none when the queue is broken.
-    fn serve(
+    /// Answers one request: how many bytes were written to the guest; none when it has no place for a status.
+    fn answer(
         &mut self,
         memory: &GuestMemory,
-        queue: &mut Queue,
         chain: DescriptorChain<&GuestMemory>,
-    ) -> Option<()> {
-        let head = chain.head_index();
+    ) -> Option<u32> {
         let status_at = status_address(chain.clone())?;
         let result = parse(memory, chain).and_then(|request| self.execute(request));
         let (written, status) = match result {
@@ -194,60 +189,7 @@ impl Disk {
             Err(Refusal::Unsupported) => (0, VIRTIO_BLK_S_UNSUPP),
         };
         memory.write_obj(status, status_at).ok()?;
-        queue.add_used(memory, head, written.saturating_add(1)).ok()
-    }
-
-    /// Answers what is in the queue, at most [`BATCH`] of it. Whether there is more; none when the queue is broken.
-    fn drain(
-        &mut self,
-        memory: &GuestMemory,
-        queue: &mut Queue,
-        interrupt: &dyn Interrupt,
-    ) -> Option<bool> {
-        queue.disable_notification(memory).ok()?;
-        for _ in 0..BATCH {
-            let Some(chain) = queue.iter(memory).ok()?.next() else {
-                break;
-            };
-            self.serve(memory, queue, chain)?;
-        }
-        if queue.needs_notification(memory).ok()? {
-            interrupt.used_buffer();
-        }
-        queue.enable_notification(memory).ok()
-    }
-
-    /// Until told to stop, or the queue is broken.
-    fn serve_queue(
-        &mut self,
-        active: &mut ActiveQueue,
-        memory: &GuestMemory,
-        interrupt: &dyn Interrupt,
-        stop: &Stop,
-    ) {
-        let ActiveQueue { queue, kick } = active;
-        let Ok(wait) = Wait::new([&*kick], stop) else {
-            tracing::error!("no descriptor left to wait for a disk's requests");
-            return interrupt.needs_reset();
-        };
-        // Requests may be there before the first kick; they are served before a stop, too, however early it comes.
-        let mut more = queue.ready();
-        loop {
-            if more {
-                let Some(left) = self.drain(memory, queue, interrupt) else {
-                    tracing::warn!("guest broke a disk's queue");
-                    interrupt.needs_reset();
-                    return;
-                };
-                more = left;
-            }
-            if wait.stopped(more) {
-                return;
-            }
-            // Nothing to read when there was more without a kick.
-            let _ = kick.read();
-            more = true;
-        }
+        Some(written.saturating_add(1))
     }
 }
 
@@ -302,9 +244,9 @@ impl Device for Disk {
             mut queues,
             interrupt,
         } = activation;
-        if let Some(active) = queues.first_mut() {
-            self.serve_queue(active, &memory, &*interrupt, stop);
-        }
+        requests::serve("disk", &mut queues, &memory, &*interrupt, stop, |chain| {
+            self.answer(&memory, chain)
+        });
         (
             self,
             queues.into_iter().map(|active| active.queue).collect(),

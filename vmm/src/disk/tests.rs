@@ -10,6 +10,8 @@ use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
+use crate::device::{ActiveQueue, Interrupt};
+use crate::requests::drain;
 
 mod chains;
 
@@ -110,7 +112,10 @@ impl Driver<'_> {
         mock.avail().ring().ref_at(0).unwrap().store(0);
         mock.avail().idx().store(1);
         let interrupt = Counted::default();
-        self.disk.drain(self.memory, &mut queue, &interrupt)?;
+        let (disk, memory) = (&mut self.disk, self.memory);
+        drain(memory, &mut queue, &interrupt, |chain| {
+            disk.answer(memory, chain)
+        })?;
         assert_eq!(mock.used().idx().load(), 1);
         assert_eq!(interrupt.used.load(Ordering::SeqCst), 1);
         let used = mock.used().ring().ref_at(0).unwrap().load();
@@ -456,7 +461,7 @@ proptest! {
             mock.avail().ring().ref_at(index).unwrap().store(head % 17);
         }
         mock.avail().idx().store(available);
-        let _ = disk.drain(&memory, &mut queue, &Counted::default());
+        let _ = drain(&memory, &mut queue, &Counted::default(), |chain| disk.answer(&memory, chain));
         prop_assert!(file.metadata().unwrap().len() <= DISK_BYTES);
     }
 }

@@ -12,22 +12,19 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Queue};
 use virtiofsd::descriptor_utils::{Reader, Writer};
 use virtiofsd::passthrough::{CachePolicy, Config, InodeFileHandlesMode, PassthroughFs};
 use virtiofsd::server::Server;
 
 use self::spec::*;
-use crate::device::{Activation, ActiveQueue, Device, Interrupt, Stop};
-use crate::event::Wait;
+use crate::device::{Activation, Device, Stop};
 use crate::memory::GuestMemory;
 use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
+use crate::requests;
 
 /// Room for the largest request of Linux (1 MiB in pages) without indirect descriptors, twice.
 const QUEUE_SIZE: u16 = 512;
-
-/// Requests between two looks at the stop.
-const BATCH: u16 = 16;
 
 /// What is shared, and how.
 pub struct Share {
@@ -80,7 +77,7 @@ impl Fs {
     }
 
     /// Carries out one request; gives the bytes of its answer, none for a request that has none.
-    fn serve(&self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
+    fn answer(&self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
         let requested = Reader::new(memory, chain.clone()).ok();
         let answer = Writer::new(memory, chain).ok();
         let Some((request, answer)) = requested.zip(answer) else {
@@ -96,65 +93,6 @@ impl Fs {
             .ok()
             .and_then(|bytes| u32::try_from(bytes).ok())
             .unwrap_or(0)
-    }
-
-    /// Answers what is in the queue, at most [`BATCH`] of it. Whether there is more; none when the queue is broken.
-    fn drain(
-        &self,
-        memory: &GuestMemory,
-        queue: &mut Queue,
-        interrupt: &dyn Interrupt,
-    ) -> Option<bool> {
-        queue.disable_notification(memory).ok()?;
-        for _ in 0..BATCH {
-            let Some(chain) = queue.iter(memory).ok()?.next() else {
-                break;
-            };
-            let head = chain.head_index();
-            let written = self.serve(memory, chain);
-            queue.add_used(memory, head, written).ok()?;
-        }
-        if queue.needs_notification(memory).ok()? {
-            interrupt.used_buffer();
-        }
-        queue.enable_notification(memory).ok()
-    }
-
-    /// Until told to stop, or a queue is broken.
-    fn serve_queues(
-        &self,
-        queues: &mut [ActiveQueue],
-        memory: &GuestMemory,
-        interrupt: &dyn Interrupt,
-        stop: &Stop,
-    ) {
-        let ready =
-            || own_working_folder().and_then(|()| Wait::new(queues.iter().map(|q| &q.kick), stop));
-        let wait = match ready() {
-            Ok(wait) => wait,
-            Err(error) => {
-                tracing::error!("serve shared folders: {error}");
-                return interrupt.needs_reset();
-            }
-        };
-        loop {
-            let mut more = false;
-            for ActiveQueue { queue, kick } in &mut *queues {
-                // Nothing to read when there was more without a kick.
-                let _ = kick.read();
-                if !queue.ready() {
-                    continue;
-                }
-                let Some(left) = self.drain(memory, queue, interrupt) else {
-                    tracing::warn!("guest broke a queue of the shared folders");
-                    return interrupt.needs_reset();
-                };
-                more |= left;
-            }
-            if wait.stopped(more) {
-                return;
-            }
-        }
     }
 }
 
@@ -209,7 +147,22 @@ impl Device for Fs {
             mut queues,
             interrupt,
         } = activation;
-        self.serve_queues(&mut queues, &memory, &*interrupt, stop);
+        match own_working_folder() {
+            Ok(()) => requests::serve(
+                "shared folders",
+                &mut queues,
+                &memory,
+                &*interrupt,
+                stop,
+                |chain| Some(self.answer(&memory, chain)),
+            ),
+            Err(error) => {
+                tracing::error!(
+                    "give the shared folders' thread a working folder of its own: {error}"
+                );
+                interrupt.needs_reset();
+            }
+        }
         (
             self,
             queues.into_iter().map(|active| active.queue).collect(),

@@ -12,6 +12,8 @@ use virtio_queue::mock::MockSplitQueue;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
+use crate::device::Interrupt;
+use crate::requests::drain;
 
 const MEMORY_BYTES: usize = 0x40_0000;
 /// Where a request lies, and where its answer goes; the queue is below.
@@ -120,9 +122,9 @@ impl Host {
         mock.avail().ring().ref_at(0).unwrap().store(0);
         mock.avail().idx().store(1);
         let interrupt = Counted::default();
-        self.device
-            .drain(&self.memory, &mut queue, &interrupt)
-            .expect("the queue is whole");
+        let answer =
+            |chain: DescriptorChain<&GuestMemory>| Some(self.device.answer(&self.memory, chain));
+        drain(&self.memory, &mut queue, &interrupt, answer).expect("the queue is whole");
         assert_eq!(mock.used().idx().load(), 1);
         assert_eq!(interrupt.0.load(Ordering::SeqCst), 1);
         let used = mock.used().ring().ref_at(0).unwrap().load();

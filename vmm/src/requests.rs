@@ -1,0 +1,103 @@
+//! How a device answers requests: chains of queues, one after the other, each with one answer, until it is told to stop.
+//! Disks and shared folders do; vsock, whose two directions wait for each other, does not.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::device::{ActiveQueue, Interrupt, Stop};
+use crate::memory::GuestMemory;
+
+/// Requests of one queue between two looks at the stop.
+const BATCH: u16 = 16;
+
+/// Serves `queues` of the device called `name` until told to stop, or until a queue is broken, upon which only a reset helps.
+/// `answer` carries one request out and gives how many bytes it wrote to the driver; none when the queue is broken.
+pub fn serve(
+    name: &str,
+    queues: &mut [ActiveQueue],
+    memory: &GuestMemory,
+    interrupt: &dyn Interrupt,
+    stop: &Stop,
+    mut answer: impl FnMut(DescriptorChain<&GuestMemory>) -> Option<u32>,
+) {
+    let Ok(wait) = Wait::new(queues.iter().map(|active| &active.kick), stop) else {
+        tracing::error!("{name}: no descriptor left to wait for requests");
+        return interrupt.needs_reset();
+    };
+    loop {
+        // Requests may be there before the first kick; they are served before a stop, too, however early it comes.
+        let mut more = false;
+        for ActiveQueue { queue, kick } in &mut *queues {
+            // Nothing to read when there was more without a kick.
+            let _ = kick.read();
+            if !queue.ready() {
+                continue;
+            }
+            let Some(left) = drain(memory, queue, interrupt, &mut answer) else {
+                tracing::warn!("{name}: the guest broke a queue");
+                return interrupt.needs_reset();
+            };
+            more |= left;
+        }
+        if wait.stopped(more) {
+            return;
+        }
+    }
+}
+
+/// Answers what is in the queue, at most [`BATCH`] of it. Whether there is more; none when the queue is broken.
+pub fn drain(
+    memory: &GuestMemory,
+    queue: &mut Queue,
+    interrupt: &dyn Interrupt,
+    mut answer: impl FnMut(DescriptorChain<&GuestMemory>) -> Option<u32>,
+) -> Option<bool> {
+    queue.disable_notification(memory).ok()?;
+    for _ in 0..BATCH {
+        let Some(chain) = queue.iter(memory).ok()?.next() else {
+            break;
+        };
+        let head = chain.head_index();
+        let written = answer(chain)?;
+        queue.add_used(memory, head, written).ok()?;
+    }
+    if queue.needs_notification(memory).ok()? {
+        interrupt.used_buffer();
+    }
+    queue.enable_notification(memory).ok()
+}
+
+/// Waits for the kicks of a device's queues or the stop.
+struct Wait(Epoll);
+
+const STOP: u64 = 0;
+const KICK: u64 = 1;
+
+impl Wait {
+    fn new<'a>(kicks: impl IntoIterator<Item = &'a EventFd>, stop: &Stop) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let add = |descriptor, data| {
+            let event = EpollEvent::new(EventSet::IN, data);
+            epoll.ctl(ControlOperation::Add, descriptor, event)
+        };
+        add(stop.as_fd().as_raw_fd(), STOP)?;
+        for kick in kicks {
+            add(kick.as_raw_fd(), KICK)?;
+        }
+        Ok(Self(epoll))
+    }
+
+    /// Waits for a kick, or not at all when there is `more` to do. Whether to stop.
+    fn stopped(&self, more: bool) -> bool {
+        let mut events = [EpollEvent::default(); 4];
+        let timeout = if more { 0 } else { -1 };
+        match self.0.wait(timeout, &mut events) {
+            Ok(count) => events.iter().take(count).any(|event| event.data() == STOP),
+            Err(error) => error.kind() != io::ErrorKind::Interrupted,
+        }
+    }
+}
