@@ -27,6 +27,7 @@ use std::path::Path;
 use anyhow::{Error, Result, bail};
 
 fn main() {
+    use_one_arena();
     let mut argv = std::env::args();
     let name = argv.next().unwrap_or_default();
     tracing_subscriber::fmt()
@@ -37,6 +38,19 @@ fn main() {
     match call(&name, argv) {
         Ok(code) => std::process::exit(code.into()),
         Err(error) => fail(&error),
+    }
+}
+
+/// Keeps glibc from giving threads arenas of their own (mallopt(3)): few of them allocate much, each arena costs memory, and
+/// to decide on the ninth glibc would look for the number of CPUs in /sys, which a jailed thread must not.
+fn use_one_arena() {
+    #[expect(
+        unsafe_code,
+        reason = "no safe binding of mallopt among the crates used"
+    )]
+    // SAFETY: called before there is another thread; the parameter is one that glibc knows.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
