@@ -85,7 +85,12 @@ fn place_one(app: &App, number: usize, mount: &Mount, machine: &OldRoot) -> Resu
         }
     }
     if mount.read_only {
-        remount_read_only(target, MsFlags::empty()).context("make it read-only")?;
+        // A remount keeps no flag that it does not name.
+        let kept = match mount.volume {
+            Volume::Share(_) => MsFlags::MS_NODEV,
+            Volume::Empty { .. } | Volume::Layer => MsFlags::empty(),
+        };
+        remount_read_only(target, kept).context("make it read-only")?;
     }
     Ok(())
 }

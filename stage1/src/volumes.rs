@@ -1,7 +1,7 @@
 //! Which volume goes where: the appc rules of volumes, mounts and mount points (specification, "Pod Manifest Schema" and
 //! "Image Manifest Schema"), as rkt applied them. Pure functions: nothing of the host is looked at.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::annotation;
@@ -13,6 +13,9 @@ use crate::plan::PreparedImage;
 
 /// Image annotation of docker's images: their mount points begin with what the image has there.
 const DOCKER: &str = "appc.io/docker/repository";
+
+/// The most mounts of one app.
+const MAX_MOUNTS: usize = 512;
 
 /// Permission bits of an empty volume that names none.
 const DEFAULT_MODE: u32 = 0o755;
@@ -74,6 +77,11 @@ impl<'a> Resolver<'a> {
         program: &ManifestApp,
         image: &PreparedImage,
     ) -> Result<Vec<protocol::Mount>> {
+        let count = app.mounts.len() + program.mount_points.len();
+        ensure!(
+            count <= MAX_MOUNTS,
+            "{count} mounts and mount points; an app has at most {MAX_MOUNTS}"
+        );
         let mut mounts = Vec::new();
         for mount in &app.mounts {
             let point = program
@@ -93,6 +101,11 @@ impl<'a> Resolver<'a> {
             mounts.push(self.mount(&volume, &mount.path, point)?);
         }
         for point in &program.mount_points {
+            ensure!(
+                contract::name::is_ac_name(&point.name),
+                "mount point name {:?} is not an ACName (a-z, 0-9, inner -)",
+                point.name
+            );
             if mounts.iter().any(|mount| same(&mount.target, &point.path)) {
                 continue;
             }
@@ -102,6 +115,8 @@ impl<'a> Resolver<'a> {
             };
             mounts.push(mount);
         }
+        // What lies in another volume is mounted after it.
+        mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
         Ok(mounts)
     }
 
@@ -182,6 +197,11 @@ fn place(volume: protocol::Volume, target: &str, read_only: bool) -> Result<prot
     ensure!(
         target.starts_with('/') && !target.contains('\0'),
         "mount at {target:?}: the path is not absolute"
+    );
+    let mut components = Path::new(target).components();
+    ensure!(
+        components.all(|component| component != Component::ParentDir),
+        "mount at {target:?}: the path climbs"
     );
     ensure!(
         Path::new(target).components().count() > 1,
@@ -359,6 +379,8 @@ mod tests {
             (json!([]), mount("/v"), "no volume"),
             (empty.clone(), mount("v"), "not absolute"),
             (empty.clone(), mount("/./"), "root"),
+            (empty.clone(), mount("/.."), "climbs"),
+            (empty.clone(), mount("/a/../../b"), "climbs"),
             (json!([{"name": "V", "kind": "empty"}]), json!([]), "ACName"),
             (json!([{"name": "v", "kind": "host"}]), json!([]), "source"),
             (
@@ -387,6 +409,26 @@ mod tests {
             let error = refused(&volumes, &mounts);
             assert!(error.contains(reason), "{reason} not in {error}");
         }
+    }
+
+    #[test]
+    fn mount_point_of_the_image_named_by_a_path_is_refused_and_outer_ones_come_first() {
+        let climbing = json!([{"name": "x/../../../dev", "path": "/data"}]);
+        assert!(resolve(&json!([]), &json!([]), &climbing, false).is_err());
+        let many: Vec<_> = (0..600)
+            .map(|n| json!({"name": format!("p{n}"), "path": format!("/{n}")}))
+            .collect();
+        assert!(resolve(&json!([]), &json!([]), &json!(many), true).is_err());
+        let points = json!([{"name": "html", "path": "/var/www/html"}]);
+        let volumes = json!([{"name": "config", "kind": "host", "source": "/srv"}]);
+        let mounts = json!([{"volume": "config", "path": "/var/www/html/config"}]);
+        let resolved = resolve(&volumes, &mounts, &points, true).expect("a plan");
+        let targets: Vec<_> = resolved
+            .mounts
+            .iter()
+            .map(|mount| mount.target.as_str())
+            .collect();
+        assert_eq!(targets, ["/var/www/html", "/var/www/html/config"]);
     }
 
     #[test]

@@ -255,5 +255,16 @@ fn volume_that_is_missing_or_malformed_is_refused_and_nothing_left() {
         let finished = finish(&mut run_sh(&["--rm", volume, &mount], "echo ran")).expect_code(254);
         assert!(finished.err().contains(reason), "{}", finished.err());
     }
+    // Through a proc file system a guest would reach the process that runs it.
+    for source in ["/proc/self", "/"] {
+        let volume = format!("--volume=v,kind=host,source={source}");
+        let options = ["--rm", &volume, "--mount=volume=v,target=/v"];
+        let finished = finish(&mut run_sh(&options, "echo ran")).expect_code(254);
+        assert!(
+            finished.err().contains("proc file system"),
+            "{}",
+            finished.err()
+        );
+    }
     assert_eq!(Leftovers::now().since(&before), [""; 0]);
 }

@@ -1,5 +1,5 @@
 //! The boot recipe: from /dev/kvm, a kernel and devices to a machine ready for its first instruction. Everything that
-//! opens, allocates or creates happens here, on the caller's thread, before the jail is locked.
+//! opens, allocates or creates happens here, on the caller's thread and one that loads the kernel meanwhile, before any other runs.
 
 use std::collections::BTreeMap;
 use std::fs::File;

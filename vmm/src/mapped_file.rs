@@ -1,6 +1,6 @@
 //! A file on its way into guest memory. Its whole pages are not read but mapped in their place, private and writable: what
 //! the guest writes is its own, and what it only reads it shares with every other guest of this host. The file may be
-//! written or removed meanwhile, but, like a running program's, not be cut short, which would take pages away.
+//! removed or replaced meanwhile, but, like a running program's, neither be written, which may show, nor cut short.
 //!
 //! Of a file whose most pages the guest will write, those are copied at once: else KVM would bring in each of them twice, first
 //! to be read and then to be written. Measured on a kernel, which patches nearly all of its code, that halves the nested

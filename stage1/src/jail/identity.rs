@@ -105,18 +105,19 @@ fn enter_as(inside: u32) -> Result<()> {
 /// Enters a user namespace in which all ids are as they are. Such a map is written by a process outside, a child that
 /// lives no longer than that takes.
 fn enter_with_all_ids() -> Result<()> {
-    const ALL: &str = "0 0 4294967295";
     let (mut entered, mut tell_entered) = io::pipe().context("make a pipe")?;
     let process = PathBuf::from(format!("/proc/{}", std::process::id()));
+    let [uids, gids] = ["uid_map", "gid_map"].map(|name| same_ids(&process.join(name)));
+    let (uids, gids) = (uids?, gids?);
     #[expect(unsafe_code, reason = "a fork of a process that has a single thread")]
     // SAFETY: there is no other thread whose locks the child could find held.
     match unsafe { fork() }.context("fork")? {
         ForkResult::Child => {
             drop(tell_entered);
-            let mut write = || {
+            let write = || {
                 entered.read_exact(&mut [0])?;
-                fs::write(process.join("uid_map"), ALL)?;
-                fs::write(process.join("gid_map"), ALL)
+                fs::write(process.join("uid_map"), uids)?;
+                fs::write(process.join("gid_map"), gids)
             };
             std::process::exit(
                 write().map_or_else(|error| error.raw_os_error().unwrap_or(1), |()| 0),
@@ -134,6 +135,17 @@ fn enter_with_all_ids() -> Result<()> {
             }
         }
     }
+}
+
+/// The map that gives every id of the caller's own map to itself.
+fn same_ids(map: &Path) -> Result<String> {
+    let known = fs::read_to_string(map).with_context(|| format!("read {}", map.display()))?;
+    let lines = known.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace();
+        let (first, count) = (numbers.next()?, numbers.nth(1)?);
+        Some(format!("{first} {first} {count}\n"))
+    });
+    Ok(lines.collect())
 }
 
 /// Claims the first uid of the range that is free, by a file in `claims`.

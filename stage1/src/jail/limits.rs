@@ -6,8 +6,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Descriptors: devices, eventfds, vCPUs, disks and 1,024 vsock connections.
 const OPEN_FILES: u64 = 2048;
 
-/// More descriptors for a machine with shares: the file server keeps one for each file that the guest remembers.
-const SHARED_FILES: u64 = 1 << 20;
+/// Descriptors of a machine with shares: the file server keeps one for each file that the guest remembers. The most that a
+/// kernel allows by default (fs.nr_open).
+const OPEN_FILES_WITH_SHARES: u64 = 1 << 20;
 
 /// Threads of this uid: 32 vCPUs, 14 devices, 4 streams, the session. Without root the uid is the user's, with
 /// processes of his own, and the limit would count those.
@@ -17,7 +18,7 @@ const THREADS: u64 = 128;
 pub(super) fn set(shares: bool) -> Result<()> {
     let root = nix::unistd::geteuid().is_root();
     let files = if shares {
-        OPEN_FILES + SHARED_FILES
+        OPEN_FILES_WITH_SHARES
     } else {
         OPEN_FILES
     };

@@ -1,9 +1,8 @@
 //! An empty root: a read-only tmpfs in a mount namespace of the process's own, holding the folders that are shared with
 //! the machine, by number, and nothing else. The pod's report folder is not in it but behind a descriptor.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -43,11 +42,7 @@ pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -
     let taken = taken.map_or_else(|| shares::take(shares), Ok)?;
     let kept = Kept {
         report: report(pod).context("take the report folder")?,
-        descriptors: OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-            .open("/proc/self/fd")
-            .context("open /proc/self/fd")?,
+        descriptors: own_descriptors().context("take /proc/self/fd")?,
     };
     // Any folder serves as mount point; this one is the pod's own, and stage 1 needs nothing from it any more.
     let root = pod.stage1_rootfs().join("opt");
@@ -71,10 +66,18 @@ pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -
     Ok(kept)
 }
 
-/// Opens a mount of the report folder that is attached nowhere, at the number that the filters know.
+/// A mount that is attached nowhere, and whose parent so is itself.
+const DETACHED: OpenTreeFlags =
+    OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
+
+/// The process's descriptors as /proc shows them, and nothing else of /proc.
+fn own_descriptors() -> Result<File> {
+    Ok(open_tree(CWD, "/proc/self/fd", DETACHED)?.into())
+}
+
+/// Opens a mount of the report folder, at the number that the filters know.
 fn report(pod: &PodDir) -> Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let folder = open_tree(CWD, pod.report(), flags).context("take its mount")?;
+    let folder = open_tree(CWD, pod.report(), DETACHED).context("take its mount")?;
     let inert = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     shares::set_attributes(folder.as_fd(), inert).context("bar its mount")?;
     let report = fcntl_dupfd_cloexec(&folder, REPORT_DESCRIPTOR).context("duplicate it")?;

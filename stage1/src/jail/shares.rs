@@ -1,13 +1,14 @@
 //! The host's folders and files that a machine is given: mounted in the jail's root, each at its number, so that the file
-//! server reaches them and nothing else. What a share may not do is a property of its mount, which the host's kernel
-//! enforces: no device opens, no set-user-id bit counts, and what is read-only stays so.
+//! server reaches them and nothing else. What a share may not do is a property of its mount in the jail, which the host's
+//! kernel enforces: no device opens, no link is followed, and what is read-only stays so.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
@@ -16,16 +17,43 @@ use crate::volumes::Share;
 /// What the folder of all shares is called inside: it is the root.
 pub const SHARES: &str = "/";
 
-/// Looks at the source of each share, for the user's sake: before anything is made for the pod.
+/// Looks at the source of each share, for the user's sake: before anything is made for the pod. No proc file system may
+/// be in it: through one a guest would reach the machine's own process.
 ///
 /// # Errors
-/// When a source is missing or cannot be reached.
+/// When a source is missing or cannot be reached, or a proc file system comes along with it.
 pub fn check(shares: &[Share]) -> Result<()> {
-    for Share { source, .. } in shares {
-        fs::metadata(source)
-            .with_context(|| format!("look at {}, the source of a volume", source.display()))?;
+    for share in shares {
+        let source = share.source.display();
+        let path = fs::canonicalize(&share.source)
+            .with_context(|| format!("look at {source}, the source of a volume"))?;
+        let table = fs::read("/proc/self/mountinfo").context("read the mount table")?;
+        let table = String::from_utf8_lossy(&table);
+        let proc = of_kind(&table, "proc").find(|point| {
+            path.starts_with(point) && on_proc(&path) || share.recursive && point.starts_with(&path)
+        });
+        if let Some(point) = proc {
+            bail!(
+                "volume source {source} brings along the proc file system at {}, which no machine is given; share another \
+                 folder, or with recursive=false",
+                point.display()
+            );
+        }
     }
     Ok(())
+}
+
+/// Mount points of file systems of a kind, of those whose names have no special characters.
+fn of_kind<'a>(table: &'a str, kind: &'a str) -> impl Iterator<Item = &'a Path> {
+    table.lines().filter_map(move |line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let point = mount.split(' ').nth(4)?;
+        (file_system.split(' ').next()? == kind).then(|| Path::new(point))
+    })
+}
+
+fn on_proc(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 /// A mount of a share's source, attached nowhere yet.
@@ -46,7 +74,11 @@ fn take_one(share: &Share) -> Result<Taken> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, share.recursive);
     let tree = open_tree(CWD, &share.source, flags).context("take its mount")?;
-    let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    // The guest resolves its links itself; the server follows none on a share.
+    let mut attributes = libc::MOUNT_ATTR_NOSUID
+        | libc::MOUNT_ATTR_NODEV
+        | libc::MOUNT_ATTR_NOEXEC
+        | libc::MOUNT_ATTR_NOSYMFOLLOW;
     if share.read_only {
         attributes |= libc::MOUNT_ATTR_RDONLY;
     }
