@@ -56,7 +56,7 @@ struct Keeper<'a> {
     idle_since: Instant,
 }
 
-/// Runs an emulated host to its end; everything in its folder is gone afterwards.
+/// Runs an emulated host to its end; its folder is gone afterwards.
 pub fn main(shape: &Shape) -> Result<()> {
     // Away from the terminal of the client that started us: its Ctrl-C is not for us.
     nix::unistd::setsid().context("leave the session")?;
@@ -72,7 +72,10 @@ pub fn main(shape: &Shape) -> Result<()> {
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let ended = keep(shape, signals);
-    let _ = fs::remove_dir_all(&shape.dir);
+    // One that lived has removed it before its clients' connections closed: by now a client may have made it anew.
+    if ended.is_err() {
+        let _ = fs::remove_dir_all(&shape.dir);
+    }
     ended
 }
 
