@@ -1,5 +1,5 @@
-//! An app's root file system: a writable layer on the scratch space over its image, or a folder of the host's. Called by `launch`, in the app's
-//! process and its own mount namespace.
+//! An app's root file system: a writable layer on the scratch space over its image, or a folder of the host's. Called by
+//! `launch`, in the app's process and its own mount namespace.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};

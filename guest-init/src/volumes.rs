@@ -43,22 +43,23 @@ pub fn share(number: u16) -> Result<String> {
 
 /// Places the volumes of `app` in its root, in order.
 pub fn place(app: &App, machine: &OldRoot) -> Result<()> {
-    for (number, mount) in app.mounts.iter().enumerate() {
-        place_one(app, number, mount, machine)
+    for (index, mount) in app.mounts.iter().enumerate() {
+        place_one(app, index, mount, machine)
             .with_context(|| format!("mount a volume at {}", mount.target))?;
     }
     Ok(())
 }
 
-fn place_one(app: &App, number: usize, mount: &Mount, machine: &OldRoot) -> Result<()> {
+fn place_one(app: &App, index: usize, mount: &Mount, machine: &OldRoot) -> Result<()> {
     let target = mount.target.as_str();
     match &mount.volume {
+        // What lies in the machine is reached from its root, which is the working directory.
         Volume::Share(number) => {
-            // Reached from the machine's root, which is the working directory.
-            let source = relative(&share(*number)?).to_owned();
-            let is_folder = fs::metadata(&source).context("look at the share")?.is_dir();
+            let path = share(*number)?;
+            let source = relative(&path);
+            let is_folder = fs::metadata(source).context("look at the share")?.is_dir();
             make_target(target, is_folder)?;
-            machine.bind(&source, target)?;
+            machine.bind(source, target)?;
         }
         Volume::Empty {
             name,
@@ -66,15 +67,16 @@ fn place_one(app: &App, number: usize, mount: &Mount, machine: &OldRoot) -> Resu
             uid,
             gid,
         } => {
-            let source = relative(&format!("{SCRATCH}/{EMPTY}/{name}")).to_owned();
-            make_empty(&source, *mode, *uid, *gid)?;
+            let path = format!("{SCRATCH}/{EMPTY}/{name}");
+            let source = relative(&path);
+            make_empty(source, *mode, *uid, *gid)?;
             make_target(target, true)?;
-            machine.bind(&source, target)?;
+            machine.bind(source, target)?;
         }
         Volume::Layer => {
             make_target(target, true)?;
-            let layer = relative(&format!("{SCRATCH}/{}/{number}", app.name)).to_owned();
-            let layer = make_layer(&layer, target)?;
+            let path = format!("{SCRATCH}/{}/{index}", app.name);
+            let layer = make_layer(relative(&path), target)?;
             // By its descriptor: a path may hold characters that mean something among the options of a mount.
             let below = fs::File::open(target).context("open what is below")?;
             overlay(

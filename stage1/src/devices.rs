@@ -37,7 +37,7 @@ pub fn machine(
     scratch: Option<(File, u64)>,
     plan: &Plan,
     ports: &Ports,
-    descriptors: File,
+    descriptors: Option<File>,
     debug: bool,
 ) -> Result<(Machine, Arc<AtomicBool>)> {
     let ports = ports.clone();
@@ -54,7 +54,7 @@ pub fn machine(
             )),
         ),
     ]);
-    if !plan.shares.is_empty() {
+    if let Some(descriptors) = descriptors {
         devices.insert(Slot::Fs, boxed(shared_folders(descriptors)?));
     }
     let config = Config {

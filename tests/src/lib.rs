@@ -3,6 +3,7 @@
 //! They drive the built programs only, on a host with KVM (`scripts/system-tests`); what is missing fails them.
 
 pub mod leftovers;
+pub mod mounted;
 pub mod running;
 pub mod trials;
 

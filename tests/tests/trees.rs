@@ -1,47 +1,9 @@
 //! Image files beside the trees that umoci unpacks from the same images: the same to the last attribute.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tests::mounted::Mounted;
 use tests::{fairing_in, finish, rounds, tell, temporary, test_image};
-
-/// A file with a file system, mounted for as long as this lives.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(kind: &str, options: &str, file: &Path, at: PathBuf) -> Self {
-        std::fs::create_dir(&at).expect("a mount point");
-        finish(
-            Command::new("mount")
-                .args(["-t", kind, "-o", options])
-                .arg(file)
-                .arg(&at),
-        )
-        .expect_code(0);
-        Self(at)
-    }
-
-    /// An empty ext4: not every host's temporary folder keeps all attributes.
-    fn ext4(folder: &Path) -> Self {
-        let file = folder.join("ext4");
-        let made = std::fs::File::create(&file).and_then(|file| file.set_len(1 << 30));
-        made.expect("a sparse file");
-        finish(
-            Command::new("mkfs.ext4")
-                .args(["-q", "-I", "256"])
-                .arg(&file),
-        )
-        .expect_code(0);
-        Self::new("ext4", "loop", &file, folder.join("theirs"))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(&self.0).status();
-        assert!(unmounted.is_ok_and(|status| status.success()), "umount");
-    }
-}
 
 #[test]
 fn image_files_hold_the_trees_that_umoci_unpacks() {
@@ -59,8 +21,8 @@ fn image_files_hold_the_trees_that_umoci_unpacks() {
         let file = tests::image_file(&store);
         finish(Command::new("fsck.erofs").arg(&file)).expect_code(0);
         let mounted = Mounted::new("erofs", "loop,ro", &file, folder.path().join("ours"));
-        let disk = Mounted::ext4(folder.path());
-        let bundle = disk.0.join("bundle");
+        let disk = Mounted::ext4(folder.path(), "theirs");
+        let bundle = disk.path().join("bundle");
         let tagged = format!("{}:latest", image.display());
         finish(
             Command::new("umoci")
@@ -70,7 +32,7 @@ fn image_files_hold_the_trees_that_umoci_unpacks() {
         .expect_code(0);
         let mut compare = Command::new(env!("CARGO_BIN_EXE_compare_trees"));
         compare
-            .arg(&mounted.0)
+            .arg(mounted.path())
             .arg(bundle.join("rootfs"))
             .arg("--ignore-time-of")
             .args(*timeless);

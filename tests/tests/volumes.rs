@@ -2,10 +2,11 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use tests::leftovers::Leftovers;
+use tests::mounted::Mounted;
 use tests::{Finished, finish, rounds, run_sh, tell, temporary};
 
 /// A folder of the host that a pod is given.
@@ -44,36 +45,10 @@ fn run(volumes: &[(&str, String)], options: &[&str], script: &str) -> Finished {
     finish(&mut run_sh(&arguments, script))
 }
 
-/// A file system of its own at `folder`, of the kind that hosts have: ext4, in a file.
-struct Ext4<'a>(&'a Path);
-
-impl<'a> Ext4<'a> {
-    fn mount(file: &Path, folder: &'a Path) -> Self {
-        let disk = fs::File::create(file).expect("a disk");
-        disk.set_len(256 << 20).expect("a size");
-        finish(Command::new("/sbin/mkfs.ext4").arg("-q").arg(file)).expect_code(0);
-        fs::create_dir(folder).expect("a mount point");
-        finish(
-            Command::new("mount")
-                .args(["-o", "loop"])
-                .args([file, folder]),
-        )
-        .expect_code(0);
-        Self(folder)
-    }
-}
-
-impl Drop for Ext4<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0).status();
-    }
-}
-
 #[test]
 fn host_folder_has_in_the_pod_what_programs_do_to_files() {
     let shared = Shared::new();
-    let data = shared.path("data");
-    let _disk = Ext4::mount(&shared.path("disk"), &data);
+    let _disk = Mounted::ext4(shared.0.path(), "data");
     fs::copy(
         env!("CARGO_BIN_EXE_volume_features"),
         shared.path("data/features"),
@@ -229,7 +204,7 @@ fn volumes_stay_writable_on_a_read_only_root_and_are_no_way_out() {
                   ln /one/x /two/y 2>&1 | grep -c ross";
     let finished = run(&volumes, &["--readonly-rootfs"], script);
     assert_eq!(finished.out(), "3\n1\n", "{}", finished.err());
-    assert!(Path::new(&shared.path("two/x")).exists());
+    assert!(shared.path("two/x").exists());
 }
 
 #[test]

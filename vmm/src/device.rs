@@ -40,6 +40,13 @@ pub struct Activation {
     pub interrupt: Arc<dyn Interrupt>,
 }
 
+impl Activation {
+    /// What a device gives back: its queues with their positions.
+    pub fn into_queues(self) -> Vec<Queue> {
+        self.queues.into_iter().map(|active| active.queue).collect()
+    }
+}
+
 /// A queue and the descriptor that becomes readable when the driver kicks it.
 pub struct ActiveQueue {
     /// Ring addresses, size and positions.

@@ -8,25 +8,42 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::device::{ActiveQueue, Interrupt, Stop};
+use crate::device::{Activation, ActiveQueue, Interrupt, Stop};
 use crate::memory::GuestMemory;
 
 /// Requests of one queue between two looks at the stop.
 const BATCH: u16 = 16;
 
-/// Serves `queues` of the device called `name` until told to stop, or until a queue is broken, upon which only a reset helps.
-/// `answer` carries one request out and gives how many bytes it wrote to the driver; none when the queue is broken.
+/// Serves the device called `name` until told to stop, or until a queue is broken, upon which only a reset helps; gives the
+/// queues back. `answer` carries one request out and gives how many bytes it wrote to the driver; none when the queue is broken.
 pub fn serve(
     name: &str,
-    queues: &mut [ActiveQueue],
-    memory: &GuestMemory,
-    interrupt: &dyn Interrupt,
+    mut activation: Activation,
     stop: &Stop,
-    mut answer: impl FnMut(DescriptorChain<&GuestMemory>) -> Option<u32>,
-) {
+    answer: impl FnMut(&GuestMemory, DescriptorChain<&GuestMemory>) -> Option<u32>,
+) -> Vec<Queue> {
+    if serve_queues(name, &mut activation, stop, answer).is_none() {
+        activation.interrupt.needs_reset();
+    }
+    activation.into_queues()
+}
+
+/// Until told to stop; none when only a reset helps.
+fn serve_queues(
+    name: &str,
+    activation: &mut Activation,
+    stop: &Stop,
+    mut answer: impl FnMut(&GuestMemory, DescriptorChain<&GuestMemory>) -> Option<u32>,
+) -> Option<()> {
+    let Activation {
+        memory,
+        features: _,
+        queues,
+        interrupt,
+    } = activation;
     let Ok(wait) = Wait::new(queues.iter().map(|active| &active.kick), stop) else {
         tracing::error!("{name}: no descriptor left to wait for requests");
-        return interrupt.needs_reset();
+        return None;
     };
     loop {
         // Requests may be there before the first kick; they are served before a stop, too, however early it comes.
@@ -37,14 +54,14 @@ pub fn serve(
             if !queue.ready() {
                 continue;
             }
-            let Some(left) = drain(memory, queue, interrupt, &mut answer) else {
+            let Some(left) = drain(memory, queue, &**interrupt, &mut answer) else {
                 tracing::warn!("{name}: the guest broke a queue");
-                return interrupt.needs_reset();
+                return None;
             };
             more |= left;
         }
         if wait.stopped(more) {
-            return;
+            return Some(());
         }
     }
 }
@@ -54,7 +71,7 @@ pub fn drain(
     memory: &GuestMemory,
     queue: &mut Queue,
     interrupt: &dyn Interrupt,
-    mut answer: impl FnMut(DescriptorChain<&GuestMemory>) -> Option<u32>,
+    mut answer: impl FnMut(&GuestMemory, DescriptorChain<&GuestMemory>) -> Option<u32>,
 ) -> Option<bool> {
     queue.disable_notification(memory).ok()?;
     for _ in 0..BATCH {
@@ -62,7 +79,7 @@ pub fn drain(
             break;
         };
         let head = chain.head_index();
-        let written = answer(chain)?;
+        let written = answer(memory, chain)?;
         queue.add_used(memory, head, written).ok()?;
     }
     if queue.needs_notification(memory).ok()? {
@@ -98,6 +115,32 @@ impl Wait {
         match self.0.wait(timeout, &mut events) {
             Ok(count) => events.iter().take(count).any(|event| event.data() == STOP),
             Err(error) => error.kind() != io::ErrorKind::Interrupted,
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod counted {
+    //! What the tests of devices that answer requests look at.
+
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use crate::device::Interrupt;
+
+    /// Counts what the device raises.
+    #[derive(Default)]
+    pub struct Counted {
+        pub used: AtomicU32,
+        pub needs_reset: AtomicU32,
+    }
+
+    impl Interrupt for Counted {
+        fn used_buffer(&self) {
+            self.used.fetch_add(1, Ordering::SeqCst);
+        }
+        fn config_changed(&self) {}
+        fn needs_reset(&self) {
+            self.needs_reset.fetch_add(1, Ordering::SeqCst);
         }
     }
 }

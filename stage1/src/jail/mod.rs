@@ -27,8 +27,8 @@ use crate::volumes::Share;
 pub struct Inside {
     /// The pod's report folder.
     pub report: Report,
-    /// This process's descriptors, as /proc shows them: for the file server, which opens files anew through them.
-    pub descriptors: File,
+    /// This process's descriptors, as /proc shows them, where folders are shared: the file server opens files anew through them.
+    pub descriptors: Option<File>,
 }
 
 /// Shuts the calling process, which must have a single thread, into a root that holds `shares` and nothing else. Everything

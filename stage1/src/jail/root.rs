@@ -12,10 +12,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, pivot_root};
 use rustix::fs::CWD;
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::open_tree;
 
 use super::seccomp::REPORT_DESCRIPTOR;
-use super::shares::{self, Taken};
+use super::shares::{self, DETACHED, Taken};
 use crate::volumes::Share;
 
 /// Inodes beside the shares' mount points.
@@ -25,8 +25,8 @@ const INODES: usize = 4;
 pub(super) struct Kept {
     /// The report folder, a mount of its own: its parent is itself.
     pub report: OwnedFd,
-    /// The process's descriptors as /proc shows them.
-    pub descriptors: File,
+    /// The process's descriptors as /proc shows them, if there are shares.
+    pub descriptors: Option<File>,
 }
 
 /// Moves the process there. The old root is out of reach afterwards, but for descriptors already open. `taken` are the
@@ -42,7 +42,10 @@ pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -
     let taken = taken.map_or_else(|| shares::take(shares), Ok)?;
     let kept = Kept {
         report: report(pod).context("take the report folder")?,
-        descriptors: own_descriptors().context("take /proc/self/fd")?,
+        descriptors: (!shares.is_empty())
+            .then(own_descriptors)
+            .transpose()
+            .context("take /proc/self/fd")?,
     };
     // Any folder serves as mount point; this one is the pod's own, and stage 1 needs nothing from it any more.
     let root = pod.stage1_rootfs().join("opt");
@@ -65,10 +68,6 @@ pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -
     .context("make the root read-only")?;
     Ok(kept)
 }
-
-/// A mount that is attached nowhere, and whose parent so is itself.
-const DETACHED: OpenTreeFlags =
-    OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 
 /// The process's descriptors as /proc shows them, and nothing else of /proc.
 fn own_descriptors() -> Result<File> {

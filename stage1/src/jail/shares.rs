@@ -17,22 +17,32 @@ use crate::volumes::Share;
 /// What the folder of all shares is called inside: it is the root.
 pub const SHARES: &str = "/";
 
+/// Of a mount that is attached nowhere, and whose parent so is itself.
+pub(super) const DETACHED: OpenTreeFlags =
+    OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
+
 /// Looks at the source of each share, for the user's sake: before anything is made for the pod. No proc file system may
 /// be in it: through one a guest would reach the machine's own process.
 ///
 /// # Errors
 /// When a source is missing or cannot be reached, or a proc file system comes along with it.
 pub fn check(shares: &[Share]) -> Result<()> {
+    if shares.is_empty() {
+        return Ok(());
+    }
+    let table = fs::read("/proc/self/mountinfo").context("read the mount table")?;
+    let table = String::from_utf8_lossy(&table);
     for share in shares {
         let source = share.source.display();
         let path = fs::canonicalize(&share.source)
             .with_context(|| format!("look at {source}, the source of a volume"))?;
-        let table = fs::read("/proc/self/mountinfo").context("read the mount table")?;
-        let table = String::from_utf8_lossy(&table);
-        let proc = of_kind(&table, "proc").find(|point| {
-            path.starts_with(point) && on_proc(&path) || share.recursive && point.starts_with(&path)
-        });
-        if let Some(point) = proc {
+        let mut below = of_kind(&table, "proc").filter(|_| share.recursive);
+        let brought = if on_proc(&path) {
+            Some(&*path)
+        } else {
+            below.find(|point| point.starts_with(&path))
+        };
+        if let Some(point) = brought {
             bail!(
                 "volume source {source} brings along the proc file system at {}, which no machine is given; share another \
                  folder, or with recursive=false",
@@ -71,7 +81,7 @@ pub(super) fn take(shares: &[Share]) -> Result<Vec<Taken>> {
 }
 
 fn take_one(share: &Share) -> Result<Taken> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mut flags = DETACHED;
     flags.set(OpenTreeFlags::AT_RECURSIVE, share.recursive);
     let tree = open_tree(CWD, &share.source, flags).context("take its mount")?;
     // The guest resolves its links itself; the server follows none on a share.

@@ -1,8 +1,10 @@
 //! A kept host stays as long as it is needed, and goes when it is not. Needs QEMU; fails without it.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,10 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The output of `script` on the host of the runtime folder `place`, where nothing else is said.
 fn run(place: &Path, script: &str) -> Result<String> {
-    let on_kvm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/on-kvm");
-    let output = Command::new(on_kvm)
-        .env("FAIRING_KVM_HOST", env!("CARGO_BIN_EXE_kvm-host"))
-        .env("FAIRING_KVM", "emulated")
+    let output = common::on_kvm()
         .env("FAIRING_KVM_IDLE_SECONDS", IDLE_SECONDS.to_string())
         .env("XDG_RUNTIME_DIR", place)
         .args(["--keep", "--", "sh", "-c", script])

@@ -1,10 +1,12 @@
 //! Emulated hosts that die or hang under their clients: reported in time, and a command is never run twice. Needs QEMU;
 //! fails without it.
 
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,10 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Starts a host of its own for `script`.
 fn start(script: &str) -> Result<Child> {
-    let on_kvm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/on-kvm");
-    Command::new(on_kvm)
-        .env("FAIRING_KVM_HOST", env!("CARGO_BIN_EXE_kvm-host"))
-        .env("FAIRING_KVM", "emulated")
+    common::on_kvm()
         .args(["--", "sh", "-c", script])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,6 +1,8 @@
 //! scripts/on-kvm as its callers see it, on one kept emulated host: exit codes, streams, signals, a killed client.
 //! Needs QEMU; fails without it.
 
+mod common;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -14,12 +16,7 @@ use nix::unistd::Pid;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn on_kvm(arguments: &[&str]) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/on-kvm");
-    let mut command = Command::new(script);
-    // The program under test, and never the machine's own KVM.
-    command
-        .env("FAIRING_KVM_HOST", env!("CARGO_BIN_EXE_kvm-host"))
-        .env("FAIRING_KVM", "emulated");
+    let mut command = common::on_kvm();
     command.args(["--keep", "--"]).args(arguments);
     command
         .stdin(Stdio::piped())

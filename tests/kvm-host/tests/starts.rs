@@ -1,20 +1,18 @@
 //! Emulated hosts that start and end, one after the other: 5 times, with FAIRING_LONG=1 100 times. What fails is counted
 //! to the end, so that a long run says how often. Needs QEMU; fails without it.
 
+mod common;
+
 use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 /// One host from nothing to its end, for a command that says a word and fails.
 fn start() -> Result<Duration> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/on-kvm");
     let begin = Instant::now();
-    let output = Command::new(script)
-        .env("FAIRING_KVM_HOST", env!("CARGO_BIN_EXE_kvm-host"))
-        .env("FAIRING_KVM", "emulated")
+    let output = common::on_kvm()
         .args(["--", "sh", "-c", "echo up; exit 7"])
         .stdin(Stdio::null())
         .output()

@@ -97,12 +97,15 @@ fn rename_over_an_open_file() -> Result<()> {
     Ok(())
 }
 
+/// A new file to read and write.
+fn new_file(name: &str) -> Result<File> {
+    let mut options = OpenOptions::new();
+    let made = options.read(true).write(true).create_new(true).open(name);
+    made.with_context(|| format!("make {name}"))
+}
+
 fn unlinked_but_open() -> Result<()> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open("unlinked")?;
+    let mut file = new_file("unlinked")?;
     fs::remove_file("unlinked")?;
     file.write_all(b"still here")?;
     file.set_permissions(Permissions::from_mode(0o600))?;
@@ -131,11 +134,7 @@ fn append_from_two() -> Result<()> {
 
 fn sparse_beyond_4_gib() -> Result<()> {
     const END: u64 = 5 << 30;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open("sparse")?;
+    let file = new_file("sparse")?;
     file.write_all_at(b"end", END)?;
     let found = file.metadata()?;
     ensure!(found.len() == END + 3 && found.blocks() < 1000, "{found:?}");
@@ -146,11 +145,7 @@ fn sparse_beyond_4_gib() -> Result<()> {
 }
 
 fn holes_and_allocation() -> Result<()> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open("holes")?;
+    let mut file = new_file("holes")?;
     file.write_all(&[7; 64 << 10])?;
     let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     fallocate(&file, punch, 16 << 10, 16 << 10).context("punch a hole")?;
@@ -169,11 +164,7 @@ fn holes_and_allocation() -> Result<()> {
 
 fn mapped_shared() -> Result<()> {
     const BYTES: usize = 3 * 4096;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open("mapped")?;
+    let file = new_file("mapped")?;
     file.set_len(BYTES as u64)?;
     let length = NonZeroUsize::new(BYTES).context("no length")?;
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

@@ -238,19 +238,10 @@ impl Device for Disk {
         activation: Activation,
         stop: &Stop,
     ) -> (Box<dyn Device>, Vec<Queue>) {
-        let Activation {
-            memory,
-            features: _,
-            mut queues,
-            interrupt,
-        } = activation;
-        requests::serve("disk", &mut queues, &memory, &*interrupt, stop, |chain| {
-            self.answer(&memory, chain)
-        });
-        (
-            self,
-            queues.into_iter().map(|active| active.queue).collect(),
-        )
+        let answer =
+            |memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>| self.answer(memory, chain);
+        let queues = requests::serve("disk", activation, stop, answer);
+        (self, queues)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The disk driven by a mock driver, well-behaved and hostile.
 
 use std::io::{Read, Seek};
-use std::sync::atomic::AtomicU32;
 
 use proptest::prelude::*;
 use virtio_queue::desc::{RawDescriptor, split};
@@ -10,7 +9,8 @@ use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
-use crate::device::{ActiveQueue, Interrupt};
+use crate::device::ActiveQueue;
+use crate::requests::counted::Counted;
 use crate::requests::drain;
 
 mod chains;
@@ -24,22 +24,6 @@ const MEMORY_BYTES: usize = 0x10_0000;
 const DISK_BYTES: u64 = 0x1_0000;
 /// Not any status.
 const UNTOUCHED: u8 = 0xee;
-
-#[derive(Default)]
-struct Counted {
-    used: AtomicU32,
-    needs_reset: AtomicU32,
-}
-
-impl Interrupt for Counted {
-    fn used_buffer(&self) {
-        self.used.fetch_add(1, Ordering::SeqCst);
-    }
-    fn config_changed(&self) {}
-    fn needs_reset(&self) {
-        self.needs_reset.fetch_add(1, Ordering::SeqCst);
-    }
-}
 
 fn memory() -> GuestMemory {
     GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap()
@@ -112,9 +96,8 @@ impl Driver<'_> {
         mock.avail().ring().ref_at(0).unwrap().store(0);
         mock.avail().idx().store(1);
         let interrupt = Counted::default();
-        let (disk, memory) = (&mut self.disk, self.memory);
-        drain(memory, &mut queue, &interrupt, |chain| {
-            disk.answer(memory, chain)
+        drain(self.memory, &mut queue, &interrupt, |memory, chain| {
+            self.disk.answer(memory, chain)
         })?;
         assert_eq!(mock.used().idx().load(), 1);
         assert_eq!(interrupt.used.load(Ordering::SeqCst), 1);
@@ -461,7 +444,7 @@ proptest! {
             mock.avail().ring().ref_at(index).unwrap().store(head % 17);
         }
         mock.avail().idx().store(available);
-        let _ = drain(&memory, &mut queue, &Counted::default(), |chain| disk.answer(&memory, chain));
+        let _ = drain(&memory, &mut queue, &Counted::default(), |memory, chain| disk.answer(memory, chain));
         prop_assert!(file.metadata().unwrap().len() <= DISK_BYTES);
     }
 }

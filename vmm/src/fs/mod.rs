@@ -141,32 +141,15 @@ impl Device for Fs {
     }
 
     fn run(self: Box<Self>, activation: Activation, stop: &Stop) -> (Box<dyn Device>, Vec<Queue>) {
-        let Activation {
-            memory,
-            features: _,
-            mut queues,
-            interrupt,
-        } = activation;
-        match own_working_folder() {
-            Ok(()) => requests::serve(
-                "shared folders",
-                &mut queues,
-                &memory,
-                &*interrupt,
-                stop,
-                |chain| Some(self.answer(&memory, chain)),
-            ),
-            Err(error) => {
-                tracing::error!(
-                    "give the shared folders' thread a working folder of its own: {error}"
-                );
-                interrupt.needs_reset();
-            }
+        if let Err(error) = own_working_folder() {
+            tracing::error!("give the shared folders' thread a working folder of its own: {error}");
+            activation.interrupt.needs_reset();
+            return (self, activation.into_queues());
         }
-        (
-            self,
-            queues.into_iter().map(|active| active.queue).collect(),
-        )
+        let queues = requests::serve("shared folders", activation, stop, |memory, chain| {
+            Some(self.answer(memory, chain))
+        });
+        (self, queues)
     }
 }
 

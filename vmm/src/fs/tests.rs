@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 use virtio_queue::desc::{RawDescriptor, split};
@@ -12,7 +12,7 @@ use virtio_queue::mock::MockSplitQueue;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
-use crate::device::Interrupt;
+use crate::requests::counted::Counted;
 use crate::requests::drain;
 
 const MEMORY_BYTES: usize = 0x40_0000;
@@ -31,17 +31,6 @@ const READ: u32 = 15;
 const INIT: u32 = 26;
 const READDIR: u32 = 28;
 const CREATE: u32 = 35;
-
-#[derive(Default)]
-struct Counted(AtomicU32);
-
-impl Interrupt for Counted {
-    fn used_buffer(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-    fn config_changed(&self) {}
-    fn needs_reset(&self) {}
-}
 
 /// A shared folder with something beside it that is not shared.
 struct Host {
@@ -122,11 +111,12 @@ impl Host {
         mock.avail().ring().ref_at(0).unwrap().store(0);
         mock.avail().idx().store(1);
         let interrupt = Counted::default();
-        let answer =
-            |chain: DescriptorChain<&GuestMemory>| Some(self.device.answer(&self.memory, chain));
+        let answer = |memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>| {
+            Some(self.device.answer(memory, chain))
+        };
         drain(&self.memory, &mut queue, &interrupt, answer).expect("the queue is whole");
         assert_eq!(mock.used().idx().load(), 1);
-        assert_eq!(interrupt.0.load(Ordering::SeqCst), 1);
+        assert_eq!(interrupt.used.load(Ordering::SeqCst), 1);
         let used = mock.used().ring().ref_at(0).unwrap().load();
         let written = used.len() as usize;
         assert!(written <= room as usize, "{written} of {room} bytes");

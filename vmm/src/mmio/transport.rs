@@ -276,12 +276,7 @@ mod tests {
                     .unwrap();
                 epoll.wait(-1, &mut [event]).unwrap();
             }
-            let queues = activation
-                .queues
-                .into_iter()
-                .map(|active| active.queue)
-                .collect();
-            (self, queues)
+            (self, activation.into_queues())
         }
     }
 

@@ -1,0 +1,56 @@
+//! File systems in files, mounted for a test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use crate::finish;
+
+/// A file with a file system, mounted for as long as this lives.
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// Mounts `file`, of file system `kind`, at `at`, which is made.
+    #[track_caller]
+    pub fn new(kind: &str, options: &str, file: &Path, at: PathBuf) -> Self {
+        fs::create_dir(&at).expect("a mount point");
+        finish(
+            Command::new("mount")
+                .args(["-t", kind, "-o", options])
+                .arg(file)
+                .arg(&at),
+        )
+        .expect_code(0);
+        Self(at)
+    }
+
+    /// An empty ext4 in `folder`, mounted at its folder `name`: not every host's temporary folder keeps all attributes.
+    #[track_caller]
+    pub fn ext4(folder: &Path, name: &str) -> Self {
+        let file = folder.join("ext4");
+        let made = fs::File::create(&file).and_then(|file| file.set_len(1 << 30));
+        made.expect("a sparse file");
+        finish(
+            Command::new("mkfs.ext4")
+                .args(["-q", "-I", "256"])
+                .arg(&file),
+        )
+        .expect_code(0);
+        Self::new("ext4", "loop", &file, folder.join(name))
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(&self.0).status();
+        // A test that fails for another reason says that.
+        let unmounted = unmounted.is_ok_and(|status| status.success());
+        assert!(unmounted || thread::panicking(), "umount");
+    }
+}
