@@ -1,11 +1,12 @@
 //! Who an app runs as: user and group looked up in the image's etc/passwd and etc/group, by the rules of `protocol::App`.
 //!
-//! Called by `launch` with the files' contents. Pure; a malformed line is skipped.
+//! Called by `furnish` with the files' contents. Pure; a malformed line is skipped.
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 /// An app's ids.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// User id.
     pub uid: u32,

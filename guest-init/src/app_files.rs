@@ -1,5 +1,5 @@
 //! The files that every app finds in /etc, written into its root where the image has none, before anything is mounted
-//! over it: so no link of the image can lead a write into a kernel file system. Called by `launch`.
+//! over it: so no link of the image can lead a write into a kernel file system. Called by `furnish`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read, Write};

@@ -1,13 +1,13 @@
 //! An app's root file system: a writable layer on the scratch space over its image, or a folder of the host's. Called by
-//! `launch`, in the app's process and its own mount namespace.
+//! `furnish`, in a mount namespace of the app's own.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 
 use anyhow::{Context, Result};
 use guest_init::protocol::{App, Root};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::unistd::{chdir, fchdir, pivot_root};
+use nix::unistd::{chdir, chroot, pivot_root};
 
 use crate::disks::{SCRATCH, mount_image};
 use crate::mount_table::bind;
@@ -19,11 +19,11 @@ const IMAGE: &str = "/image";
 /// Where the root is put together.
 const ROOT: &str = "/root";
 
-/// The machine's root, still reachable as the working directory, so that more can be bound out of it.
-pub struct OldRoot(());
+/// The machine's root, which is the working directory still, so that more can be bound out of it.
+pub struct Machine(());
 
-/// Mounts the root of `app` and enters it.
-pub fn enter(app: &App) -> Result<OldRoot> {
+/// Mounts the root of `app` and makes it the process's root: whatever absolute or `..` an image has in a link ends there.
+pub fn enter(app: &App) -> Result<Machine> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
         .context("make the mounts private")?;
@@ -34,7 +34,9 @@ pub fn enter(app: &App) -> Result<OldRoot> {
         }
         Root::Share(number) => bind(&volumes::share(number)?, ROOT)?,
     }
-    pivot()
+    chdir("/").context("enter the machine's root")?;
+    chroot(ROOT).context("change to the app's root")?;
+    Ok(Machine(()))
 }
 
 fn mount_overlay(app: &str) -> Result<()> {
@@ -85,22 +87,18 @@ pub fn overlay(lower: &str, Layer { upper, work }: &Layer, target: &str) -> Resu
     .with_context(|| format!("mount overlay {options}"))
 }
 
-fn pivot() -> Result<OldRoot> {
-    let old = File::open("/").context("open the machine's root")?;
-    chdir(ROOT).context("enter the app's root")?;
-    pivot_root(".", ".").context("change to the app's root")?;
-    fchdir(&old).context("return to the machine's root")?;
-    Ok(OldRoot(()))
-}
-
-impl OldRoot {
+impl Machine {
     /// Binds a folder of the machine, a path without leading slash, to `target` in the app's root.
     pub fn bind(&self, source: &str, target: &str) -> Result<()> {
         bind(source, target)
     }
 
-    /// Leaves the machine's root for good.
+    /// Leaves the machine's root for good: the app's becomes that of the mount namespace.
     pub fn leave(self) -> Result<()> {
+        // Only from the root that is to be replaced can another be put in its place.
+        chroot(".").context("return to the machine's root")?;
+        chdir(ROOT).context("enter the app's root")?;
+        pivot_root(".", ".").context("change to the app's root")?;
         umount2(".", MntFlags::MNT_DETACH).context("unmount the machine's root")?;
         chdir("/").context("enter the app's root")
     }

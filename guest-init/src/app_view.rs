@@ -1,4 +1,4 @@
-//! What an app sees besides its files: kernel file systems, devices, what is hidden from it. Called by `launch`, in the
+//! What an app sees besides its files: kernel file systems, devices, what is hidden from it. Called by `furnish`, in the
 //! app's root.
 
 use std::os::unix::fs::symlink;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::app_files::make_folder;
-use crate::app_root::OldRoot;
+use crate::app_root::Machine;
 use crate::mount_table::{APP, HIDDEN, READ_ONLY, hide, make_read_only};
 
 /// Character devices: path, mode, major and minor number (the kernel's `devices.txt`).
@@ -33,7 +33,7 @@ const LINKS: &[(&str, &str)] = &[
 ];
 
 /// Mounts and makes all of it, and hides what an app that is `restrict`ed must not see; the umask is 0.
-pub fn complete(machine: &OldRoot, restrict: bool) -> Result<()> {
+pub fn complete(machine: &Machine, restrict: bool) -> Result<()> {
     APP.iter().try_for_each(|mount| mount.apply())?;
     make_folder("/dev/shm", 0o1777)?;
     machine.bind("shm", "/dev/shm")?;

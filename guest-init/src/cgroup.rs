@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use guest_init::protocol;
+use guest_init::protocol::{self, Limits};
 
 use crate::machine::CGROUPS;
 
@@ -19,9 +19,10 @@ impl Cgroup {
     pub fn make(app: &protocol::App) -> Result<Self> {
         let folder = PathBuf::from(CGROUPS).join(&app.name);
         fs::create_dir_all(&folder).with_context(|| format!("make cgroup {}", folder.display()))?;
-        if let Some(milli) = app.cpu_milli {
-            fs::write(folder.join("cpu.max"), cpu_max(milli))
-                .with_context(|| format!("limit the CPUs of cgroup {}", folder.display()))?;
+        for (file, value) in limits(&app.limits) {
+            fs::write(folder.join(file), &value).with_context(|| {
+                format!("write {value:?} to {file} of cgroup {}", folder.display())
+            })?;
         }
         Ok(Self(folder))
     }
@@ -30,6 +31,15 @@ impl Cgroup {
     pub fn join(&self) -> Result<()> {
         fs::write(self.0.join("cgroup.procs"), "0")
             .with_context(|| format!("join cgroup {}", self.0.display()))
+    }
+
+    /// Whether the kernel has killed a process in it because its memory was used up.
+    pub fn memory_exceeded(&self) -> bool {
+        let events = fs::read_to_string(self.0.join("memory.events")).unwrap_or_default();
+        events
+            .lines()
+            .filter_map(|line| line.strip_prefix("oom_kill "))
+            .any(|count| count != "0")
     }
 
     /// Kills every process in it.
@@ -42,6 +52,29 @@ impl Cgroup {
     pub fn remove(&self) {
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+/// The files of a cgroup that hold limits, and what they say.
+fn limits(limits: &Limits) -> Vec<(&'static str, String)> {
+    let files = [
+        ("cpu.max", limits.cpu_milli.map(cpu_max)),
+        (
+            "cpu.weight",
+            limits.cpu_weight.map(|weight| weight.to_string()),
+        ),
+        (
+            "memory.max",
+            limits.memory_bytes.map(|bytes| bytes.to_string()),
+        ),
+        (
+            "pids.max",
+            limits.processes.map(|processes| processes.to_string()),
+        ),
+    ];
+    let given = files.into_iter();
+    given
+        .filter_map(|(file, value)| Some((file, value?)))
+        .collect()
 }
 
 /// What cpu.max says of a limit in thousandths of a CPU.

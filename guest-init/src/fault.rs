@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use guest_init::protocol::Status;
 use serde::{Deserialize, Serialize};
 
 /// The command is not in the image, or its interpreter is not.
@@ -29,6 +30,22 @@ impl Fault {
         let mut reason = reason.to_string().replace('\n', " ");
         reason.truncate(reason.floor_char_boundary(REASON_LIMIT_BYTES));
         Self { code, reason }
+    }
+
+    /// The fault of a handler that has ended otherwise than well.
+    pub fn of_handler(handler: &str, status: Status) -> Self {
+        match status {
+            Status::Code(code) => Self::new(code, format!("{handler} handler: exit code {code}")),
+            Status::Signal(signal) => Self::new(
+                signal.saturating_add(128),
+                format!("{handler} handler: killed by signal {signal}"),
+            ),
+        }
+    }
+
+    /// The same fault, of a part of what was launched.
+    pub fn within(self, part: &str) -> Self {
+        Self::new(self.code, format!("{part}: {}", self.reason))
     }
 }
 

@@ -1,42 +1,98 @@
-//! From a fresh child of PID 1 to the app's first instruction: the list of steps, in the app's process.
+//! From a fresh child of PID 1 to a program's first instruction, in an app's place: the list of steps, in that process.
 //!
-//! Started by `App::start`. Whatever fails is told to PID 1, and the process exits.
+//! Started by `Task`. Whatever fails is told to PID 1, and the process exits.
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 
 use anyhow::{Context, Result};
-use guest_init::protocol;
-use nix::mount::MsFlags;
-use nix::sched::{CloneFlags, unshare};
+use guest_init::protocol::{App, Entry};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{chdir, execve, gethostname};
+use nix::unistd::{chdir, execve};
 
-use crate::account::{Account, Lookup};
-use crate::cgroup::Cgroup;
 use crate::command::{candidates, run_first};
 use crate::fault::Fault;
-use crate::mount_table::remount_read_only;
+use crate::furnish;
+use crate::place::Place;
 use crate::report::Reporter;
-use crate::stdio::{self, AppStdio};
-use crate::{app_files, app_root, app_view, privileges, process, volumes};
+use crate::stdio::{self, TheirStdio, Use};
+use crate::{privileges, process};
 
-/// All that the app's process needs.
+/// All that the process needs.
 pub struct Launch<'a> {
-    /// What the host said.
-    pub app: &'a protocol::App,
-    /// The app's cgroup.
-    pub cgroup: &'a Cgroup,
-    /// Its stdio.
-    pub stdio: &'a AppStdio,
+    /// Where.
+    pub place: &'a Place,
+    /// What.
+    pub program: Program<'a>,
+    /// The task's stdio.
+    pub stdio: TheirStdio<'a>,
     /// The line to PID 1.
     pub reporter: &'a Reporter,
 }
 
+/// What runs.
+pub struct Program<'a> {
+    exec: &'a [String],
+    environment: Vec<(&'a str, &'a str)>,
+    working_directory: &'a str,
+    user: Option<&'a str>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    App,
+    Handler,
+    Entry,
+}
+
+impl<'a> Program<'a> {
+    /// The app itself.
+    pub fn of_app(app: &'a App) -> Self {
+        Self {
+            exec: &app.exec,
+            environment: pairs(&app.environment).collect(),
+            working_directory: &app.working_directory,
+            user: None,
+            kind: Kind::App,
+        }
+    }
+
+    /// One of the app's handlers, which do not read its input.
+    pub fn of_handler(app: &'a App, exec: &'a [String]) -> Self {
+        Self {
+            exec,
+            kind: Kind::Handler,
+            ..Self::of_app(app)
+        }
+    }
+
+    /// A command that enters `app`.
+    pub fn of_entry(entry: &'a Entry, app: &'a App) -> Self {
+        let own: Vec<_> = pairs(&entry.environment).collect();
+        let is_own = |name| own.iter().any(|(known, _)| *known == name);
+        let inherited = pairs(&app.environment).filter(|(name, _)| !is_own(*name));
+        Self {
+            exec: &entry.exec,
+            environment: inherited.chain(own.iter().copied()).collect(),
+            working_directory: entry
+                .working_directory
+                .as_deref()
+                .unwrap_or(&app.working_directory),
+            user: entry.user.as_deref(),
+            kind: Kind::Entry,
+        }
+    }
+}
+
+fn pairs(environment: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
 impl Launch<'_> {
-    /// Becomes the app, or exits.
+    /// Becomes the program, or exits.
     pub fn run(&self) -> ! {
         let Err(fault) = self.try_run();
         self.reporter.failed(&fault);
@@ -44,81 +100,45 @@ impl Launch<'_> {
     }
 
     fn try_run(&self) -> Result<Infallible, Fault> {
+        let app = &*self.place.app;
+        let program = &self.program;
         process::reset_signals().context("reset the signals")?;
-        umask(Mode::empty());
-
-        // The cgroup first: the namespace's root is where its maker is.
-        self.cgroup.join()?;
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
-            .context("make the app's namespaces")?;
-        let machine = app_root::enter(self.app)?;
-
-        // Accounts and files while the image alone is there: its links lead nowhere else.
-        let account = self.account()?;
-        app_files::complete(
-            &gethostname()
-                .context("read the host name")?
-                .to_string_lossy(),
-        )?;
-        app_view::complete(&machine, self.app.restrict_paths)?;
-        volumes::place(self.app, &machine)?;
-        machine.leave()?;
-
-        self.enter_working_directory()?;
-        stdio::take(self.stdio, &account, self.reporter)?;
-        if self.app.read_only_root {
-            // Last of all that writes there.
-            remount_read_only("/", MsFlags::empty()).context("make the root read-only")?;
+        self.place.enter()?;
+        let account = match program.user {
+            None => self.place.room.account.clone(),
+            Some(user) => furnish::resolve(user, user, &[])?,
+        };
+        let path = program.working_directory;
+        chdir(path).with_context(|| format!("enter working directory {path}"))?;
+        let used = match program.kind {
+            Kind::App | Kind::Entry => Use::Whole,
+            Kind::Handler => Use::Output,
+        };
+        stdio::take(&self.stdio, used, &account, self.reporter)?;
+        if program.kind == Kind::App {
+            stdio::make_console(&self.stdio)?;
         }
         umask(Mode::from_bits_truncate(0o022));
-        privileges::drop_to(&account, self.app.restrict_capabilities)?;
-        Err(self.execute()?)
-    }
-
-    fn account(&self) -> Result<Account> {
-        let (passwd, groups) = (
-            app_files::read_accounts("/etc/passwd")?,
-            app_files::read_accounts("/etc/group")?,
-        );
-        let protocol::App {
-            user,
-            group,
-            supplementary_gids,
-            ..
-        } = self.app;
-        Lookup {
-            user,
-            group,
-            supplementary_gids,
-            passwd: &passwd,
-            groups: &groups,
-        }
-        .resolve(app_files::owner)
-    }
-
-    fn enter_working_directory(&self) -> Result<()> {
-        let path = &*self.app.working_directory;
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-        made.with_context(|| format!("make working directory {path}"))?;
-        chdir(path).with_context(|| format!("enter working directory {path}"))
+        privileges::drop_to(&account, &app.powers)?;
+        Err(self.execute(&app.search_path)?)
     }
 
     /// Returns only if the command cannot be executed.
-    fn execute(&self) -> Result<Fault> {
+    fn execute(&self, search_path: &str) -> Result<Fault> {
         let text = |text: &str| CString::new(text).with_context(|| format!("{text:?} has a NUL"));
-        let app = self.app;
-        let command = app.exec.first().context("no command")?;
-        let arguments = app
+        let program = &self.program;
+        let command = program.exec.first().context("no command")?;
+        let arguments = program
             .exec
             .iter()
             .map(|argument| text(argument))
             .collect::<Result<Vec<_>>>()?;
-        let environment = app
+        let environment = program
             .environment
             .iter()
             .map(|(name, value)| text(&format!("{name}={value}")))
             .collect::<Result<Vec<_>>>()?;
-        let candidates = candidates(command, &app.search_path, &app.working_directory);
+        let candidates = candidates(command, search_path, program.working_directory);
         Ok(run_first(
             command,
             &candidates,

@@ -4,7 +4,6 @@
 //! machine; in the loop nothing returns early.
 
 mod account;
-mod app;
 mod app_files;
 mod app_root;
 mod app_view;
@@ -16,12 +15,14 @@ mod disks;
 mod ending;
 mod fault;
 mod flow;
+mod furnish;
 mod host;
 mod interpreter;
 mod ioctls;
 mod launch;
 mod machine;
 mod mount_table;
+mod place;
 mod pod_namespace;
 mod privileges;
 mod process;
@@ -30,6 +31,7 @@ mod report;
 mod stdio;
 mod streams;
 mod supervisor;
+mod task;
 mod volumes;
 
 use std::fs::File;

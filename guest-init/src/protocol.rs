@@ -7,9 +7,10 @@
 //! A pod in order:
 //! 1. guest: `Hello`; host: `Boot` (what a machine needs before any app: name, clock, entropy, CPUs, scratch disk).
 //! 2. host: `Start` for each app; guest: connects the app's streams, then `Started` or `NotStarted`.
-//! 3. host: `Signal`, `Resize` as they come.
-//! 4. an app ends: the guest drains its pipes, half-closes its streams, sends `Exited`.
-//! 5. the host has written the last byte of every stream and recorded the status: `PowerOff`. The guest syncs and
+//! 3. host: `Enter` for each command that somebody runs inside a running app; answered as `Start` is.
+//! 4. host: `Signal`, `Resize` as they come.
+//! 5. an app or command ends: the guest drains its pipes, half-closes its streams, sends `Exited`.
+//! 6. the host has written the last byte of every stream and recorded the status: `PowerOff`. The guest syncs and
 //!    writes its code to the port that ends the machine.
 
 use std::io::{self, Read, Write};
@@ -17,7 +18,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; stage 1 and its initramfs are packed together, so a mismatch is a packing fault.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The host's vsock port of the control stream.
 pub const CONTROL_PORT: u32 = 1;
@@ -55,6 +56,9 @@ pub const MAX_SHARES: u16 = 256;
 /// How many images fit on the images disk, whose capacity is constant.
 pub const IMAGE_SLOTS: u8 = 128;
 
+/// Number of a running app or of a command entered into one: the host's choice, never used twice in a machine.
+pub type TaskId = u32;
+
 /// Messages from the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,18 +66,30 @@ pub enum ToGuest {
     /// Makes the booted machine this pod's machine.
     Boot(Boot),
     /// Launches an app.
-    Start(Box<App>),
-    /// Sends a signal to the app's first process.
+    Start {
+        /// What both sides call it from now on.
+        task: TaskId,
+        /// What it is.
+        app: Box<App>,
+    },
+    /// Runs a command inside a running app.
+    Enter {
+        /// What both sides call it from now on.
+        task: TaskId,
+        /// What it is.
+        entry: Box<Entry>,
+    },
+    /// Sends a signal to a task's first process.
     Signal {
-        /// Name of the app.
-        app: String,
+        /// Which task.
+        task: TaskId,
         /// Linux signal number, 1 to 64.
         signal: i32,
     },
-    /// The terminal of an app has a new size.
+    /// The terminal of a task has a new size.
     Resize {
-        /// Name of the app.
-        app: String,
+        /// Which task.
+        task: TaskId,
         /// The new size.
         window: Window,
     },
@@ -90,26 +106,29 @@ pub enum ToHost {
         /// [`VERSION`] of the guest's side.
         version: u32,
     },
-    /// The app's first instruction is about to run: execve succeeded.
+    /// The task's first instruction is about to run: execve succeeded.
     Started {
-        /// Name of the app.
-        app: String,
+        /// Which task.
+        task: TaskId,
     },
-    /// The app could not be launched. It has no further messages.
+    /// The task could not be launched, and every byte of what its pre-start handler wrote has been sent. It has no
+    /// further messages.
     NotStarted {
-        /// Name of the app.
-        app: String,
-        /// 127 command not found, 126 found but not executable, 254 anything else.
+        /// Which task.
+        task: TaskId,
+        /// 127 command not found, 126 found but not executable, a failed handler's own, 254 anything else.
         code: u8,
         /// The chain of causes, one line.
         reason: String,
     },
-    /// The app has ended and every byte of its output has been sent.
+    /// The task has ended and every byte of its output has been sent.
     Exited {
-        /// Name of the app.
-        app: String,
+        /// Which task.
+        task: TaskId,
         /// How it ended.
         status: Status,
+        /// Whether the kernel killed a process of the app because the app's memory was used up.
+        memory_exceeded: bool,
     },
     /// guest-init cannot go on; the machine ends after this message.
     Failed {
@@ -166,10 +185,12 @@ pub struct App {
     pub root: Root,
     /// Whether the root is mounted read-only, without a writable layer.
     pub read_only_root: bool,
-    /// Whether the app keeps to the default set of capabilities, instead of having all.
-    pub restrict_capabilities: bool,
     /// Whether the kernel's own files in /proc and /sys are hidden or read-only.
     pub restrict_paths: bool,
+    /// What its processes may do.
+    pub powers: Powers,
+    /// What of the machine's resources it may use.
+    pub limits: Limits,
     /// Command and arguments, not empty. Lookup: with a `/` first as is; with a `/` inside relative to
     /// `working_directory`; else along `search_path`.
     pub exec: Vec<String>,
@@ -188,10 +209,56 @@ pub struct App {
     pub supplementary_gids: Vec<u32>,
     /// Volumes placed in it, in order.
     pub mounts: Vec<Mount>,
-    /// Most CPU time, thousandths of a CPU; `None` = all that the machine has.
-    pub cpu_milli: Option<u32>,
+    /// Command and arguments run before it, to their end; empty = none.
+    pub pre_start: Vec<String>,
+    /// Command and arguments run after it, however it ended; empty = none.
+    pub post_stop: Vec<String>,
     /// Where its stdio goes.
     pub stdio: Stdio,
+}
+
+/// A command that is run inside a running app, as one of its processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Name of the app.
+    pub app: String,
+    /// Command and arguments, looked up as [`App::exec`] is.
+    pub exec: Vec<String>,
+    /// User, as [`App::user`]; `None` = the app's own user and groups.
+    pub user: Option<String>,
+    /// Set in addition to the app's own environment, in order.
+    pub environment: Vec<(String, String)>,
+    /// Absolute path in the image; `None` = the app's own.
+    pub working_directory: Option<String>,
+    /// Where its stdio goes.
+    pub stdio: Stdio,
+}
+
+/// What an app's processes may do, those entered into it included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Powers {
+    /// The capabilities that it can ever have, by the kernel's names (`CAP_KILL`); `None` = all.
+    pub capabilities: Option<Vec<String>>,
+    /// Whether no program can give it more than it has.
+    pub no_new_privileges: bool,
+    /// Filter of system calls: classic BPF, an instruction a number (code 16 bits, jt 8, jf 8, k 32, from the highest bits
+    /// on); empty = none.
+    pub seccomp: Vec<u64>,
+    /// Readiness to be killed when memory runs out, -1000 to 1000.
+    pub oom_score_adj: i32,
+}
+
+/// What of the machine's resources an app may use; `None` = as much as there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Most CPU time, thousandths of a CPU.
+    pub cpu_milli: Option<u32>,
+    /// Weight among the apps that want the CPU, 1 to 10000; 100 is what the others have.
+    pub cpu_weight: Option<u32>,
+    /// Most memory, page cache included, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Most processes and threads.
+    pub processes: Option<u32>,
 }
 
 /// Where an app's root file system comes from.

@@ -1,6 +1,6 @@
 //! One direction of an app's stdio between two descriptors: `Flow` with the kernel around it.
 //!
-//! Owned by `App`, stepped by the supervision loop when poll says so. Both descriptors are nonblocking. A sink that is a
+//! Owned by `Streams`, stepped by the supervision loop when poll says so. Both descriptors are nonblocking. A sink that is a
 //! socket is half-closed at the end and kept until the host closes its side, so that nothing on the way is cut off.
 
 use std::fs::File;

@@ -3,18 +3,18 @@
 
 use std::os::fd::AsFd;
 
-use anyhow::{Context, Result};
-use guest_init::protocol::{self, ToGuest, ToHost};
+use anyhow::{Context, Result, ensure};
+use guest_init::protocol::{self, Entry, TaskId, ToGuest, ToHost};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::app::{App, Part};
 use crate::console;
 use crate::control::Control;
 use crate::fault::Fault;
 use crate::pod_namespace::PodNamespace;
 use crate::process;
+use crate::task::{Part, Task};
 
 /// How the loop ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Supervisor {
     control: Control,
     deaths: SignalFd,
     pod: PodNamespace,
-    apps: Vec<App>,
+    tasks: Vec<Task>,
     ending: Option<Ending>,
     debug: bool,
 }
@@ -40,7 +40,7 @@ pub struct Supervisor {
 enum Source {
     Control,
     Deaths,
-    App(usize, Part),
+    Task(usize, Part),
 }
 
 /// Events of one turn; `None` stands for bits that nix does not name.
@@ -58,7 +58,7 @@ impl Supervisor {
             control,
             deaths,
             pod: PodNamespace::new()?,
-            apps: Vec::new(),
+            tasks: Vec::new(),
             ending: None,
             debug,
         })
@@ -68,7 +68,7 @@ impl Supervisor {
     pub fn run(mut self) -> Ending {
         loop {
             if let Some(ending) = self.ending {
-                self.apps.iter().for_each(App::kill);
+                self.tasks.iter().for_each(Task::kill);
                 return ending;
             }
             for (source, events) in self.wait() {
@@ -86,9 +86,9 @@ impl Supervisor {
             PollFd::new(control, events),
             PollFd::new(self.deaths.as_fd(), PollFlags::POLLIN),
         ];
-        for (index, app) in self.apps.iter().enumerate() {
-            for (part, descriptor, events) in app.poll() {
-                sources.push(Source::App(index, part));
+        for (index, task) in self.tasks.iter().enumerate() {
+            for (part, descriptor, events) in task.poll() {
+                sources.push(Source::Task(index, part));
                 waits.push(PollFd::new(descriptor, events));
             }
         }
@@ -104,8 +104,8 @@ impl Supervisor {
         match source {
             Source::Control => self.hear_host(),
             Source::Deaths => self.bury(),
-            Source::App(index, part) => {
-                let message = self.apps[index].event(part, events);
+            Source::Task(index, part) => {
+                let message = self.tasks[index].event(part, events);
                 self.tell(message);
             }
         }
@@ -120,25 +120,52 @@ impl Supervisor {
 
     fn obey(&mut self, message: ToGuest) {
         match message {
-            ToGuest::Start(app) => self.start(&app),
-            ToGuest::Signal { app, signal } => self.named(&app).for_each(|app| app.signal(signal)),
-            ToGuest::Resize { app, window } => self.named(&app).for_each(|app| app.resize(window)),
+            ToGuest::Start { task, app } => {
+                let started = self.start(task, *app);
+                self.add(task, started);
+            }
+            ToGuest::Enter { task, entry } => {
+                let entered = self.enter(task, entry);
+                self.add(task, entered);
+            }
+            ToGuest::Signal { task, signal } => {
+                self.numbered(task).for_each(|task| task.signal(signal));
+            }
+            ToGuest::Resize { task, window } => {
+                self.numbered(task).for_each(|task| task.resize(window));
+            }
             ToGuest::PowerOff => self.ending = Some(Ending::PoweredOff),
             ToGuest::Boot(_) => console::say("the host boots a machine that runs"),
         }
     }
 
-    fn named(&self, name: &str) -> impl Iterator<Item = &App> {
-        self.apps.iter().filter(move |app| app.is_named(name))
+    fn numbered(&self, id: TaskId) -> impl Iterator<Item = &Task> {
+        self.tasks.iter().filter(move |task| task.is(id))
     }
 
-    fn start(&mut self, app: &protocol::App) {
-        match self.try_start(app) {
-            Ok(app) => self.apps.push(app),
+    fn start(&mut self, id: TaskId, app: protocol::App) -> Result<Task> {
+        let name = &app.name;
+        let runs = self.tasks.iter().any(|task| task.is_app(name));
+        ensure!(!runs, "app {name:?} runs already");
+        self.pod.ensure()?;
+        Task::start(id, app)
+    }
+
+    fn enter(&mut self, id: TaskId, entry: Box<Entry>) -> Result<Task> {
+        let mut named = self.tasks.iter().filter(|task| task.is_app(&entry.app));
+        let place = named.find_map(Task::place);
+        let place = place.with_context(|| format!("app {:?} does not run", entry.app))?;
+        self.pod.ensure()?;
+        Task::enter(id, entry, place)
+    }
+
+    fn add(&mut self, id: TaskId, task: Result<Task>) {
+        match task {
+            Ok(task) => self.tasks.push(task),
             Err(error) => {
                 let Fault { code, reason } = error.into();
                 self.tell(Some(ToHost::NotStarted {
-                    app: app.name.clone(),
+                    task: id,
                     code,
                     reason,
                 }));
@@ -146,34 +173,25 @@ impl Supervisor {
         }
     }
 
-    fn try_start(&mut self, app: &protocol::App) -> Result<App> {
-        anyhow::ensure!(
-            self.named(&app.name).next().is_none(),
-            "app {:?} runs already",
-            app.name
-        );
-        self.pod.ensure()?;
-        App::start(app)
-    }
-
     /// Reaps all children that have died, whatever number of signals that was.
     fn bury(&mut self) {
         while let Ok(Some(_)) = self.deaths.read_signal() {}
         while let Some((pid, status)) = process::next_dead() {
             self.pod.died(pid);
-            let dead = self.apps.iter_mut().find(|app| app.is_process(pid));
-            let message = dead.and_then(|app| app.died(status));
+            let mut dead = self.tasks.iter_mut();
+            let dead = dead.find(|task| task.is_process(pid));
+            let message = dead.and_then(|task| task.died(pid, status));
             self.tell(message);
         }
     }
 
     /// Tells the host what has come to an end, and forgets what is over.
     fn settle(&mut self) {
-        for index in 0..self.apps.len() {
-            let message = self.apps[index].settle();
+        for index in 0..self.tasks.len() {
+            let message = self.tasks[index].settle();
             self.tell(message);
         }
-        self.apps.retain(|app| !app.is_over());
+        self.tasks.retain(|task| !task.is_over());
         if let Err(error) = self.control.flush() {
             self.lose_host(&error);
         }

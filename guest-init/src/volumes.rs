@@ -1,5 +1,5 @@
 //! Volumes: the host's shared folders and empty folders of the pod, placed in an app's root. Called by `main` once, and by
-//! `launch` in the app's process, after everything else is mounted there.
+//! `furnish`, after everything else is mounted there.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use guest_init::protocol::{App, MAX_SHARES, Mount, SHARES_TAG, Volume};
 use nix::mount::{MsFlags, mount};
 
-use crate::app_root::{OldRoot, make_layer, overlay};
+use crate::app_root::{Machine, make_layer, overlay};
 use crate::disks::SCRATCH;
 use crate::mount_table::remount_read_only;
 
@@ -42,7 +42,7 @@ pub fn share(number: u16) -> Result<String> {
 }
 
 /// Places the volumes of `app` in its root, in order.
-pub fn place(app: &App, machine: &OldRoot) -> Result<()> {
+pub fn place(app: &App, machine: &Machine) -> Result<()> {
     for (index, mount) in app.mounts.iter().enumerate() {
         place_one(app, index, mount, machine)
             .with_context(|| format!("mount a volume at {}", mount.target))?;
@@ -50,7 +50,7 @@ pub fn place(app: &App, machine: &OldRoot) -> Result<()> {
     Ok(())
 }
 
-fn place_one(app: &App, index: usize, mount: &Mount, machine: &OldRoot) -> Result<()> {
+fn place_one(app: &App, index: usize, mount: &Mount, machine: &Machine) -> Result<()> {
     let target = mount.target.as_str();
     match &mount.volume {
         // What lies in the machine is reached from its root, which is the working directory.

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use contract::quantity;
+use contract::pod::{PodApp, PodImage};
+use contract::{PodManifest, quantity};
 use image::{Image, ImportOptions, Store};
 
 use crate::progress::Progress;
@@ -45,6 +46,25 @@ pub fn resolve(store: &Store, word: &OsStr, importing: Importing) -> Result<Imag
              and a command to run goes after --"
         )
     })
+}
+
+/// The images of a manifest's apps, in order, by their ids or else by their names.
+///
+/// # Errors
+/// If the store does not have one.
+pub fn of_manifest(store: &Store, manifest: &PodManifest) -> Result<Vec<Image>> {
+    let find = |app: &PodApp| {
+        let PodImage { id, name, .. } = &app.image;
+        let mut words = std::iter::once(id).chain(name);
+        let found = words.find_map(|word| store.find(word).transpose());
+        found.transpose()?.with_context(|| {
+            format!(
+                "app {:?}: the store has no image {id:?}; `fairing image list` shows those that it has",
+                app.name
+            )
+        })
+    };
+    manifest.apps.iter().map(find).collect()
 }
 
 /// Imports what lies at `path`, by its own name or another.

@@ -8,7 +8,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use contract::PodManifest;
 use image::Image;
 
 use crate::directories;
@@ -18,31 +17,31 @@ use crate::stage1::{RootForm, Stage1};
 /// Mode of the files in a pod directory.
 const FILE_MODE: u32 = 0o640;
 
-/// Makes a pod of these images, in `prepare` and locked.
+/// Makes a pod with `manifest`, whose apps, by name, run from these images; in `prepare` and locked.
 ///
 /// # Errors
 /// If something cannot be written; what was made is then removed by the next command.
 pub fn lay_out(
     pods: &Pods,
     stage1: &Stage1,
-    manifest: &PodManifest,
-    images: &[Image],
+    manifest: &[u8],
+    apps: &[(&str, &Image)],
     form: RootForm,
 ) -> Result<(Pod, Lock)> {
     let (mut pod, lock) = pods.create()?;
     pod.move_to(Folder::Prepare, &lock)?;
     write(&pod.path().join("pod-created"), b"")?;
-    write(&pod.dir().manifest(), &serde_json::to_vec(manifest)?)?;
+    write(&pod.dir().manifest(), manifest)?;
     stage1.install(&pod)?;
-    for (app, image) in manifest.apps.iter().zip(images) {
+    for (app, image) in apps {
         let text = serde_json::to_vec(&image.manifest)?;
-        make_directory(&pod.dir().app_info(&app.name))?;
-        write(&pod.dir().app_info(&app.name).join("manifest"), &text)?;
-        make_directory(&pod.dir().stage2(&app.name))?;
-        write(&pod.dir().app_image_manifest(&app.name), &text)?;
+        make_directory(&pod.dir().app_info(app))?;
+        write(&pod.dir().app_info(app).join("manifest"), &text)?;
+        make_directory(&pod.dir().stage2(app))?;
+        write(&pod.dir().app_image_manifest(app), &text)?;
         match form {
-            RootForm::Erofs => link_image(image, &pod.dir().app_rootfs_erofs(&app.name))?,
-            RootForm::Directory => directories::place(pod.dir(), &app.name, image)?,
+            RootForm::Erofs => link_image(image, &pod.dir().app_rootfs_erofs(app))?,
+            RootForm::Directory => directories::place(pod.dir(), app, image)?,
         }
     }
     Ok((pod, lock))

@@ -104,6 +104,7 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use guest_init::protocol::{Entry, Stdio};
 
     fn pair() -> (Control, UnixStream) {
         let (ours, guests) = UnixStream::pair().expect("a socket pair");
@@ -120,7 +121,7 @@ mod tests {
     fn message_in_pieces_arrives_when_complete() {
         let (mut control, mut guest) = pair();
         let hello = ToHost::Hello { version: 1 };
-        let bytes = [frame(&hello), frame(&ToHost::Started { app: "a".into() })].concat();
+        let bytes = [frame(&hello), frame(&ToHost::Started { task: 0 })].concat();
         for (index, byte) in bytes.iter().enumerate() {
             guest.write_all(&[*byte]).expect("room for a byte");
             let (messages, closed) = control.receive().expect("a good stream");
@@ -142,9 +143,20 @@ mod tests {
     #[test]
     fn messages_to_a_guest_that_never_reads_end_with_an_error() {
         let (mut control, _guest) = pair();
-        let message = ToGuest::Signal {
-            app: "x".repeat(100_000),
-            signal: 1,
+        let message = ToGuest::Enter {
+            task: 1,
+            entry: Box::new(Entry {
+                app: "x".repeat(100_000),
+                exec: vec![],
+                user: None,
+                environment: vec![],
+                working_directory: None,
+                stdio: Stdio::Streams {
+                    stdin: None,
+                    stdout: None,
+                    stderr: None,
+                },
+            }),
         };
         assert!((0..100).any(|_| control.send(&message).is_err()));
     }

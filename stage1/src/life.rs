@@ -3,13 +3,18 @@
 
 use std::time::Duration;
 
-use guest_init::protocol::{self, App, Boot, Status, ToGuest, ToHost};
+use guest_init::protocol::{self, App, Boot, Entry, Status, TaskId, ToGuest, ToHost, Window};
 use nix::sys::signal::Signal;
+
+use crate::clients::Answer;
+use crate::life::entries::Entries;
+
+mod entries;
 
 /// Exit code of fairing's own failures.
 pub const FAILED: u8 = 254;
 
-/// How long a machine whose end is due may take.
+/// How long a machine whose end is due may take, and apps that have been told to end.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a machine may take to bring its scratch disk in order and end.
@@ -29,45 +34,82 @@ pub enum Action {
     Record(String, u8),
     /// Tell the user.
     Tell(String),
-    /// Close streams that the guest never dialled: the app has ended, and nothing more will come.
-    Drain,
+    /// Tell who entered a command.
+    Answer(TaskId, Answer),
+    /// Close streams that the guest never dialled: the task has ended, and nothing more will come.
+    Close(TaskId),
     /// End the machine now; there is nothing to wait for.
     Kill,
-    /// End the machine if it has not ended by itself when this time is over.
+    /// When this time is over, say so; whatever time was started before no longer counts.
     StartGrace(Duration),
 }
 
 enum Phase {
     /// Waiting for guest-init's first message.
-    Booting(Box<(Boot, App)>),
-    /// The app has been sent; not yet confirmed.
-    Starting,
-    /// The app runs.
-    Running,
-    /// The app has ended; its output is still being written.
-    Draining,
+    Booting(Box<(Boot, Vec<App>)>),
+    /// The apps have been sent.
+    Up,
     /// The machine has been told to end.
     Ending,
 }
 
-/// Where a one-app pod stands.
+/// Where one app stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Not yet confirmed.
+    Starting,
+    Running,
+    /// It has ended with this code; its output is still being written.
+    Draining(u8),
+    /// All of it is written.
+    Ended,
+}
+
+struct Member {
+    name: String,
+    standing: Standing,
+}
+
+impl Member {
+    fn is_live(&self) -> bool {
+        matches!(self.standing, Standing::Starting | Standing::Running)
+    }
+}
+
+/// Where a pod stands.
 pub struct Life {
-    app: String,
     phase: Phase,
-    code: Option<u8>,
+    /// The pod's apps; app `n` is task `n`.
+    apps: Vec<Member>,
+    entries: Entries,
+    /// Code of the first app that failed.
+    failing: Option<u8>,
+    /// A code that stands above the apps' own.
     overriding: Option<u8>,
+    /// The apps that live have been told to end.
+    stopping: bool,
+    /// They have been killed.
+    killed: bool,
+    ready: bool,
     interrupts: u32,
 }
 
 impl Life {
     /// A pod whose machine is about to boot.
-    pub fn new(boot: Boot, app: App) -> Self {
-        let name = app.name.clone();
+    pub fn new(boot: Boot, apps: Vec<App>) -> Self {
+        let members = apps.iter().map(|app| Member {
+            name: app.name.clone(),
+            standing: Standing::Starting,
+        });
         Self {
-            app: name,
-            phase: Phase::Booting(Box::new((boot, app))),
-            code: None,
+            apps: members.collect(),
+            entries: Entries::after(task_number(apps.len())),
+            phase: Phase::Booting(Box::new((boot, apps))),
+            failing: None,
             overriding: None,
+            stopping: false,
+            killed: false,
+            ready: false,
             interrupts: 0,
         }
     }
@@ -75,113 +117,106 @@ impl Life {
     /// The pod's exit code if the machine has ended in order or on demand; `None` = it ended by itself.
     pub fn exit_code(&self) -> Option<u8> {
         self.overriding.or(match self.phase {
-            Phase::Ending => self.code,
+            Phase::Ending => Some(self.failing.unwrap_or(0)),
             _ => None,
         })
     }
 
     /// The guest said something.
     pub fn on_message(&mut self, message: ToHost) -> Vec<Action> {
-        match (message, &self.phase) {
-            (ToHost::Hello { version }, Phase::Booting(_)) => self.greet(version),
-            (ToHost::Started { app }, Phase::Starting) if app == self.app => {
-                self.phase = Phase::Running;
-                vec![Action::Ready]
+        let name = message_name(&message);
+        let answered = match message {
+            ToHost::Hello { version } => self.greet(version),
+            ToHost::Failed { reason } => Some(self.hear_failure(&reason)),
+            ToHost::Started { task } if self.is_app(task) => self.started(task),
+            ToHost::NotStarted { task, code, reason } if self.is_app(task) => {
+                self.not_started(task, code, &reason)
             }
-            (ToHost::NotStarted { app, code, reason }, Phase::Starting) if app == self.app => {
-                let mut actions = self.ended(code);
-                actions.push(Action::Tell(format!(
-                    "start app {app:?}: {}",
-                    printable(&reason)
-                )));
-                actions
+            ToHost::Exited {
+                task,
+                status,
+                memory_exceeded,
+            } if self.is_app(task) => self.exited(task, status, memory_exceeded),
+            ToHost::Started { task } => self.entries.started(task),
+            ToHost::NotStarted { task, code, reason } => {
+                let reason = printable(&reason);
+                let answer = Answer::NotStarted { code, reason };
+                self.entries.ended(task, answer)
             }
-            (ToHost::Exited { app, status }, Phase::Running) if app == self.app => {
-                self.ended(exit_code(status))
+            ToHost::Exited { task, status, .. } => {
+                let code = exit_code(status);
+                self.entries.ended(task, Answer::Exited { code })
             }
-            (ToHost::Failed { reason }, _) => {
-                self.overriding.get_or_insert(FAILED);
-                vec![
-                    Action::Tell(format!("guest-init: {}", printable(&reason))),
-                    Action::Send(ToGuest::PowerOff),
-                    Action::StartGrace(GRACE),
-                ]
-            }
-            (message, _) => self.fail(&format!(
-                "the guest sent {} out of turn",
-                message_name(&message)
-            )),
-        }
+        };
+        answered.unwrap_or_else(|| self.fail(&format!("the guest sent {name} out of turn")))
     }
 
-    /// Every output of the app has been written out.
-    pub fn on_drained(&mut self) -> Vec<Action> {
-        match (&self.phase, self.code) {
-            (Phase::Draining, Some(code)) => {
-                self.phase = Phase::Ending;
-                vec![
-                    Action::Record(self.app.clone(), code),
-                    Action::Send(ToGuest::PowerOff),
-                    Action::StartGrace(POWER_OFF_GRACE),
-                ]
-            }
-            _ => vec![],
+    /// Every output of app `task` has been written out.
+    pub fn on_drained(&mut self, task: TaskId) -> Vec<Action> {
+        let Some(app) = self.apps.get_mut(index(task)) else {
+            return vec![];
+        };
+        let Standing::Draining(code) = app.standing else {
+            return vec![];
+        };
+        app.standing = Standing::Ended;
+        let mut actions = vec![Action::Record(app.name.clone(), code)];
+        if self.apps.iter().all(|app| app.standing == Standing::Ended) {
+            self.phase = Phase::Ending;
+            actions.extend([
+                Action::Send(ToGuest::PowerOff),
+                Action::StartGrace(POWER_OFF_GRACE),
+            ]);
         }
+        actions
     }
 
     /// A signal came for the pod's process.
     pub fn on_signal(&mut self, signal: Signal) -> Vec<Action> {
         self.interrupts += u32::from(signal == Signal::SIGINT);
+        let runs = |app: &Member| app.standing == Standing::Running;
         match self.phase {
-            Phase::Running if self.interrupts < 2 => {
-                vec![Action::Send(ToGuest::Signal {
-                    app: self.app.clone(),
-                    signal: signal as i32,
-                })]
+            Phase::Up if self.apps.iter().any(runs) && self.interrupts < 2 => {
+                self.signal_apps(signal)
             }
             // Only a running app could use these.
             _ if matches!(signal, Signal::SIGUSR1 | Signal::SIGUSR2) => vec![],
-            // The app's own result stands; only its output is given up, or nothing at all.
-            Phase::Draining => self.give_up_output(),
+            // The apps' own result stands; only their output is given up, or nothing at all.
+            Phase::Up if !self.apps.iter().any(Member::is_live) => self.give_up_output(),
             Phase::Ending => vec![],
-            _ => self.kill(exit_code_of_signal(signal as i32)),
+            Phase::Up | Phase::Booting(_) => self.kill(exit_code_of_signal(signal as i32)),
         }
     }
 
     /// The terminal has a new size.
-    pub fn on_resize(&mut self, window: protocol::Window) -> Vec<Action> {
-        match self.phase {
-            Phase::Running => vec![Action::Send(ToGuest::Resize {
-                app: self.app.clone(),
-                window,
-            })],
-            _ => vec![],
-        }
+    pub fn on_resize(&mut self, window: Window) -> Vec<Action> {
+        let runs = |app: &Member| app.standing == Standing::Running;
+        self.tasks(runs)
+            .map(|task| Action::Send(ToGuest::Resize { task, window }))
+            .collect()
     }
 
     /// The pod's time is up.
     pub fn on_timeout(&mut self) -> Vec<Action> {
+        let runs = |app: &Member| app.standing == Standing::Running;
         match self.phase {
-            Phase::Running => {}
-            // The app's own result stands.
-            Phase::Draining => return self.give_up_output(),
+            Phase::Up if self.apps.iter().any(runs) => {}
+            // The apps' own result stands.
+            Phase::Up if !self.apps.iter().any(Member::is_live) => return self.give_up_output(),
             Phase::Ending => return vec![],
-            Phase::Booting(_) | Phase::Starting => return self.kill(TIMED_OUT),
+            Phase::Up | Phase::Booting(_) => return self.kill(TIMED_OUT),
         }
         self.overriding = Some(TIMED_OUT);
-        let kill = ToGuest::Signal {
-            app: self.app.clone(),
-            signal: Signal::SIGKILL as i32,
-        };
-        vec![
-            Action::Tell("the pod's time is up".into()),
-            Action::Send(kill),
-            Action::StartGrace(GRACE),
-        ]
+        let mut actions = vec![Action::Tell("the pod's time is up".into())];
+        actions.extend(self.kill_apps());
+        actions
     }
 
     /// The grace time is over.
     pub fn on_grace_over(&mut self) -> Vec<Action> {
+        if self.stopping && !self.killed && self.apps.iter().any(Member::is_live) {
+            return self.kill_apps();
+        }
         vec![Action::Kill]
     }
 
@@ -190,33 +225,163 @@ impl Life {
         self.fail(reason)
     }
 
-    fn greet(&mut self, version: u32) -> Vec<Action> {
-        if version != protocol::VERSION {
-            let ours = protocol::VERSION;
-            return self.fail(&format!(
-                "guest-init speaks protocol {version}, this stage 1 {ours}: pack the image anew"
-            ));
+    /// The number of a command that somebody wants to enter into `app`.
+    ///
+    /// # Errors
+    /// Why that cannot be, for the one who asked.
+    pub fn number_entry(&mut self, app: &str) -> Result<TaskId, String> {
+        let running = |member: &&Member| member.name == app && member.standing == Standing::Running;
+        match self.apps.iter().find(running) {
+            Some(_) => self.entries.number(),
+            None if self.apps.iter().all(|member| member.name != app) => {
+                let names: Vec<_> = self.apps.iter().map(|app| app.name.as_str()).collect();
+                let names = names.join(", ");
+                Err(format!("the pod has no app {app:?}; it has {names}"))
+            }
+            None => Err(format!("app {app:?} does not run")),
         }
-        let Phase::Booting(messages) = std::mem::replace(&mut self.phase, Phase::Starting) else {
-            return vec![];
-        };
-        let (boot, app) = *messages;
-        vec![
-            Action::Send(ToGuest::Boot(boot)),
-            Action::Send(ToGuest::Start(Box::new(app))),
-        ]
     }
 
-    fn ended(&mut self, code: u8) -> Vec<Action> {
-        self.code = Some(code);
-        self.phase = Phase::Draining;
-        vec![Action::Drain]
+    /// Enters a command, under a number that was given out.
+    pub fn enter(&mut self, task: TaskId, entry: Entry) -> Vec<Action> {
+        self.entries.enter(task, entry)
+    }
+
+    /// Who entered a command wants it signalled, or is gone (SIGHUP).
+    pub fn signal_entry(&mut self, task: TaskId, signal: i32) -> Vec<Action> {
+        self.entries.signal(task, signal)
+    }
+
+    /// The terminal of who entered a command has a new size.
+    pub fn resize_entry(&mut self, task: TaskId, window: Window) -> Vec<Action> {
+        self.entries.resize(task, window)
+    }
+
+    fn is_app(&self, task: TaskId) -> bool {
+        index(task) < self.apps.len()
+    }
+
+    /// Changes the standing of app `task` if it is `from`.
+    fn change(&mut self, task: TaskId, from: Standing, to: Standing) -> Option<&Member> {
+        let app = self.apps.get_mut(index(task))?;
+        (app.standing == from && matches!(self.phase, Phase::Up)).then(|| {
+            app.standing = to;
+            &*app
+        })
+    }
+
+    fn tasks(&self, is_meant: impl Fn(&Member) -> bool) -> impl Iterator<Item = TaskId> {
+        let tasks = self.apps.iter().zip(0..);
+        tasks.filter_map(move |(app, task)| is_meant(app).then_some(task))
+    }
+
+    fn greet(&mut self, version: u32) -> Option<Vec<Action>> {
+        if !matches!(self.phase, Phase::Booting(_)) {
+            return None;
+        }
+        if version != protocol::VERSION {
+            let ours = protocol::VERSION;
+            return Some(self.fail(&format!(
+                "guest-init speaks protocol {version}, this stage 1 {ours}: pack the image anew"
+            )));
+        }
+        let Phase::Booting(messages) = std::mem::replace(&mut self.phase, Phase::Up) else {
+            return None;
+        };
+        let (boot, apps) = *messages;
+        let starts = apps.into_iter().zip(0..).map(|(app, task)| {
+            let app = Box::new(app);
+            Action::Send(ToGuest::Start { task, app })
+        });
+        let boot = Action::Send(ToGuest::Boot(boot));
+        Some(std::iter::once(boot).chain(starts).collect())
+    }
+
+    fn started(&mut self, task: TaskId) -> Option<Vec<Action>> {
+        self.change(task, Standing::Starting, Standing::Running)?;
+        let starts = |app: &Member| app.standing == Standing::Starting;
+        if self.ready || self.apps.iter().any(starts) {
+            return Some(vec![]);
+        }
+        self.ready = true;
+        Some(vec![Action::Ready])
+    }
+
+    fn not_started(&mut self, task: TaskId, code: u8, reason: &str) -> Option<Vec<Action>> {
+        let app = self.change(task, Standing::Starting, Standing::Draining(code))?;
+        let told = format!("start app {:?}: {}", app.name, printable(reason));
+        let mut actions = self.ended(task, code);
+        actions.push(Action::Tell(told));
+        Some(actions)
+    }
+
+    fn exited(&mut self, task: TaskId, status: Status, memory: bool) -> Option<Vec<Action>> {
+        let code = exit_code(status);
+        let app = self.change(task, Standing::Running, Standing::Draining(code))?;
+        let told = format!(
+            "app {:?}: the kernel killed a process because the memory was used up; --memory gives more",
+            app.name
+        );
+        let mut actions = self.ended(task, code);
+        actions.extend(memory.then_some(Action::Tell(told)));
+        Some(actions)
+    }
+
+    /// An app has ended: one that fails takes the others along.
+    fn ended(&mut self, task: TaskId, code: u8) -> Vec<Action> {
+        let mut actions = vec![Action::Close(task)];
+        if code != 0 && self.failing.is_none() {
+            self.failing = Some(code);
+            actions.extend(self.stop_apps());
+        }
+        actions
+    }
+
+    fn stop_apps(&mut self) -> Vec<Action> {
+        let mut actions = self.signal_apps(Signal::SIGTERM);
+        if !actions.is_empty() && !std::mem::replace(&mut self.stopping, true) {
+            actions.push(Action::StartGrace(GRACE));
+        }
+        actions
+    }
+
+    fn kill_apps(&mut self) -> Vec<Action> {
+        (self.stopping, self.killed) = (true, true);
+        let mut actions = self.signal_apps(Signal::SIGKILL);
+        actions.push(Action::StartGrace(GRACE));
+        actions
+    }
+
+    fn signal_apps(&self, signal: Signal) -> Vec<Action> {
+        let signal = signal as i32;
+        self.tasks(Member::is_live)
+            .map(|task| Action::Send(ToGuest::Signal { task, signal }))
+            .collect()
     }
 
     fn give_up_output(&mut self) -> Vec<Action> {
         self.phase = Phase::Ending;
-        let record = self.code.map(|code| Action::Record(self.app.clone(), code));
-        record.into_iter().chain([Action::Kill]).collect()
+        let mut actions = Vec::new();
+        for app in &mut self.apps {
+            if let Standing::Draining(code) = app.standing {
+                app.standing = Standing::Ended;
+                actions.push(Action::Record(app.name.clone(), code));
+            }
+        }
+        actions.push(Action::Kill);
+        actions
+    }
+
+    /// Heard once: a guest that repeats itself gains no time by it.
+    fn hear_failure(&mut self, reason: &str) -> Vec<Action> {
+        if self.overriding.replace(FAILED) == Some(FAILED) {
+            return vec![];
+        }
+        vec![
+            Action::Tell(format!("guest-init: {}", printable(reason))),
+            Action::Send(ToGuest::PowerOff),
+            Action::StartGrace(GRACE),
+        ]
     }
 
     fn kill(&mut self, code: u8) -> Vec<Action> {
@@ -229,6 +394,15 @@ impl Life {
         actions.extend(self.kill(FAILED));
         actions
     }
+}
+
+/// Tasks are numbered as apps are: few, for a manifest is bounded.
+fn task_number(index: usize) -> TaskId {
+    TaskId::try_from(index).unwrap_or(TaskId::MAX)
+}
+
+fn index(task: TaskId) -> usize {
+    usize::try_from(task).unwrap_or(usize::MAX)
 }
 
 /// The code a shell shows for `status`.

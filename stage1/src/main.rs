@@ -2,13 +2,17 @@
 //! image's manifest; the working directory is the pod directory.
 
 mod assets;
+mod clients;
 mod control;
 mod devices;
+mod enter;
 mod environment;
 mod host;
+mod isolators;
 mod jail;
 mod life;
 mod outcome;
+mod packets;
 mod plan;
 mod probe;
 mod report;
@@ -61,7 +65,7 @@ fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
         // A pod holds nothing outside its directory but what dies with its process.
         Some("gc") => Ok(0),
         Some("probe") => probe::probe(),
-        Some("enter") => bail!("entering a running pod is not supported yet"),
+        Some("enter") => enter::enter(argv),
         _ => bail!(
             "stage1-kvm is called by stage 0, as run, enter, stop, gc or probe; not as {name:?}"
         ),

@@ -1,5 +1,6 @@
 //! From manifests and arguments to what the machine and its apps need. A pure function: it opens nothing.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,18 +10,57 @@ use contract::annotation::{self, Annotation};
 use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
 use contract::{RunArguments, UidRange};
-use guest_init::protocol::{self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Stdio, Window};
+use guest_init::protocol::{
+    self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Stdio, TaskId, Window,
+};
 
 use crate::environment;
-use crate::sizes::{cpu_milli, cpus, memory_mib, scratch_bytes};
+use crate::isolators;
+use crate::sizes::{cpus, memory_mib, scratch_bytes};
 use crate::unsupported;
 use crate::volumes::{Resolver, Share};
 
 /// The most that command and environment may take, bytes: escaped, it still fits a control message.
 const MAX_ARGUMENT_BYTES: usize = 512 << 10;
 
-/// Stream ports of one app: stdin, stdout, stderr, and one spare.
-const PORTS_PER_APP: u32 = 4;
+/// Stream ports of one task: stdin, stdout, stderr, and one spare.
+const PORTS_PER_TASK: u32 = 4;
+
+/// The most apps in a pod.
+const MAX_APPS: usize = IMAGE_SLOTS as usize;
+
+/// The stream ports of a task.
+pub fn ports(task: TaskId) -> Range<u32> {
+    let first = FIRST_STREAM_PORT.saturating_add(task.saturating_mul(PORTS_PER_TASK));
+    first..first.saturating_add(PORTS_PER_TASK)
+}
+
+/// The ports that `stdio` names, in the order stdin, stdout, stderr.
+pub fn ports_of(stdio: Stdio) -> Vec<u32> {
+    match stdio {
+        Stdio::Terminal { port, .. } => vec![port],
+        Stdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => [stdin, stdout, stderr].into_iter().flatten().collect(),
+    }
+}
+
+/// The stdio of a command entered into an app: all of it, from port `first` on.
+pub fn entry_stdio(first: u32, terminal: Option<Window>) -> Stdio {
+    match terminal {
+        Some(window) => Stdio::Terminal {
+            port: first,
+            window,
+        },
+        None => Stdio::Streams {
+            stdin: Some(first),
+            stdout: Some(first + 1),
+            stderr: Some(first + 2),
+        },
+    }
+}
 
 /// What the host has that the plan depends on.
 pub struct Host {
@@ -109,6 +149,7 @@ impl Plan {
             );
             warnings.extend(unsupported::of_app(&pod_app.name, program(pod_app, image)?));
         }
+        check_input(&apps)?;
         warnings.append(&mut volumes.warnings);
         let programs = || {
             pod.apps
@@ -144,14 +185,20 @@ fn program<'a>(pod_app: &'a PodApp, image: &'a PreparedImage) -> Result<&'a Mani
 fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
     ensure!(!pod.apps.is_empty(), "the pod manifest has no apps");
     ensure!(
-        pod.apps.len() == 1,
-        "a pod of {} apps is not supported yet: run one app a pod",
+        pod.apps.len() <= MAX_APPS,
+        "a pod of {} apps is more than one machine takes ({MAX_APPS})",
         pod.apps.len()
     );
+    let mut names = HashSet::new();
     for app in &pod.apps {
         ensure!(
             contract::name::is_ac_name(&app.name),
             "app name {:?} is not an ACName (a-z, 0-9, inner -)",
+            app.name
+        );
+        ensure!(
+            names.insert(&app.name),
+            "two apps are called {:?}: --name gives another",
             app.name
         );
     }
@@ -163,12 +210,34 @@ fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
     Ok(())
 }
 
+/// There is one input and one terminal.
+fn check_input(apps: &[protocol::App]) -> Result<()> {
+    let reads = |app: &&protocol::App| {
+        let Stdio::Streams { stdin, .. } = app.stdio else {
+            return true;
+        };
+        stdin.is_some()
+    };
+    let readers: Vec<_> = apps.iter().filter(reads).map(|app| &*app.name).collect();
+    ensure!(
+        readers.len() <= 1,
+        "the apps {} cannot all read this command's input: give -i or -t to one of them",
+        readers.join(", ")
+    );
+    let on_terminal = |app: &protocol::App| matches!(app.stdio, Stdio::Terminal { .. });
+    ensure!(
+        apps.len() == 1 || !apps.iter().any(on_terminal),
+        "a terminal is for a pod of one app: -t and --interactive are not for several"
+    );
+    Ok(())
+}
+
 /// Refuses what protects the app or its neighbours and would silently not be there. Shares of resources only slow down.
 fn check_isolators(app: &ManifestApp) -> Result<()> {
     for isolator in &app.isolators {
         let name = isolator.name.as_str();
         ensure!(
-            unsupported::is_share(name),
+            isolators::is_known(name) || unsupported::is_share(name),
             "isolator {name} is not supported yet"
         );
     }
@@ -214,8 +283,9 @@ fn plan_app(
         name: pod_app.name.clone(),
         root: root(&image.root, volumes, numbers)?,
         read_only_root: pod_app.read_only_root_fs,
-        restrict_capabilities: !arguments.disable_capabilities_restriction,
         restrict_paths: !arguments.disable_paths,
+        powers: isolators::powers(program, arguments)?,
+        limits: isolators::limits(program)?,
         exec: program.exec.clone(),
         search_path: environment::search_path(&program.environment, working_directory),
         environment: environment::complete(&program.environment, &pod_app.name, terminal)?,
@@ -224,11 +294,35 @@ fn plan_app(
         group: program.group.clone(),
         supplementary_gids: program.supplementary_gids.clone(),
         mounts: volumes.mounts(pod_app, program, image)?,
-        cpu_milli: cpu_milli(program)?,
+        pre_start: handler(program, "pre-start")?,
+        post_stop: handler(program, "post-stop")?,
         stdio,
     };
     check_message(&app)?;
     Ok(app)
+}
+
+/// The command of an event handler; empty = none.
+fn handler(program: &ManifestApp, event: &str) -> Result<Vec<String>> {
+    for handler in &program.event_handlers {
+        ensure!(
+            matches!(&*handler.name, "pre-start" | "post-stop"),
+            "there is no event {:?}; pre-start and post-stop are",
+            handler.name
+        );
+    }
+    let mut handlers = program.event_handlers.iter();
+    let handler = handlers.find(|handler| handler.name == event);
+    let Some(handler) = handler else {
+        return Ok(Vec::new());
+    };
+    let again = handlers.any(|handler| handler.name == event);
+    ensure!(!again, "two event handlers for {event}");
+    ensure!(
+        !handler.exec.is_empty(),
+        "the event handler for {event} has no command"
+    );
+    Ok(handler.exec.clone())
 }
 
 /// Images lie on their disk in the order of the apps that have one.
@@ -260,7 +354,10 @@ fn root(
 
 /// A message that is too long would never be sent, and the guest wait for it forever.
 fn check_message(app: &protocol::App) -> Result<()> {
-    let message = protocol::ToGuest::Start(Box::new(app.clone()));
+    let message = protocol::ToGuest::Start {
+        task: 0,
+        app: Box::new(app.clone()),
+    };
     protocol::send(std::io::sink(), &message)
         .context("command, environment, user and groups are more than can be passed to the guest")
 }
@@ -272,7 +369,7 @@ fn stdio(
     arguments: &RunArguments,
     host: &Host,
 ) -> Result<Stdio> {
-    let first = FIRST_STREAM_PORT + u32::try_from(index)? * PORTS_PER_APP;
+    let first = ports(u32::try_from(index)?).start;
     let asked = |name| annotation::find(annotations, name);
     let modes = [
         annotation::APP_STDIN,

@@ -2,15 +2,17 @@
 
 use std::fs::{self, File};
 use std::os::fd::{FromRawFd, RawFd};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use contract::pod_dir::LOCK_FD_VARIABLE;
 use contract::{PodDir, PodManifest, RunArguments};
-use guest_init::protocol::{Boot, CONTROL_PORT, Scratch, Stdio};
+use guest_init::protocol::{App, Boot, CONTROL_PORT, Scratch, Stdio};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::assets::{self, Assets, Root};
+use crate::clients::Clients;
 use crate::control::Control;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
@@ -19,7 +21,7 @@ use crate::outcome;
 use crate::plan::{Host, Plan, PreparedImage, PreparedRoot};
 use crate::report::{self, Report};
 use crate::session::{self, Session};
-use crate::streams::{Ports, Pumps};
+use crate::streams::{Label, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
 use crate::timings::Timings;
 use crate::{devices, host};
@@ -55,6 +57,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let identity = Identity::claim(pod.path(), plan.uids, !plan.shares.is_empty())?;
     Report::prepare(&pod, identity.owner())?;
     report::write_pid(&pod)?;
+    let clients = Clients::listen(&PodDir::new("").socket())?;
     let signals = session::block_signals()?;
     let boot = boot(&plan, arguments.debug)?;
     let terminal = plan
@@ -76,10 +79,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         .transpose()?;
     let drained =
         EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).context("make the event of ended outputs")?;
-    let [app] = plan.apps.try_into().ok().context("one app a pod")?;
-    let pumps = Pumps::start(app.stdio, &ports, &drained, || {
-        seccomp::confine_thread(Kind::Pump)
-    })?;
+    let pumps = pumps(&plan.apps, &ports, &drained)?;
     timings.mark("kvm_run");
     let running = machine
         .start(devices::confine)
@@ -87,12 +87,13 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let deadline = plan
         .timeout
         .and_then(|timeout| Instant::now().checked_add(timeout));
-    let life = Life::new(boot, app);
+    let life = Life::new(boot, plan.apps);
     let session = Session {
         life,
         control,
         ports,
         pumps,
+        clients,
         drained,
         signals,
         report,
@@ -163,6 +164,24 @@ fn plan(
     };
     Plan::new(manifest, &images, arguments, &host)
         .with_context(|| format!("read {}", pod.manifest().display()))
+}
+
+/// The pumps of all apps. In a pod of several, each line says whose it is.
+fn pumps(apps: &[App], ports: &Ports, drained: &EventFd) -> Result<Vec<Pumps>> {
+    let turn: Arc<Mutex<()>> = Arc::default();
+    let start = |app: &App| {
+        let label = (apps.len() > 1).then(|| Label {
+            app: app.name.clone(),
+            turn: Arc::clone(&turn),
+        });
+        let sharing = Sharing {
+            drained,
+            confine: || seccomp::confine_thread(Kind::Pump),
+            label,
+        };
+        Pumps::start(app.stdio, ports, &sharing)
+    };
+    apps.iter().map(start).collect()
 }
 
 fn scratch_disk(pod: &PodDir, plan: &Plan) -> Result<Option<(File, u64)>> {

@@ -1,11 +1,12 @@
 //! The main thread while the machine runs: waits for the guest, the user, the outputs, the clock and the machine's
 //! end, asks [`Life`] what to do about each, and does it. It never blocks on the guest.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use guest_init::protocol::ToHost;
+use guest_init::protocol::{Entry, TaskId, ToHost};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -14,8 +15,10 @@ use vmm::event::descriptor;
 use vmm::running::Running;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::clients::{Clients, Enter, Wish};
 use crate::control::Control;
 use crate::life::{Action, GRACE, Life};
+use crate::plan;
 use crate::report::Report;
 use crate::streams::{Ports, Pumps};
 use crate::terminal;
@@ -66,8 +69,10 @@ pub struct Session<'a> {
     pub control: Control,
     /// Streams not yet dialled.
     pub ports: Ports,
-    /// The app's streams.
-    pub pumps: Pumps,
+    /// The apps' streams, in order: of app `n`, which is task `n`.
+    pub pumps: Vec<Pumps>,
+    /// Who asks something of the pod.
+    pub clients: Clients,
     /// Signalled when an output has ended.
     pub drained: EventFd,
     /// The user's signals.
@@ -103,14 +108,16 @@ impl Session<'_> {
                 actions.extend(self.take_messages(&mut control_open));
             }
             if ready.drained {
-                let ended = self
-                    .drained
+                self.drained
                     .read()
                     .context("read the event of ended outputs")?;
-                self.pumps.note_ended(ended);
             }
-            if self.pumps.drained() {
-                actions.extend(self.life.on_drained());
+            // From the last: a client that leaves takes its place with it.
+            for client in ready.clients.into_iter().rev() {
+                actions.extend(self.hear_client(client));
+            }
+            for (task, _) in (0..).zip(&self.pumps).filter(|(_, pumps)| pumps.drained()) {
+                actions.extend(self.life.on_drained(task));
             }
             let now = Instant::now();
             if self.deadline.take_if(|deadline| *deadline <= now).is_some() {
@@ -135,6 +142,9 @@ impl Session<'_> {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(descriptor(&self.drained), PollFlags::POLLIN),
         ];
+        let clients = self.clients.descriptors();
+        descriptors.extend(clients.map(|client| PollFd::new(client, PollFlags::POLLIN)));
+        let clients = 3..descriptors.len();
         if control_open {
             descriptors.push(PollFd::new(self.control.stream().as_fd(), control_events));
         }
@@ -152,7 +162,10 @@ impl Session<'_> {
             ended: ready(0),
             signal: ready(1),
             drained: ready(2),
-            control: ready(3),
+            control: ready(clients.end),
+            clients: (0..clients.len())
+                .filter(|index| ready(clients.start + index))
+                .collect(),
         })
     }
 
@@ -204,6 +217,56 @@ impl Session<'_> {
         self.life.on_message(message)
     }
 
+    /// Hears who came at place `index` of [`Clients::descriptors`].
+    fn hear_client(&mut self, index: usize) -> Vec<Action> {
+        let Some(client) = index.checked_sub(1) else {
+            self.clients.accept();
+            return vec![];
+        };
+        match self.clients.hear(client) {
+            None => vec![],
+            Some(Wish::Enter(enter, streams)) => match self.life.number_entry(&enter.app) {
+                Ok(task) => self.enter(client, task, *enter, streams),
+                Err(reason) => {
+                    self.clients.refuse(client, reason);
+                    vec![]
+                }
+            },
+            Some(Wish::Signal(task, signal)) => self.life.signal_entry(task, signal),
+            Some(Wish::Resize(task, window)) => self.life.resize_entry(task, window),
+            Some(Wish::Leave(task)) => self.life.signal_entry(task, Signal::SIGHUP as i32),
+        }
+    }
+
+    fn enter(
+        &mut self,
+        client: usize,
+        task: TaskId,
+        enter: Enter,
+        streams: Vec<OwnedFd>,
+    ) -> Vec<Action> {
+        let stdio = plan::entry_stdio(plan::ports(task).start, enter.terminal);
+        let ports = plan::ports_of(stdio);
+        if ports.len() != streams.len() {
+            let reason = "the streams do not fit the request".to_owned();
+            self.clients.refuse(client, reason);
+            return vec![];
+        }
+        for (port, stream) in ports.into_iter().zip(streams) {
+            self.ports.lend(port, UnixStream::from(stream));
+        }
+        self.clients.enter(client, task);
+        let entry = Entry {
+            app: enter.app,
+            exec: enter.exec,
+            user: enter.user,
+            environment: enter.environment,
+            working_directory: None,
+            stdio,
+        };
+        self.life.enter(task, entry)
+    }
+
     fn act(&mut self, action: Action, machine: &Running) -> Result<()> {
         match action {
             Action::Send(message) => {
@@ -220,10 +283,11 @@ impl Session<'_> {
                 }
             }
             Action::Tell(text) => crate::tell(&text),
-            Action::Drain => self.ports.close(),
+            Action::Answer(task, answer) => self.clients.answer(task, &answer),
+            Action::Close(task) => self.ports.close(&plan::ports(task)),
             Action::Kill => machine.stop_handle().stop(),
             Action::StartGrace(time) => {
-                self.grace.get_or_insert_with(|| Instant::now() + time);
+                self.grace = Some(Instant::now() + time);
             }
         }
         Ok(())
@@ -236,6 +300,8 @@ struct Ready {
     signal: bool,
     drained: bool,
     control: bool,
+    /// By their order in [`Clients::descriptors`].
+    clients: Vec<usize>,
 }
 
 /// Milliseconds until `next`, rounded up so that it has passed when the wait is over.

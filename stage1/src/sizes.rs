@@ -46,19 +46,33 @@ fn limit(app: &ManifestApp, isolator: &str) -> Result<Option<u128>> {
     ))
 }
 
-/// Sum of the apps' limits; `None` if no app has one.
-fn total<'a>(apps: impl Iterator<Item = &'a ManifestApp>, isolator: &str) -> Result<Option<u128>> {
-    let mut sum = None;
+/// Sum of the apps' limits, and whether there is an app without one.
+fn total<'a>(apps: impl Iterator<Item = &'a ManifestApp>, isolator: &str) -> Result<(u128, bool)> {
+    let (mut sum, mut unlimited) = (0_u128, false);
     for app in apps {
-        if let Some(limit) = limit(app, isolator)? {
-            sum = Some(
-                limit
-                    .checked_add(sum.unwrap_or(0))
-                    .context("the limits' sum is too large")?,
-            );
+        match limit(app, isolator)? {
+            Some(limit) => {
+                sum = sum
+                    .checked_add(limit)
+                    .context("the limits' sum is too large")?;
+            }
+            None => unlimited = true,
         }
     }
-    Ok(sum)
+    Ok((sum, unlimited))
+}
+
+/// Memory that an app may use, bytes; `None` if it has no limit.
+pub fn memory_bytes(app: &ManifestApp) -> Result<Option<u64>> {
+    let Some(milli) = limit(app, "resource/memory")? else {
+        return Ok(None);
+    };
+    let bytes = u64::try_from(milli.div_ceil(1000)).context("the memory limit is too large")?;
+    ensure!(
+        bytes >= MEMORY_MINIMUM_MIB << 20,
+        "{bytes} bytes of memory are too little to start an app; give at least {MEMORY_MINIMUM_MIB}Mi"
+    );
+    Ok(Some(bytes))
 }
 
 /// CPU time that an app may use, thousandths of a CPU; `None` if it has no limit.
@@ -75,17 +89,20 @@ pub fn cpu_milli(app: &ManifestApp) -> Result<Option<u32>> {
         .context("the CPU limit is too large")
 }
 
-/// CPUs of the machine: the sum of the apps' limits, or all of the host's.
+/// CPUs of the machine: the sum of the apps' limits, or, where an app has none, at least all of the host's.
 pub fn cpus<'a>(
     apps: impl Iterator<Item = &'a ManifestApp>,
     host: &Host,
     warnings: &mut Vec<String>,
 ) -> Result<u8> {
     let most = host.kvm_cpus.min(u64::from(vmm::layout::MAX_CPUS));
-    let Some(milli) = total(apps, "resource/cpu")? else {
-        return Ok(u8::try_from(host.cpus.clamp(1, most))?);
+    let (milli, unlimited) = total(apps, "resource/cpu")?;
+    let all = if unlimited {
+        host.cpus.clamp(1, most)
+    } else {
+        1
     };
-    let wanted = milli.div_ceil(1000).max(1);
+    let wanted = milli.div_ceil(1000).max(all.into());
     ensure!(
         wanted <= u128::from(most),
         "{wanted} CPUs asked for; this host's KVM gives a machine at most {most}"
@@ -99,22 +116,20 @@ pub fn cpus<'a>(
     Ok(u8::try_from(wanted)?)
 }
 
-/// Memory of the machine, MiB: the sum of the apps' limits and what the machine itself needs.
+/// Memory of the machine, MiB: the sum of the apps' limits, something for all without one, and what the machine itself needs.
 pub fn memory_mib<'a>(
     apps: impl Iterator<Item = &'a ManifestApp>,
     host: &Host,
     warnings: &mut Vec<String>,
 ) -> Result<u32> {
-    let limit_mib = match total(apps, "resource/memory")? {
-        Some(milli) => {
-            u64::try_from(milli.div_ceil(1000 << 20)).context("the memory limit is too large")?
-        }
-        None => DEFAULT_MEMORY_MIB - MEMORY_OVERHEAD_MIB,
+    let (milli, unlimited) = total(apps, "resource/memory")?;
+    let limits_mib =
+        u64::try_from(milli.div_ceil(1000 << 20)).context("the memory limit is too large")?;
+    let unlimited_mib = match unlimited {
+        true => DEFAULT_MEMORY_MIB - MEMORY_OVERHEAD_MIB,
+        false => 0,
     };
-    ensure!(
-        limit_mib >= MEMORY_MINIMUM_MIB,
-        "{limit_mib} MiB of memory is too little to start an app; give at least {MEMORY_MINIMUM_MIB}Mi"
-    );
+    let limit_mib = limits_mib.saturating_add(unlimited_mib);
     let machine = limit_mib.saturating_add(MEMORY_OVERHEAD_MIB);
     ensure!(
         machine <= MEMORY_MAXIMUM_MIB,
@@ -211,9 +226,32 @@ mod tests {
         };
         assert_eq!(memory(&[]).expect("a size"), 512);
         assert_eq!(memory(&["256Mi"]).expect("a size"), 320);
-        assert!(memory(&["1Mi"]).is_err() && memory(&["1Ei"]).is_err() && memory(&["x"]).is_err());
+        assert!(memory(&["1Ei"]).is_err() && memory(&["x"]).is_err());
         assert_eq!(memory(&["2Gi"]).expect("a size"), 2112);
         assert_eq!(warnings.len(), 1, "more than the host has is told");
+    }
+
+    #[test]
+    fn machine_of_several_apps_has_room_for_all() {
+        let apps = [app("resource/memory", &["64Mi"]), app("none", &[])];
+        let both = [&apps[0], &apps[0]];
+        let mut warnings = Vec::new();
+        let mut memory =
+            |apps: [&ManifestApp; 2]| memory_mib(apps.into_iter(), &HOST, &mut warnings);
+        assert_eq!(memory(both).expect("a size"), 192);
+        assert_eq!(memory([&apps[0], &apps[1]]).expect("a size"), 576);
+        let apps = [app("resource/cpu", &["1500m"]), app("none", &[])];
+        let mut cpus = |apps: [&ManifestApp; 2]| cpus(apps.into_iter(), &HOST, &mut warnings);
+        assert_eq!(cpus([&apps[0], &apps[0]]).expect("a size"), 3);
+        assert_eq!(cpus([&apps[0], &apps[1]]).expect("a size"), 4);
+    }
+
+    #[test]
+    fn memory_limit_of_an_app_is_the_last_and_never_nothing() {
+        let bytes = |limits: &[&str]| memory_bytes(&app("resource/memory", limits));
+        assert_eq!(bytes(&[]).expect("no limit"), None);
+        assert_eq!(bytes(&["1G", "64Mi"]).expect("a limit"), Some(64 << 20));
+        assert!(bytes(&["7Mi"]).is_err());
     }
 
     #[test]

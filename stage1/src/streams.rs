@@ -6,8 +6,10 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::Shutdown;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -32,10 +34,7 @@ impl Ports {
     pub fn open(&self, port: u32) -> Result<UnixStream> {
         let (ours, guests) =
             UnixStream::pair().context("make a socket pair for a stream of the pod")?;
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(port, guests);
+        self.lend(port, guests);
         Ok(ours)
     }
 
@@ -47,36 +46,57 @@ impl Ports {
             .remove(&port)
     }
 
-    /// Closes what was never dialled, so that its pumps end.
-    pub fn close(&self) {
+    /// Gives the guest `stream` when it dials `port`.
+    pub fn lend(&self, port: u32, stream: UnixStream) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+            .insert(port, stream);
+    }
+
+    /// Closes those of `ports` that were never dialled, so that their pumps end.
+    pub fn close(&self, ports: &Range<u32>) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|port, _| !ports.contains(port));
     }
 }
 
-/// The running pumps of one app.
+/// The running pumps of one task.
 pub struct Pumps {
     outputs: u64,
-    ended: u64,
+    ended: Arc<AtomicU64>,
+}
+
+/// How pumps of the pod share this process.
+pub struct Sharing<'a> {
+    /// Signalled whenever an output has ended and its last byte is written.
+    pub drained: &'a EventFd,
+    /// The first thing each thread does.
+    pub confine: fn() -> Result<()>,
+    /// What the lines of each app begin with, in a pod of several.
+    pub label: Option<Label>,
+}
+
+/// The name of an app before each of its lines, which others do not interrupt.
+#[derive(Clone)]
+pub struct Label {
+    /// The name.
+    pub app: String,
+    /// Held while lines are written.
+    pub turn: Arc<Mutex<()>>,
 }
 
 impl Pumps {
-    /// Opens the ports of `stdio` and starts a pump for each; `done` is signalled whenever an output has ended and its
-    /// last byte is written. `confine` is the first thing each thread does.
+    /// Opens the ports of `stdio` and starts a pump for each.
     ///
     /// # Errors
     /// When a socket pair or a thread cannot be made.
-    pub fn start(
-        stdio: Stdio,
-        ports: &Ports,
-        done: &EventFd,
-        confine: fn() -> Result<()>,
-    ) -> Result<Self> {
+    pub fn start(stdio: Stdio, ports: &Ports, sharing: &Sharing) -> Result<Self> {
         let mut pumps = Self {
             outputs: 0,
-            ended: 0,
+            ended: Arc::default(),
         };
         match stdio {
             Stdio::Streams {
@@ -85,37 +105,57 @@ impl Pumps {
                 stderr,
             } => {
                 if let Some(port) = stdin {
-                    pump_input(ports.open(port)?, confine)?;
+                    pump_input(ports.open(port)?, sharing.confine)?;
                 }
                 for (port, descriptor) in [(stdout, 1), (stderr, 2)] {
                     if let Some(port) = port {
-                        pump_output(ports.open(port)?, descriptor, done, confine)?;
-                        pumps.outputs += 1;
+                        pumps.pump_output(ports.open(port)?, descriptor, sharing)?;
                     }
                 }
             }
             Stdio::Terminal { port, .. } => {
                 let stream = ports.open(port)?;
-                pump_input(
-                    stream.try_clone().context("share the terminal's stream")?,
-                    confine,
-                )?;
-                pump_output(stream, 1, done, confine)?;
-                pumps.outputs += 1;
+                let input = stream.try_clone().context("share the terminal's stream")?;
+                pump_input(input, sharing.confine)?;
+                pumps.pump_output(stream, 1, sharing)?;
             }
         }
         Ok(pumps)
     }
 
-    /// Takes note of `count` outputs that have ended, as the event of [`Pumps::start`] tells. The threads themselves are
-    /// not asked: they signal before they are gone.
-    pub fn note_ended(&mut self, count: u64) {
-        self.ended = self.ended.saturating_add(count);
+    /// Whether every output has ended, and its last byte is written. The threads themselves are not asked: they say so
+    /// before they are gone.
+    pub fn drained(&self) -> bool {
+        self.ended.load(Ordering::Acquire) >= self.outputs
     }
 
-    /// Whether every output has ended.
-    pub fn drained(&self) -> bool {
-        self.ended >= self.outputs
+    fn pump_output(
+        &mut self,
+        mut stream: UnixStream,
+        descriptor: RawFd,
+        sharing: &Sharing,
+    ) -> Result<()> {
+        let drained = sharing.drained.try_clone();
+        let drained = drained.context("share the event of ended outputs")?;
+        let (ended, label) = (Arc::clone(&self.ended), sharing.label.clone());
+        let name = if descriptor == 2 { "stderr" } else { "stdout" };
+        self.outputs += 1;
+        spawn(name, sharing.confine, move || {
+            let output = &mut *borrowed(descriptor);
+            let copied = match label {
+                None => copy(&mut stream, output),
+                Some(label) => copy_lines(&mut stream, output, &label),
+            };
+            // When our own stdout is gone, closing the stream passes that on: the app's next write fails with EPIPE.
+            if let Err(error) = copied
+                && error.kind() != io::ErrorKind::BrokenPipe
+            {
+                crate::tell(&format!("write the app's output to {name}: {error}"));
+            }
+            let _ = stream.shutdown(Shutdown::Both);
+            ended.fetch_add(1, Ordering::Release);
+            let _ = drained.write(1);
+        })
     }
 }
 
@@ -124,28 +164,6 @@ fn pump_input(mut stream: UnixStream, confine: fn() -> Result<()>) -> Result<()>
         // A guest that closed its end is no failure: the app just does not read.
         let _ = copy(&mut *borrowed(0), &mut stream);
         let _ = stream.shutdown(Shutdown::Write);
-    })
-}
-
-fn pump_output(
-    mut stream: UnixStream,
-    descriptor: RawFd,
-    done: &EventFd,
-    confine: fn() -> Result<()>,
-) -> Result<()> {
-    let done = done
-        .try_clone()
-        .context("share the event of ended outputs")?;
-    let name = if descriptor == 2 { "stderr" } else { "stdout" };
-    spawn(name, confine, move || {
-        // When our own stdout is gone, closing the stream passes that on: the app's next write fails with EPIPE.
-        if let Err(error) = copy(&mut stream, &mut *borrowed(descriptor))
-            && error.kind() != io::ErrorKind::BrokenPipe
-        {
-            crate::tell(&format!("write the app's output to {name}: {error}"));
-        }
-        let _ = stream.shutdown(Shutdown::Both);
-        let _ = done.write(1);
     })
 }
 
@@ -184,6 +202,55 @@ fn copy(from: &mut (impl Read + AsFd), to: &mut (impl Write + AsFd)) -> io::Resu
             Err(error) => wait_after(&error, from.as_fd(), PollFlags::POLLIN).ok_or(error)?,
         }
     }
+}
+
+/// Copies whole lines to the end of `from`, each with the label before it; the longest are cut into several.
+fn copy_lines(
+    from: &mut (impl Read + AsFd),
+    to: &mut (impl Write + AsFd),
+    label: &Label,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut filled = 0;
+    loop {
+        let ended = match from.read(&mut buffer[filled..]) {
+            Ok(read) => {
+                filled += read;
+                read == 0
+            }
+            Err(error) => {
+                wait_after(&error, from.as_fd(), PollFlags::POLLIN).ok_or(error)?;
+                continue;
+            }
+        };
+        let whole = match buffer[..filled].iter().rposition(|byte| *byte == b'\n') {
+            _ if ended || filled == buffer.len() => filled,
+            Some(newline) => newline + 1,
+            None => continue,
+        };
+        let labelled = labelled(&buffer[..whole], &label.app);
+        {
+            let _turn = label.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            write_whole(to, &labelled)?;
+        }
+        buffer.copy_within(whole..filled, 0);
+        filled -= whole;
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// The lines of `text`, each with `app` before it and a newline at its end.
+fn labelled(text: &[u8], app: &str) -> Vec<u8> {
+    let mut labelled = Vec::with_capacity(text.len() + app.len() + 3);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        labelled.extend_from_slice(app.as_bytes());
+        labelled.extend_from_slice(b": ");
+        labelled.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
+        labelled.push(b'\n');
+    }
+    labelled
 }
 
 fn write_whole(to: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
@@ -231,14 +298,40 @@ mod tests {
     }
 
     #[test]
-    fn pumps_are_drained_when_as_many_outputs_have_ended_as_there_are() {
-        let mut pumps = Pumps {
-            outputs: 2,
-            ended: 0,
+    fn copy_lines_labels_each_line_and_keeps_them_whole() {
+        let (mut source, mut feed) = UnixStream::pair().expect("a socket pair");
+        let (mut sink, mut reader) = UnixStream::pair().expect("a socket pair");
+        let label = Label {
+            app: "web".into(),
+            turn: Arc::default(),
         };
-        pumps.note_ended(1);
-        assert!(!pumps.drained());
-        pumps.note_ended(1);
-        assert!(pumps.drained());
+        let copier = thread::spawn(move || copy_lines(&mut source, &mut sink, &label));
+        let long = "x".repeat(BUFFER_BYTES);
+        for piece in ["a", "b\n\nc\nhal", "f", &long] {
+            feed.write_all(piece.as_bytes()).expect("a reader");
+        }
+        drop(feed);
+        let mut arrived = String::new();
+        reader.read_to_string(&mut arrived).expect("text");
+        copier.join().expect("no panic").expect("all was copied");
+        let lines: Vec<_> = arrived.lines().collect();
+        assert_eq!(lines[..3], ["web: ab", "web: ", "web: c"]);
+        let rest: String = lines[3..]
+            .iter()
+            .map(|line| line.strip_prefix("web: ").expect("a label"))
+            .collect();
+        assert!(rest == format!("half{long}") && lines.len() == 5);
+    }
+
+    #[test]
+    fn ports_of_one_task_are_closed_and_others_stay() {
+        let ports = Ports::default();
+        let (mut ended, _other) = (
+            ports.open(1024).expect("a port"),
+            ports.open(1028).expect("a port"),
+        );
+        ports.close(&(1024..1028));
+        assert_eq!(ended.read(&mut [0]).expect("an end"), 0);
+        assert!(ports.take(1024).is_none() && ports.take(1028).is_some());
     }
 }

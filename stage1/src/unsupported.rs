@@ -4,6 +4,8 @@
 use contract::image::App;
 use contract::{PodManifest, RunArguments};
 
+use crate::isolators;
+
 /// Warnings about the pod as a whole.
 pub fn of_pod(pod: &PodManifest, arguments: &RunArguments) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -47,7 +49,7 @@ pub fn of_app(name: &str, app: &App) -> Vec<String> {
         .isolators
         .iter()
         .map(|isolator| isolator.name.as_str())
-        .filter(|name| is_share(name) && !matches!(*name, "resource/memory" | "resource/cpu"))
+        .filter(|name| is_share(name) && !isolators::is_known(name))
         .collect();
     names.sort_unstable();
     names.dedup();
@@ -60,7 +62,6 @@ pub fn of_app(name: &str, app: &App) -> Vec<String> {
 /// Whether an isolator only shares resources out: without it the app is slower or faster, not less confined.
 pub fn is_share(isolator: &str) -> bool {
     isolator.starts_with("resource/")
-        || matches!(isolator, "os/linux/cpu-shares" | "os/linux/oom-score-adj")
 }
 
 #[cfg(test)]
@@ -114,13 +115,14 @@ mod tests {
                 {"name":"resource/memory","value":{"limit":"1G"}},
                 {"name":"resource/block-iops","value":{"limit":"1"}},
                 {"name":"resource/block-iops","value":{"limit":"2"}},
+                {"name":"resource/block-bandwidth","value":{"limit":"1"}},
                 {"name":"os/linux/cpu-shares","value":512}]}"#,
         )
         .expect("an app");
         assert_eq!(
             of_app("web", &app),
             [
-                "isolator os/linux/cpu-shares of app web is not supported yet",
+                "isolator resource/block-bandwidth of app web is not supported yet",
                 "isolator resource/block-iops of app web is not supported yet"
             ]
         );

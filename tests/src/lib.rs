@@ -4,6 +4,7 @@
 
 pub mod leftovers;
 pub mod mounted;
+pub mod pod;
 pub mod running;
 pub mod trials;
 

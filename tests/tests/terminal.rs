@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use tests::pod::Pod;
 use tests::running::{child_of, line, signal};
 use tests::{finish, finish_with, run_sh};
 
@@ -110,6 +111,30 @@ fn terminal_is_given_back_after_the_pods_process_was_killed() {
     terminal.read_to("killed by signal 9");
     assert_eq!(fairing.wait().expect("fairing ends").code(), Some(137));
     assert_eq!(terminal.stty(&["-g"]), before);
+}
+
+#[test]
+fn command_that_enters_from_a_terminal_has_one_of_its_own() {
+    let pod = Pod::start(
+        &[],
+        "trap 'exit 0' TERM; echo ready; while :; do usleep 10000; done",
+    );
+    let mut terminal = Terminal::open(33, 99);
+    let before = terminal.stty(&["-g"]);
+    let mut fairing = terminal.start(&pod.enter(ECHO));
+    ["/dev/pts/0", "xterm", "33 99"]
+        .iter()
+        .for_each(|text| terminal.read_to(text));
+    terminal.resize(40, 120);
+    terminal.read_to("now 40 120");
+    terminal.type_in("\x03");
+    terminal.read_to("caught interrupt");
+    terminal.type_in("hello\n");
+    terminal.read_to("got hello");
+    signal(fairing.id(), "TERM");
+    assert_eq!(fairing.wait().expect("fairing ends").code(), Some(143));
+    assert_eq!(terminal.stty(&["-g"]), before);
+    pod.end().expect_code(0);
 }
 
 #[test]

@@ -48,6 +48,46 @@ fn mount() -> impl Strategy<Value = Mount> {
     })
 }
 
+fn powers() -> impl Strategy<Value = Powers> {
+    let capabilities = prop::option::of(prop::collection::vec(text(), 0..4));
+    let seccomp = prop::collection::vec(any::<u64>(), 0..4);
+    (capabilities, any::<bool>(), seccomp, any::<i32>()).prop_map(
+        |(capabilities, no_new_privileges, seccomp, oom_score_adj)| Powers {
+            capabilities,
+            no_new_privileges,
+            seccomp,
+            oom_score_adj,
+        },
+    )
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    any::<([Option<u32>; 3], Option<u64>)>().prop_map(
+        |([cpu_milli, cpu_weight, processes], memory_bytes)| Limits {
+            cpu_milli,
+            cpu_weight,
+            memory_bytes,
+            processes,
+        },
+    )
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let words = prop::collection::vec(text(), 0..4);
+    let environment = prop::collection::vec((text(), text()), 0..4);
+    let places = (prop::option::of(text()), prop::option::of(text()));
+    (text(), words, environment, places, stdio()).prop_map(
+        |(app, exec, environment, (user, working_directory), stdio)| Entry {
+            app,
+            exec,
+            user,
+            environment,
+            working_directory,
+            stdio,
+        },
+    )
+}
+
 fn app() -> impl Strategy<Value = App> {
     let texts = (text(), text(), text(), text(), text());
     let lists = (
@@ -59,11 +99,16 @@ fn app() -> impl Strategy<Value = App> {
     (
         texts,
         lists,
-        any::<(u8, u64, [bool; 3], Option<u32>)>(),
-        stdio(),
+        any::<(u8, u64, [bool; 2])>(),
+        (powers(), limits(), stdio()),
     )
         .prop_map(
-            |((name, search_path, working_directory, user, group), lists, numbers, stdio)| App {
+            |(
+                (name, search_path, working_directory, user, group),
+                lists,
+                numbers,
+                (powers, limits, stdio),
+            )| App {
                 name,
                 root: match numbers.0 {
                     share if share % 2 == 0 => Root::Share(share.into()),
@@ -73,8 +118,11 @@ fn app() -> impl Strategy<Value = App> {
                     },
                 },
                 read_only_root: numbers.2[0],
-                restrict_capabilities: numbers.2[1],
-                restrict_paths: numbers.2[2],
+                restrict_paths: numbers.2[1],
+                powers,
+                limits,
+                pre_start: lists.0.clone(),
+                post_stop: lists.0.iter().rev().cloned().collect(),
                 exec: lists.0,
                 search_path,
                 environment: lists.1,
@@ -83,7 +131,6 @@ fn app() -> impl Strategy<Value = App> {
                 group,
                 supplementary_gids: lists.2,
                 mounts: lists.3,
-                cpu_milli: numbers.3,
                 stdio,
             },
         )
@@ -116,9 +163,16 @@ fn boot() -> impl Strategy<Value = Boot> {
 fn to_guest() -> impl Strategy<Value = ToGuest> {
     prop_oneof![
         boot().prop_map(ToGuest::Boot),
-        app().prop_map(|app| ToGuest::Start(Box::new(app))),
-        (text(), any::<i32>()).prop_map(|(app, signal)| ToGuest::Signal { app, signal }),
-        (text(), window()).prop_map(|(app, window)| ToGuest::Resize { app, window }),
+        (any::<u32>(), app()).prop_map(|(task, app)| ToGuest::Start {
+            task,
+            app: Box::new(app)
+        }),
+        (any::<u32>(), entry()).prop_map(|(task, entry)| ToGuest::Enter {
+            task,
+            entry: Box::new(entry)
+        }),
+        any::<(u32, i32)>().prop_map(|(task, signal)| ToGuest::Signal { task, signal }),
+        (any::<u32>(), window()).prop_map(|(task, window)| ToGuest::Resize { task, window }),
         Just(ToGuest::PowerOff),
     ]
 }
@@ -130,13 +184,19 @@ fn to_host() -> impl Strategy<Value = ToHost> {
     ];
     prop_oneof![
         any::<u32>().prop_map(|version| ToHost::Hello { version }),
-        text().prop_map(|app| ToHost::Started { app }),
-        (text(), any::<u8>(), text()).prop_map(|(app, code, reason)| ToHost::NotStarted {
-            app,
+        any::<u32>().prop_map(|task| ToHost::Started { task }),
+        (any::<u32>(), any::<u8>(), text()).prop_map(|(task, code, reason)| ToHost::NotStarted {
+            task,
             code,
             reason
         }),
-        (text(), status).prop_map(|(app, status)| ToHost::Exited { app, status }),
+        (any::<u32>(), status, any::<bool>()).prop_map(|(task, status, memory_exceeded)| {
+            ToHost::Exited {
+                task,
+                status,
+                memory_exceeded,
+            }
+        }),
         text().prop_map(|reason| ToHost::Failed { reason }),
     ]
 }

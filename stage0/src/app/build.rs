@@ -130,6 +130,9 @@ fn pod_app(
     layers: &Layers,
 ) -> Result<PodApp> {
     let flags = &words.flags;
+    let mounts = flags.mount.iter().map(|text| volumes::mount(text));
+    let shares = flags.share.iter().enumerate();
+    let shares = shares.map(|(index, text)| volumes::share(text, format!("share-{index}")));
     Ok(PodApp {
         name: app_name(flags, &image.manifest)?,
         image: PodImage {
@@ -139,11 +142,7 @@ fn pod_app(
         },
         app: Some(app(words, image, layers)?),
         read_only_root_fs: flags.readonly_rootfs.unwrap_or(false),
-        mounts: flags
-            .mount
-            .iter()
-            .map(|text| volumes::mount(text))
-            .collect::<Result<_>>()?,
+        mounts: mounts.chain(shares).collect::<Result<_>>()?,
         annotations: app_annotations(request, flags),
     })
 }

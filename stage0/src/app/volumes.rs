@@ -81,6 +81,50 @@ fn parse_mount(text: &str) -> Result<Mount> {
     })
 }
 
+/// `HOST:TARGET[:ro|:rw]`, as podman's `-v`: the mount of a volume of the app's own, called `name`.
+///
+/// # Errors
+/// For anything else.
+pub fn share(text: &str, name: String) -> Result<Mount> {
+    parse_share(text, name).with_context(|| format!("read -v {text:?}, expected HOST:TARGET[:ro]"))
+}
+
+fn parse_share(text: &str, name: String) -> Result<Mount> {
+    let mut parts = text.split(':');
+    let (source, path) = (
+        parts.next().unwrap_or(""),
+        parts.next().context("no target")?,
+    );
+    let read_only = match (parts.next(), parts.next()) {
+        (None, _) => false,
+        (Some("rw"), None) => false,
+        (Some("ro"), None) => true,
+        _ => bail!("ro and rw are the only options, one of them"),
+    };
+    if !source.contains('/') && source != "." && source != ".." {
+        bail!("{source:?} is no path: volumes by name are --volume and --mount");
+    }
+    if !path.starts_with('/') {
+        bail!("target {path:?} is not absolute");
+    }
+    let source = std::path::absolute(source)?;
+    let source = source.to_str().context("the path is not UTF-8")?.to_owned();
+    Ok(Mount {
+        volume: name.clone(),
+        path: path.to_owned(),
+        app_volume: Some(Volume {
+            name,
+            kind: "host".to_owned(),
+            source: Some(source),
+            read_only: Some(read_only),
+            recursive: None,
+            mode: None,
+            uid: None,
+            gid: None,
+        }),
+    })
+}
+
 /// `NAME:[IP:]HOSTPORT`.
 ///
 /// # Errors
@@ -135,6 +179,27 @@ mod tests {
         ] {
             assert!(volume(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn share_is_a_mount_of_a_volume_of_its_own() -> Result<()> {
+        let mount = share("/srv/a:/data:ro", "share-0".into())?;
+        let volume = mount.app_volume.context("a volume")?;
+        assert_eq!(
+            (mount.path.as_str(), mount.volume.as_str()),
+            ("/data", "share-0")
+        );
+        assert_eq!(volume.source.as_deref(), Some("/srv/a"));
+        assert_eq!(volume.read_only, Some(true));
+        let here = share("./x:/d", "s".into())?
+            .app_volume
+            .context("a volume")?;
+        let folder = std::env::current_dir()?;
+        assert_eq!(here.source, folder.join("x").to_str().map(String::from));
+        for text in ["/a", "name:/d", "/a:d", "/a:/d:z", "/a:/d:ro:ro", ":/d"] {
+            assert!(share(text, "s".into()).is_err(), "{text}");
+        }
+        Ok(())
     }
 
     #[test]

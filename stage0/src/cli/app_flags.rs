@@ -73,6 +73,9 @@ pub struct AppFlags {
     /// Place a volume: volume=NAME,target=PATH
     #[arg(long, value_name = "MOUNT")]
     pub mount: Vec<String>,
+    /// Share a folder or file of the host with the app: HOST:TARGET, with :ro read-only
+    #[arg(short = 'v', long, value_name = "HOST:TARGET[:ro]")]
+    pub share: Vec<String>,
     /// Give the app this command's stdin (stream), which else is empty (null); or a terminal (tty)
     #[arg(short = 'i', long, value_enum, hide_possible_values = true, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "stream")]
     pub stdin: Option<StdinMode>,

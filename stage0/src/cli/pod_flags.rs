@@ -27,6 +27,9 @@ pub struct PodFlags {
     pub stage1_name: Option<String>,
     #[arg(long, value_name = "HASH", hide = true)]
     pub stage1_hash: Option<String>,
+    /// Run the apps of this pod manifest (appc), whose images are in the store, instead of images named here
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "volume", "port", "inherit_env", "set_env", "set_env_file", "scratch_size", "tmpfs_root", "timeout", "timings"])]
+    pub pod_manifest: Option<PathBuf>,
     /// Pass the caller's environment on, where the image does not set a variable
     #[arg(long)]
     pub inherit_env: bool,

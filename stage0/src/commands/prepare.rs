@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::Context;
-use crate::app::{PodRequest, pod_manifest};
+use crate::app::{PodFile, PodRequest, pod_manifest};
 use crate::cli::{AppFlags, AppWords, PodFlags, Rootfs};
 use crate::images::{self, Importing};
 use crate::layout;
@@ -19,7 +19,7 @@ use crate::stage1::{self, Stage1};
 #[command(override_usage = "fairing prepare [OPTIONS] IMAGE [OPTIONS] [-- ARGUMENT...]")]
 pub struct Prepare {
     /// What to run
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required_unless_present = "pod_manifest")]
     pub images: Vec<OsString>,
     #[command(flatten)]
     pub app: AppFlags,
@@ -70,19 +70,36 @@ pub fn lay_out(
         max_image_size: flags.max_image_size.as_deref(),
         quiet: flags.quiet,
     };
-    let images = apps
-        .iter()
-        .map(|app| images::resolve(&store, &app.image, importing))
-        .collect::<Result<Vec<_>>>()?;
-    let request = PodRequest {
-        flags,
-        interactive,
-        on_terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
-        uids: context.settings.pod_uids,
-        apps,
+    let uids = context.settings.pod_uids;
+    let (text, manifest, images) = match &flags.pod_manifest {
+        Some(path) => {
+            let PodFile { bytes, manifest } = PodFile::read(path)?;
+            let images = images::of_manifest(&store, &manifest)?;
+            (bytes, manifest, images)
+        }
+        None => {
+            let images = apps
+                .iter()
+                .map(|app| images::resolve(&store, &app.image, importing))
+                .collect::<Result<Vec<_>>>()?;
+            let request = PodRequest {
+                flags,
+                interactive,
+                on_terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
+                uids,
+                apps,
+            };
+            let manifest = pod_manifest(&request, &images)?;
+            (serde_json::to_vec(&manifest)?, manifest, images)
+        }
     };
-    let manifest = pod_manifest(&request, &images)?;
-    let (pod, lock) = layout::lay_out(&context.pods, &stage1, &manifest, &images, form)?;
+    let apps: Vec<_> = manifest
+        .apps
+        .iter()
+        .map(|app| &*app.name)
+        .zip(&images)
+        .collect();
+    let (pod, lock) = layout::lay_out(&context.pods, &stage1, &text, &apps, form)?;
     Ok(Laid { pod, lock })
 }
 

@@ -38,7 +38,7 @@ Examples:
 )]
 pub struct Run {
     /// What to run
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required_unless_present = "pod_manifest")]
     pub images: Vec<OsString>,
     #[command(flatten)]
     pub app: AppFlags,

@@ -90,6 +90,11 @@ impl PodDir {
         self.0.join("pid")
     }
 
+    /// Socket at which the pod's process listens, in a pod of stage1-kvm.
+    pub fn socket(&self) -> PathBuf {
+        self.0.join("socket")
+    }
+
     /// The writable layers of the pod's apps, a sparse disk.
     pub fn scratch_disk(&self) -> PathBuf {
         self.0.join("scratch.ext4")

@@ -163,7 +163,7 @@ impl Kind {
     fn calls(self) -> Vec<c_long> {
         let own: &[&[c_long]] = match self {
             // Joining threads and draining outputs is all that is left once the machine runs.
-            Self::Session => &[SOCKETS, &[libc::SYS_fstat]],
+            Self::Session => &[SOCKETS, &[libc::SYS_accept4, libc::SYS_fstat]],
             Self::Pump => &[SOCKETS],
             Self::Vcpu => &[],
             Self::Disk => &[EPOLL, DISK],

@@ -1,11 +1,11 @@
 //! The story of a pod, told by honest guests and by others.
 
-use guest_init::protocol::{Root, Scratch, Stdio, Window};
+use guest_init::protocol::{Limits, Powers, Root, Scratch, Stdio};
 use proptest::prelude::*;
 
 use super::*;
 
-fn life() -> Life {
+fn life_of(names: &[&str]) -> Life {
     let boot = Boot {
         hostname: "h".into(),
         clock_ns: 0,
@@ -15,12 +15,13 @@ fn life() -> Life {
         shares: false,
         debug: false,
     };
-    let app = App {
-        name: "a".into(),
+    let app = |name: &&str| App {
+        name: (*name).into(),
         root: Root::Share(0),
         read_only_root: false,
-        restrict_capabilities: true,
         restrict_paths: true,
+        powers: Powers::default(),
+        limits: Limits::default(),
         exec: vec!["/x".into()],
         search_path: "/bin".into(),
         environment: vec![],
@@ -29,45 +30,63 @@ fn life() -> Life {
         group: "0".into(),
         supplementary_gids: vec![],
         mounts: vec![],
-        cpu_milli: None,
+        pre_start: vec![],
+        post_stop: vec![],
         stdio: Stdio::Streams {
             stdin: None,
             stdout: None,
             stderr: None,
         },
     };
-    Life::new(boot, app)
+    Life::new(boot, names.iter().map(app).collect())
+}
+
+fn life() -> Life {
+    life_of(&["a"])
+}
+
+fn running_pod(names: &[&str]) -> Life {
+    let mut life = life_of(names);
+    let greeted = life.on_message(ToHost::Hello {
+        version: protocol::VERSION,
+    });
+    assert_eq!(greeted.len(), 1 + names.len());
+    let apps = 0..task_number(names.len());
+    let last = apps.end - 1;
+    for task in apps {
+        let actions = life.on_message(ToHost::Started { task });
+        assert_eq!(actions.contains(&Action::Ready), task == last);
+    }
+    life
 }
 
 fn running() -> Life {
-    let mut life = life();
-    assert_eq!(
-        life.on_message(ToHost::Hello {
-            version: protocol::VERSION
-        })
-        .len(),
-        2
-    );
-    assert_eq!(
-        life.on_message(ToHost::Started { app: "a".into() }),
-        [Action::Ready]
-    );
-    life
+    running_pod(&["a"])
+}
+
+fn exited(task: TaskId, status: Status) -> ToHost {
+    ToHost::Exited {
+        task,
+        status,
+        memory_exceeded: false,
+    }
+}
+
+fn signal(task: TaskId, signal: Signal) -> Action {
+    let signal = signal as i32;
+    Action::Send(ToGuest::Signal { task, signal })
 }
 
 #[test]
 fn pod_that_runs_through_gives_the_apps_code_after_its_output() {
     let mut life = running();
-    assert_eq!(life.on_drained(), []);
+    assert_eq!(life.on_drained(0), []);
     assert_eq!(
-        life.on_message(ToHost::Exited {
-            app: "a".into(),
-            status: Status::Code(42)
-        }),
-        [Action::Drain]
+        life.on_message(exited(0, Status::Code(42))),
+        [Action::Close(0)]
     );
     assert_eq!(life.exit_code(), None);
-    let actions = life.on_drained();
+    let actions = life.on_drained(0);
     assert_eq!(actions[0], Action::Record("a".into(), 42));
     assert_eq!(actions[1], Action::Send(ToGuest::PowerOff));
     assert_eq!(life.exit_code(), Some(42));
@@ -76,11 +95,8 @@ fn pod_that_runs_through_gives_the_apps_code_after_its_output() {
 #[test]
 fn app_killed_by_a_signal_gives_128_and_the_signal() {
     let mut life = running();
-    life.on_message(ToHost::Exited {
-        app: "a".into(),
-        status: Status::Signal(9),
-    });
-    life.on_drained();
+    life.on_message(exited(0, Status::Signal(9)));
+    life.on_drained(0);
     assert_eq!(life.exit_code(), Some(137));
 }
 
@@ -99,10 +115,7 @@ fn second_interrupt_ends_the_pod() {
 fn signal_after_the_apps_end_keeps_its_code() {
     let mut life = running();
     let status = Status::Code(3);
-    life.on_message(ToHost::Exited {
-        app: "a".into(),
-        status,
-    });
+    life.on_message(exited(0, status));
     assert_eq!(life.on_signal(Signal::SIGUSR1), []);
     let actions = life.on_signal(Signal::SIGTERM);
     assert_eq!(actions, [Action::Record("a".into(), 3), Action::Kill]);
@@ -121,21 +134,15 @@ fn signal_before_the_app_runs_ends_the_pod() {
 fn timeout_of_a_running_app_gives_124_whatever_its_status() {
     let mut life = running();
     assert!(life.on_timeout().contains(&Action::StartGrace(GRACE)));
-    life.on_message(ToHost::Exited {
-        app: "a".into(),
-        status: Status::Signal(9),
-    });
-    life.on_drained();
+    life.on_message(exited(0, Status::Signal(9)));
+    life.on_drained(0);
     assert_eq!(life.exit_code(), Some(124));
 }
 
 #[test]
 fn timeout_after_the_apps_end_gives_up_its_output_and_keeps_its_code() {
     let mut life = running();
-    life.on_message(ToHost::Exited {
-        app: "a".into(),
-        status: Status::Code(3),
-    });
+    life.on_message(exited(0, Status::Code(3)));
     assert_eq!(
         life.on_timeout(),
         [Action::Record("a".into(), 3), Action::Kill]
@@ -147,10 +154,7 @@ fn timeout_after_the_apps_end_gives_up_its_output_and_keeps_its_code() {
 #[test]
 fn message_out_of_turn_ends_the_pod() {
     let mut life = life();
-    let actions = life.on_message(ToHost::Exited {
-        app: "a".into(),
-        status: Status::Code(0),
-    });
+    let actions = life.on_message(exited(0, Status::Code(0)));
     assert_eq!(actions.last(), Some(&Action::Kill));
     assert_eq!(life.exit_code(), Some(FAILED));
 }
@@ -159,21 +163,149 @@ fn message_out_of_turn_ends_the_pod() {
 fn reason_with_escape_sequences_is_made_printable() {
     assert_eq!(printable("a\x1b[2J\nb"), "a [2J b");
 }
+#[test]
+fn pod_of_several_apps_ends_with_the_last_of_them() {
+    let mut life = running_pod(&["a", "b"]);
+    assert_eq!(
+        life.on_message(exited(1, Status::Code(0))),
+        [Action::Close(1)]
+    );
+    assert_eq!(life.on_drained(1), [Action::Record("b".into(), 0)]);
+    assert_eq!(
+        life.on_signal(Signal::SIGTERM),
+        [signal(0, Signal::SIGTERM)]
+    );
+    life.on_message(exited(0, Status::Code(0)));
+    assert!(
+        life.on_drained(0)
+            .contains(&Action::Send(ToGuest::PowerOff))
+    );
+    assert_eq!(life.exit_code(), Some(0));
+}
+
+#[test]
+fn app_that_fails_takes_the_others_along_and_gives_the_code() {
+    let mut life = running_pod(&["a", "b", "c"]);
+    let actions = life.on_message(exited(1, Status::Code(7)));
+    assert_eq!(actions[0], Action::Close(1));
+    assert_eq!(
+        actions[1..],
+        [
+            signal(0, Signal::SIGTERM),
+            signal(2, Signal::SIGTERM),
+            Action::StartGrace(GRACE)
+        ]
+    );
+    // The one that heeds it fails in its turn, which changes nothing.
+    let actions = life.on_message(exited(0, Status::Signal(15)));
+    assert!(!actions.contains(&Action::StartGrace(GRACE)));
+    assert_eq!(life.on_grace_over()[0], signal(2, Signal::SIGKILL));
+    life.on_message(exited(2, Status::Signal(9)));
+    for (task, code) in [(0, 143), (1, 7), (2, 137)] {
+        let name = ["a", "b", "c"][index(task)].to_owned();
+        assert_eq!(life.on_drained(task)[0], Action::Record(name, code));
+    }
+    assert_eq!(life.exit_code(), Some(7));
+}
+
+#[test]
+fn pod_whose_second_app_cannot_start_ends_with_its_code() {
+    let mut life = life_of(&["a", "b"]);
+    life.on_message(ToHost::Hello {
+        version: protocol::VERSION,
+    });
+    life.on_message(ToHost::Started { task: 0 });
+    let actions = life.on_message(ToHost::NotStarted {
+        task: 1,
+        code: 127,
+        reason: "r".into(),
+    });
+    assert!(actions.contains(&signal(0, Signal::SIGTERM)));
+    life.on_message(exited(0, Status::Signal(15)));
+    life.on_drained(0);
+    life.on_drained(1);
+    assert_eq!(life.exit_code(), Some(127));
+}
+
+#[test]
+fn app_whose_memory_was_used_up_is_told_of() {
+    let mut life = running();
+    let actions = life.on_message(ToHost::Exited {
+        task: 0,
+        status: Status::Signal(9),
+        memory_exceeded: true,
+    });
+    assert!(matches!(&actions[1], Action::Tell(text) if text.contains("memory was used up")));
+}
+
+#[test]
+fn guest_that_fails_again_and_again_gains_no_time() {
+    let mut life = running();
+    let failed = || ToHost::Failed { reason: "r".into() };
+    assert_eq!(life.on_message(failed()).len(), 3);
+    assert_eq!(life.on_message(failed()), []);
+    assert_eq!(life.exit_code(), Some(FAILED));
+}
+
+fn entry(app: &str) -> Entry {
+    Entry {
+        app: app.into(),
+        exec: vec!["x".into()],
+        user: None,
+        environment: vec![],
+        working_directory: None,
+        stdio: Stdio::Streams {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        },
+    }
+}
+
+#[test]
+fn command_entered_is_answered_and_does_not_end_the_pod() {
+    let mut life = running_pod(&["a", "b"]);
+    let task = life.number_entry("b").expect("b runs");
+    assert_eq!(task, 2);
+    assert_eq!(life.enter(task, entry("b")).len(), 1);
+    assert_eq!(
+        life.on_message(ToHost::Started { task }),
+        [Action::Answer(task, Answer::Started)]
+    );
+    assert_eq!(life.signal_entry(task, 1), [signal(task, Signal::SIGHUP)]);
+    let exit = Answer::Exited { code: 5 };
+    assert_eq!(
+        life.on_message(exited(task, Status::Code(5))),
+        [Action::Close(task), Action::Answer(task, exit)]
+    );
+    assert_eq!(life.signal_entry(task, 1), []);
+    assert_eq!(life.exit_code(), None);
+}
+
+#[test]
+fn command_for_an_app_that_does_not_run_gets_no_number() {
+    let mut life = running_pod(&["a", "b"]);
+    assert!(life.number_entry("c").expect_err("no c").contains("a, b"));
+    life.on_message(exited(1, Status::Code(0)));
+    assert!(life.number_entry("b").is_err() && life.number_entry("a").is_ok());
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Message(ToHost),
     Signal(Signal),
     Resize,
-    Drained,
+    Enter,
+    Drained(TaskId),
     Timeout,
     GraceOver,
     Broken,
 }
 
-/// What a guest sends that knows the protocol and keeps to it now and then, between what the user and the clock do.
+/// What a guest sends that knows the protocol and keeps to it now and then, between what the user and the clock do. The
+/// pod has the apps 0 and 1, and 2 is a command entered into one.
 fn event() -> impl Strategy<Value = Event> {
-    let app =
-        || prop_oneof![8 => Just("a"), 1 => Just("b"), 1 => Just("../a")].prop_map(String::from);
+    let task = || prop_oneof![4 => Just(0), 4 => Just(1), 2 => Just(2), 1 => any::<u32>()];
     let status = prop_oneof![
         any::<u8>().prop_map(Status::Code),
         any::<u8>().prop_map(Status::Signal)
@@ -181,9 +313,9 @@ fn event() -> impl Strategy<Value = Event> {
     let message = prop_oneof![
         4 => Just(ToHost::Hello { version: protocol::VERSION }),
         1 => any::<u32>().prop_map(|version| ToHost::Hello { version }),
-        8 => app().prop_map(|app| ToHost::Started { app }),
-        2 => (app(), any::<u8>()).prop_map(|(app, code)| ToHost::NotStarted { app, code, reason: "r".into() }),
-        4 => (app(), status).prop_map(|(app, status)| ToHost::Exited { app, status }),
+        8 => task().prop_map(|task| ToHost::Started { task }),
+        2 => (task(), any::<u8>()).prop_map(|(task, code)| ToHost::NotStarted { task, code, reason: "r".into() }),
+        4 => (task(), status).prop_map(|(task, status)| exited(task, status)),
         1 => Just(ToHost::Failed { reason: "\x1b[2J".into() }),
     ];
     let signal = prop::sample::select(vec![
@@ -193,10 +325,11 @@ fn event() -> impl Strategy<Value = Event> {
         Signal::SIGQUIT,
     ]);
     prop_oneof![
-        12 => message.prop_map(Event::Message),
+        16 => message.prop_map(Event::Message),
         2 => signal.prop_map(Event::Signal),
         1 => Just(Event::Resize),
-        4 => Just(Event::Drained),
+        2 => Just(Event::Enter),
+        4 => (0..2u32).prop_map(Event::Drained),
         1 => Just(Event::Timeout),
         1 => Just(Event::GraceOver),
         1 => Just(Event::Broken),
@@ -211,7 +344,11 @@ fn happens(life: &mut Life, event: Event) -> Vec<Action> {
             rows: 1,
             columns: 1,
         }),
-        Event::Drained => life.on_drained(),
+        Event::Enter => match life.number_entry("a") {
+            Ok(task) => life.enter(task, entry("a")),
+            Err(_) => vec![],
+        },
+        Event::Drained(task) => life.on_drained(task),
         Event::Timeout => life.on_timeout(),
         Event::GraceOver => life.on_grace_over(),
         Event::Broken => life.on_control_broken("broken"),
@@ -221,30 +358,43 @@ fn happens(life: &mut Life, event: Event) -> Vec<Action> {
 proptest! {
     #[test]
     fn life_with_any_guest_boots_once_records_once_and_tells_nothing_unprintable(
-        honest in 0usize..3, events in prop::collection::vec(event(), 0..20)
+        honest in 0usize..4, events in prop::collection::vec(event(), 0..30)
     ) {
-        let mut life = life();
-        let beginning = [ToHost::Hello { version: protocol::VERSION }, ToHost::Started { app: "a".into() }];
+        let mut life = life_of(&["a", "b"]);
+        let beginning = [
+            ToHost::Hello { version: protocol::VERSION },
+            ToHost::Started { task: 0 },
+            ToHost::Started { task: 1 },
+        ];
         let beginning = beginning.into_iter().take(honest).map(Event::Message);
         let (mut boots, mut ready, mut records) = (0, 0, Vec::new());
+        let (mut entered, mut answered) = (Vec::new(), Vec::new());
         for event in beginning.chain(events) {
             for action in happens(&mut life, event) {
                 match action {
-                    Action::Send(ToGuest::Boot(_) | ToGuest::Start(_)) => boots += 1,
-                    Action::Send(ToGuest::Signal { app, .. } | ToGuest::Resize { app, .. }) => prop_assert_eq!(app, "a"),
+                    Action::Send(ToGuest::Boot(_) | ToGuest::Start { .. }) => boots += 1,
+                    Action::Send(ToGuest::Enter { task, .. }) => entered.push(task),
+                    Action::Send(ToGuest::Signal { task, .. } | ToGuest::Resize { task, .. }) => prop_assert!(task < 2),
                     Action::Ready => ready += 1,
                     Action::Record(app, code) => records.push((app, code)),
                     Action::Tell(text) => prop_assert!(!text.contains(char::is_control), "{:?}", text),
-                    Action::Send(ToGuest::PowerOff) | Action::Drain | Action::Kill | Action::StartGrace(_) => {}
+                    Action::Answer(task, Answer::Started) => prop_assert!(entered.contains(&task)),
+                    Action::Answer(task, _) => answered.push(task),
+                    Action::Send(ToGuest::PowerOff) | Action::Close(_) | Action::Kill | Action::StartGrace(_) => {}
                 }
             }
         }
-        prop_assert!(boots == 0 || boots == 2);
-        prop_assert!(ready <= 1 && records.len() <= 1);
-        if let Some((app, code)) = records.first() {
-            prop_assert_eq!(app, "a");
-            // Only a cause told before or after can stand above the app's own code.
-            prop_assert!(life.exit_code() == Some(*code) || life.overriding.is_some());
+        prop_assert!(boots == 0 || boots == 3);
+        prop_assert!(ready <= 1 && records.len() <= 2);
+        records.dedup_by(|one, other| one.0 == other.0);
+        prop_assert!(records.iter().all(|(app, _)| app == "a" || app == "b"));
+        answered.sort_unstable();
+        let count = answered.len();
+        answered.dedup();
+        prop_assert!(count == answered.len() && answered.iter().all(|task| entered.contains(task)));
+        // Only a cause told before or after can stand above the apps' own codes.
+        if let (Some(code), None) = (life.exit_code(), life.overriding) {
+            prop_assert!(records.iter().any(|(_, recorded)| *recorded == code));
         }
     }
 }

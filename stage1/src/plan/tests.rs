@@ -35,15 +35,18 @@ fn pod() -> Value {
 
 fn plan(pod: &Value, image: &Value) -> Result<Plan> {
     let pod: PodManifest = serde_json::from_value(pod.clone())?;
-    let image = PreparedImage {
-        manifest: serde_json::from_value(image.clone())?,
-        root: PreparedRoot::Erofs { bytes: 4096 },
-    };
+    let images = pod.apps.iter().map(|_| {
+        Ok(PreparedImage {
+            manifest: serde_json::from_value(image.clone())?,
+            root: PreparedRoot::Erofs { bytes: 4096 },
+        })
+    });
+    let images = images.collect::<Result<Vec<_>>>()?;
     let arguments = RunArguments {
         uuid: "6733aee0-29d7-4e4c-b2b0-5c4b3a0d0b57".into(),
         ..RunArguments::default()
     };
-    Plan::new(&pod, &[image], &arguments, &HOST)
+    Plan::new(&pod, &images, &arguments, &HOST)
 }
 
 #[test]
@@ -54,6 +57,47 @@ fn plan_of_good_manifests_has_what_they_say() {
     assert_eq!(plan.scratch_bytes, Some(64 << 20));
     assert_eq!(plan.timeout, Some(Duration::from_millis(1500)));
     assert_eq!((app.exec.len(), app.search_path.as_str()), (2, "/bin"));
+}
+
+#[test]
+fn plan_of_several_apps_has_each_with_its_own_image_and_ports() {
+    let mut pod = pod();
+    let second = json!({"name": "log", "image": {"id": "sha512-00"}});
+    pod["apps"].as_array_mut().expect("a list").push(second);
+    let apps = plan(&pod, &image()).expect("a plan").apps;
+    let image_of = |index: usize| match apps[index].root {
+        protocol::Root::Image { number, .. } => number,
+        protocol::Root::Share(_) => unreachable!("no folder was prepared"),
+    };
+    assert_eq!((image_of(0), image_of(1)), (0, 1));
+    let ports = |index: usize| ports_of(apps[index].stdio);
+    assert_eq!(ports(0), [1024, 1025, 1026]);
+    assert_eq!(ports(1), [1029, 1030]);
+}
+
+#[test]
+fn plan_of_apps_that_share_a_name_or_the_input_is_refused() {
+    let mut twins = pod();
+    let first = twins["apps"][0].clone();
+    twins["apps"].as_array_mut().expect("a list").push(first);
+    let error = format!("{:#}", plan(&twins, &image()).expect_err("one name"));
+    assert!(error.contains("two apps are called"), "{error}");
+    twins["apps"][1]["name"] = json!("other");
+    let error = format!("{:#}", plan(&twins, &image()).expect_err("one input"));
+    assert!(error.contains("cannot all read"), "{error}");
+}
+
+#[test]
+fn plan_of_event_handlers_has_their_commands_and_refuses_others() {
+    let mut image = image();
+    let handlers = |first: &str, second: &str| json!([{"name": first, "exec": ["/a"]}, {"name": second, "exec": ["/b", "c"]}]);
+    image["app"]["eventHandlers"] = handlers("post-stop", "pre-start");
+    let app = &plan(&pod(), &image).expect("a plan").apps[0];
+    assert_eq!((app.pre_start.len(), app.post_stop.len()), (2, 1));
+    for (first, second) in [("pre-start", "pre-start"), ("post-start", "post-stop")] {
+        image["app"]["eventHandlers"] = handlers(first, second);
+        assert!(plan(&pod(), &image).is_err(), "{first} {second}");
+    }
 }
 
 #[test]
@@ -87,7 +131,7 @@ proptest! {
             prop_assert!(!app.exec.is_empty() && app.working_directory.starts_with('/'));
             prop_assert!(contract::name::is_ac_name(&app.name));
             prop_assert!(app.environment.iter().all(|(name, value)| !name.contains(['=', '\0']) && !value.contains('\0')));
-            let message = serde_json::to_vec(&ToGuest::Start(Box::new(app))).expect("JSON");
+            let message = serde_json::to_vec(&ToGuest::Start { task: 0, app: Box::new(app) }).expect("JSON");
             prop_assert!(message.len() <= MAX_MESSAGE_BYTES as usize);
         }
     }

@@ -36,27 +36,32 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut to_guest = Vec::new();
     let boot = serde_json::json!({"boot": {"hostname": "h", "clock_ns": 1, "entropy": [1, 2], "cpus": 1,
         "scratch": "disk", "shares": true, "debug": false}});
-    let start = serde_json::json!({"start": {"name": "a", "root": {"image": {"number": 0, "bytes": 4096}}, "read_only_root": false,
-        "restrict_capabilities": true, "restrict_paths": true, "exec": ["/x"], "search_path": "/bin",
+    let start = serde_json::json!({"start": {"task": 0, "app": {"name": "a", "root": {"image": {"number": 0, "bytes": 4096}}, "read_only_root": false,
+        "restrict_paths": true, "powers": {"capabilities": ["CAP_KILL"], "no_new_privileges": true, "seccomp": [1],
+        "oom_score_adj": 5}, "limits": {"cpu_milli": 1500, "cpu_weight": null, "memory_bytes": 1, "processes": 2}, "exec": ["/x"], "search_path": "/bin",
         "environment": [["A", "1"]], "working_directory": "/", "user": "0", "group": "0", "supplementary_gids": [1],
-        "mounts": [{"volume": {"share": 0}, "target": "/d", "read_only": true}], "cpu_milli": 1500,
-        "stdio": {"streams": {"stdin": 1024, "stdout": null, "stderr": 1026}}}});
-    for message in [boot, start] {
+        "mounts": [{"volume": {"share": 0}, "target": "/d", "read_only": true}],
+        "pre_start": ["/a"], "post_stop": [],
+        "stdio": {"streams": {"stdin": 1024, "stdout": null, "stderr": 1026}}}}});
+    let enter = serde_json::json!({"enter": {"task": 1, "entry": {"app": "a", "exec": ["x"], "user": "root",
+        "environment": [["A", "1"]], "working_directory": null,
+        "stdio": {"terminal": {"port": 1028, "window": {"rows": 24, "columns": 80}}}}}});
+    for message in [boot, start, enter] {
         let message: ToGuest = serde_json::from_value(message).expect("a message of the protocol");
         send(&mut to_guest, &message).expect("a short message");
     }
     send(&mut to_guest, &ToGuest::PowerOff).expect("a short message");
     let mut to_host = Vec::new();
-    let app = || "a".to_owned();
     for message in [
         ToHost::Hello { version: 1 },
-        ToHost::Started { app: app() },
+        ToHost::Started { task: 0 },
         ToHost::Exited {
-            app: app(),
+            task: 0,
             status: Status::Code(3),
+            memory_exceeded: false,
         },
         ToHost::NotStarted {
-            app: app(),
+            task: 1,
             code: 127,
             reason: "r".into(),
         },

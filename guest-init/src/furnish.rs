@@ -1,0 +1,89 @@
+//! An app's place, made by a process that lives for nothing else: the list of steps. Started by `Task::start`.
+//!
+//! Whatever fails is told to PID 1, and the process exits.
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+
+use anyhow::{Context, Result};
+use guest_init::protocol;
+use nix::mount::MsFlags;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::gethostname;
+
+use crate::account::{Account, Lookup};
+use crate::cgroup::Cgroup;
+use crate::mount_table::remount_read_only;
+use crate::place::Room;
+use crate::report::Reporter;
+use crate::{app_files, app_root, app_view, volumes};
+
+/// Furnishes the place of `app`, tells of it, and exits.
+pub fn run(app: &protocol::App, cgroup: &Cgroup, reporter: &Reporter) -> ! {
+    match furnish(app, cgroup).and_then(|room| reporter.furnished(&room)) {
+        Ok(()) => std::process::exit(0),
+        Err(error) => {
+            reporter.failed(&error.into());
+            std::process::exit(1)
+        }
+    }
+}
+
+fn furnish(app: &protocol::App, cgroup: &Cgroup) -> Result<Room> {
+    umask(Mode::empty());
+    // The cgroup first: the namespace's root is where its maker is.
+    cgroup.join()?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
+        .context("make the app's namespaces")?;
+    let machine = app_root::enter(app)?;
+
+    // Accounts and files while the image alone is there: its links lead nowhere else.
+    let account = account(app)?;
+    let hostname = gethostname().context("read the host name")?;
+    app_files::complete(&hostname.to_string_lossy())?;
+    app_view::complete(&machine, app.restrict_paths)?;
+    volumes::place(app, &machine)?;
+    machine.leave()?;
+
+    make_working_directory(&app.working_directory)?;
+    if app.read_only_root {
+        // Last of all that writes there.
+        remount_read_only("/", MsFlags::empty()).context("make the root read-only")?;
+    }
+    Ok(Room {
+        mounts: namespace("mnt")?,
+        cgroups: namespace("cgroup")?,
+        account,
+    })
+}
+
+fn namespace(kind: &str) -> Result<File> {
+    File::open(format!("/proc/self/ns/{kind}"))
+        .with_context(|| format!("open the {kind} namespace"))
+}
+
+fn account(app: &protocol::App) -> Result<Account> {
+    resolve(&app.user, &app.group, &app.supplementary_gids)
+}
+
+/// Who `user` and `group` are in the image whose root the process is in.
+pub fn resolve(user: &str, group: &str, supplementary_gids: &[u32]) -> Result<Account> {
+    let (passwd, groups) = (
+        app_files::read_accounts("/etc/passwd")?,
+        app_files::read_accounts("/etc/group")?,
+    );
+    Lookup {
+        user,
+        group,
+        supplementary_gids,
+        passwd: &passwd,
+        groups: &groups,
+    }
+    .resolve(app_files::owner)
+}
+
+fn make_working_directory(path: &str) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
+    made.with_context(|| format!("make working directory {path}"))
+}

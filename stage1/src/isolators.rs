@@ -1,0 +1,237 @@
+//! What an app may do and use, by its isolators (contract section 3.4): what the guest enforces.
+
+use anyhow::{Context, Result, bail, ensure};
+use caps::Capability;
+use contract::RunArguments;
+use contract::image::App;
+use guest_init::protocol::{Limits, Powers};
+use serde_json::Value;
+
+use crate::sizes;
+
+const RETAIN: &str = "os/linux/capabilities-retain-set";
+const REMOVE: &str = "os/linux/capabilities-remove-set";
+const NO_NEW_PRIVILEGES: &str = "os/linux/no-new-privileges";
+const OOM_SCORE_ADJ: &str = "os/linux/oom-score-adj";
+const CPU_SHARES: &str = "os/linux/cpu-shares";
+
+/// Isolators of an app that are honoured.
+const KNOWN: [&str; 7] = [
+    "resource/memory",
+    "resource/cpu",
+    RETAIN,
+    REMOVE,
+    NO_NEW_PRIVILEGES,
+    OOM_SCORE_ADJ,
+    CPU_SHARES,
+];
+
+/// What an app that asks for nothing else can ever have: the contract's default of 14.
+const DEFAULT: [Capability; 14] = [
+    Capability::CAP_AUDIT_WRITE,
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FSETID,
+    Capability::CAP_FOWNER,
+    Capability::CAP_KILL,
+    Capability::CAP_MKNOD,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_SETFCAP,
+    Capability::CAP_SYS_CHROOT,
+];
+
+/// CPU shares of an app that says nothing, and the weight that they mean.
+const DEFAULT_SHARES: u64 = 1024;
+const DEFAULT_WEIGHT: u64 = 100;
+
+/// Whether an isolator of an app is honoured.
+pub fn is_known(isolator: &str) -> bool {
+    KNOWN.contains(&isolator)
+}
+
+/// What the processes of `app` may do.
+///
+/// # Errors
+/// For a value that its isolator does not have.
+pub fn powers(app: &App, arguments: &RunArguments) -> Result<Powers> {
+    let capabilities = match arguments.disable_capabilities_restriction {
+        true => None,
+        false => Some(capabilities(app)?),
+    };
+    let no_new_privileges = match value(app, NO_NEW_PRIVILEGES)? {
+        None => false,
+        Some(Value::Bool(value)) => *value,
+        Some(other) => bail!("isolator {NO_NEW_PRIVILEGES}: {other} is not true or false"),
+    };
+    let adjustment = integer(app, OOM_SCORE_ADJ, -1000, 1000)?.unwrap_or(0);
+    Ok(Powers {
+        capabilities: capabilities.map(|kept| kept.iter().map(Capability::to_string).collect()),
+        no_new_privileges,
+        seccomp: Vec::new(),
+        oom_score_adj: i32::try_from(adjustment)?,
+    })
+}
+
+/// What of the machine `app` may use.
+///
+/// # Errors
+/// As [`powers`].
+pub fn limits(app: &App) -> Result<Limits> {
+    let shares = integer(app, CPU_SHARES, 2, 262_144)?;
+    let weight = |shares: i64| -> Result<u32> {
+        let weight = u64::try_from(shares)? * DEFAULT_WEIGHT / DEFAULT_SHARES;
+        Ok(u32::try_from(weight.clamp(1, 10_000))?)
+    };
+    Ok(Limits {
+        cpu_milli: sizes::cpu_milli(app)?,
+        cpu_weight: shares.map(weight).transpose()?,
+        memory_bytes: sizes::memory_bytes(app)?,
+        processes: None,
+    })
+}
+
+fn capabilities(app: &App) -> Result<Vec<Capability>> {
+    let set_of = |name: &'static str| -> Result<Option<Vec<Capability>>> {
+        let mut sets = app
+            .isolators
+            .iter()
+            .filter(|isolator| isolator.name == name)
+            .peekable();
+        if sets.peek().is_none() {
+            return Ok(None);
+        }
+        let sets = sets.map(|isolator| set(&isolator.value));
+        let sets: Vec<_> = sets
+            .collect::<Result<_>>()
+            .with_context(|| format!("read isolator {name}"))?;
+        Ok(Some(sets.concat()))
+    };
+    match (set_of(RETAIN)?, set_of(REMOVE)?) {
+        (Some(_), Some(_)) => bail!("isolators {RETAIN} and {REMOVE} exclude each other"),
+        (Some(retained), None) => Ok(retained),
+        (None, removed) => {
+            let removed = removed.unwrap_or_default();
+            let kept = DEFAULT.into_iter();
+            Ok(kept.filter(|known| !removed.contains(known)).collect())
+        }
+    }
+}
+
+/// The capabilities of a set, `{"set": ["CAP_KILL", ...]}`.
+fn set(value: &Value) -> Result<Vec<Capability>> {
+    let names = value.get("set").and_then(Value::as_array);
+    let names = names.context("it has no set")?;
+    ensure!(!names.is_empty(), "its set is empty");
+    let capability = |name: &Value| {
+        let name = name.as_str().context("a capability is not text")?;
+        let known = name.parse::<Capability>().ok();
+        known.with_context(|| format!("no capability is called {name:?}"))
+    };
+    names.iter().map(capability).collect()
+}
+
+/// The value of an isolator that may be there once.
+fn value<'a>(app: &'a App, name: &str) -> Result<Option<&'a Value>> {
+    let mut values = app
+        .isolators
+        .iter()
+        .filter(|isolator| isolator.name == name);
+    let value = values.next().map(|isolator| &isolator.value);
+    ensure!(values.next().is_none(), "isolator {name} is there twice");
+    Ok(value)
+}
+
+fn integer(app: &App, name: &str, least: i64, most: i64) -> Result<Option<i64>> {
+    let Some(value) = value(app, name)? else {
+        return Ok(None);
+    };
+    let number = value
+        .as_i64()
+        .filter(|number| (least..=most).contains(number));
+    number
+        .map(Some)
+        .with_context(|| format!("isolator {name}: {value} is not a number from {least} to {most}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contract::image::Isolator;
+    use serde_json::json;
+
+    fn app(isolators: &[(&str, Value)]) -> App {
+        let isolators = isolators.iter().map(|(name, value)| Isolator {
+            name: (*name).into(),
+            value: value.clone(),
+        });
+        App {
+            isolators: isolators.collect(),
+            ..App::default()
+        }
+    }
+
+    fn kept(isolators: &[(&str, Value)]) -> Result<Vec<String>> {
+        let powers = powers(&app(isolators), &RunArguments::default())?;
+        Ok(powers.capabilities.expect("a set"))
+    }
+
+    #[test]
+    fn capabilities_are_the_default_less_what_is_removed_or_what_is_retained() {
+        let set = |names: &[&str]| json!({ "set": names });
+        assert_eq!(kept(&[]).expect("the default").len(), 14);
+        let removed = kept(&[(REMOVE, set(&["CAP_KILL", "CAP_SYS_ADMIN"]))]).expect("a set");
+        assert_eq!(removed.len(), 13);
+        assert!(!removed.contains(&"CAP_KILL".to_owned()));
+        let retained = [
+            (RETAIN, set(&["CAP_SYS_ADMIN"])),
+            (RETAIN, set(&["CAP_KILL"])),
+        ];
+        assert_eq!(
+            kept(&retained).expect("a set"),
+            ["CAP_SYS_ADMIN", "CAP_KILL"]
+        );
+        for wrong in [
+            vec![(RETAIN, set(&[]))],
+            vec![(RETAIN, json!({}))],
+            vec![(REMOVE, set(&["CAP_NONE"]))],
+            vec![(RETAIN, set(&["CAP_KILL"])), (REMOVE, set(&["CAP_KILL"]))],
+        ] {
+            assert!(kept(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn capabilities_are_all_where_nothing_is_restricted() {
+        let arguments = RunArguments {
+            disable_capabilities_restriction: true,
+            ..RunArguments::default()
+        };
+        let powers = powers(&app(&[]), &arguments).expect("powers");
+        assert_eq!(powers.capabilities, None);
+    }
+
+    #[test]
+    fn numbers_out_of_range_or_given_twice_are_refused() {
+        for wrong in [
+            vec![(OOM_SCORE_ADJ, json!(1001))],
+            vec![(OOM_SCORE_ADJ, json!("5"))],
+            vec![(OOM_SCORE_ADJ, json!(1)), (OOM_SCORE_ADJ, json!(2))],
+            vec![(NO_NEW_PRIVILEGES, json!("true"))],
+        ] {
+            assert!(powers(&app(&wrong), &RunArguments::default()).is_err());
+        }
+        assert!(limits(&app(&[(CPU_SHARES, json!(1))])).is_err());
+    }
+
+    #[test]
+    fn shares_become_a_weight_beside_the_default() {
+        for (shares, weight) in [(2, 1), (512, 50), (1024, 100), (262_144, 10_000)] {
+            let limits = limits(&app(&[(CPU_SHARES, json!(shares))])).expect("limits");
+            assert_eq!(limits.cpu_weight, Some(weight));
+        }
+    }
+}

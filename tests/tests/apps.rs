@@ -1,0 +1,188 @@
+//! Pods of several apps: what they share, how they end, what runs before and after them, what each may do.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tests::{fairing, finish, image_file, proved, store, temporary, test_image};
+
+/// One app of busybox: its name, flags, and what its shell does.
+struct App<'a>(&'a str, &'a [&'a str], &'a str);
+
+/// `fairing run OPTIONS` of these apps, each of which proves first that it runs in a machine.
+fn pod(options: &[&str], apps: &[App]) -> Command {
+    let mut command = fairing();
+    command.args(["run", "--rm"]).args(options);
+    for (index, App(name, flags, script)) in apps.iter().enumerate() {
+        let next = if index == 0 { &[][..] } else { &["---"] };
+        command.args(next).arg(test_image("busybox"));
+        command.arg(format!("--name={name}")).args(*flags);
+        command.args(["--exec=/bin/sh", "--", "-c", &proved(script)]);
+    }
+    command
+}
+
+/// The lines of app `name`, without its label.
+fn lines_of<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let label = format!("{name}: ");
+    let lines = text.lines();
+    lines
+        .filter_map(|line| line.strip_prefix(&*label))
+        .collect()
+}
+
+#[test]
+fn apps_of_a_pod_share_namespaces_and_a_volume_and_nothing_else() {
+    const FACTS: &str = "for n in pid net ipc uts mnt cgroup; do readlink /proc/self/ns/$n; done; \
+        hostname; cat /etc/hostname; echo $AC_APP_NAME; ls / | grep -c own; ls /proc | grep -c '^1$'; ";
+    // The first waits for a word of the second, over the volume, the loopback and the process table.
+    let first = format!(
+        "touch /own-one; {FACTS} until [ -e /s/two ]; do usleep 10000; done; \
+         kill -0 $(cat /s/two) && echo seen; touch /s/one"
+    );
+    let second = format!(
+        "touch /own-two; {FACTS} echo $$ > /s/pid; mv /s/pid /s/two; \
+         until [ -e /s/one ]; do usleep 10000; done"
+    );
+    let mounted = &["--mount=volume=shared,target=/s"];
+    let finished = finish(&mut pod(
+        &["--hostname=pod", "--volume=shared,kind=empty"],
+        &[App("one", mounted, &first), App("two", mounted, &second)],
+    ))
+    .expect_code(0);
+    let out = finished.out();
+    let (one, two) = (lines_of(&out, "one"), lines_of(&out, "two"));
+    assert_eq!((one.len(), two.len()), (12, 11), "{out}");
+    // PID, network, IPC and UTS are common; mounts and cgroups each app's own.
+    assert_eq!(one[..4], two[..4], "{out}");
+    assert!(one[4] != two[4] && one[5] != two[5], "{out}");
+    assert_eq!(one[6..11], ["pod", "pod", "one", "1", "1"], "{out}");
+    assert_eq!(two[6..], ["pod", "pod", "two", "1", "1"], "{out}");
+    assert_eq!(one[11], "seen", "{out}");
+    assert_eq!(out.lines().count(), 23, "{out}");
+}
+
+#[test]
+fn app_that_fails_ends_the_pod_with_its_code_after_the_others_were_told() {
+    let waits = "trap 'echo told; exit 0' TERM; touch /s/ready; while :; do usleep 10000; done";
+    let fails = "until [ -e /s/ready ]; do usleep 10000; done; exit 7";
+    let mounted = &["--mount=volume=shared,target=/s"];
+    let finished = finish(&mut pod(
+        &["--volume=shared,kind=empty"],
+        &[App("waits", mounted, waits), App("fails", mounted, fails)],
+    ))
+    .expect_code(7);
+    assert_eq!(lines_of(&finished.out(), "waits"), ["told"]);
+}
+
+/// A pod manifest of busybox apps, written as a user would.
+fn manifest(apps: &[(&str, Value)]) -> Value {
+    let path = image_file(&store());
+    let id = path.parent().and_then(|folder| folder.file_name());
+    let id = id.and_then(|id| id.to_str()).expect("an id").to_owned();
+    let apps = apps.iter().map(|(name, app)| {
+        let mut app = app.clone();
+        let script = proved(app["script"].as_str().expect("a script"));
+        app["exec"] = json!(["/bin/sh", "-c", script]);
+        app["user"] = json!("0");
+        app["group"] = json!("0");
+        json!({"name": name, "image": {"id": id}, "app": app})
+    });
+    json!({"acVersion": "0.8.11", "acKind": "PodManifest", "apps": apps.collect::<Vec<_>>(),
+        "volumes": null, "isolators": null})
+}
+
+fn run_manifest(manifest: &Value) -> tests::Finished {
+    let folder = temporary("fairing-manifest-");
+    let path = folder.path().join("pod");
+    fs::write(&path, manifest.to_string()).expect("room for a manifest");
+    let mut run = fairing();
+    run.args(["run", "--rm", "--pod-manifest"]).arg(&path);
+    finish(&mut run)
+}
+
+fn import_busybox() {
+    let mut import = fairing();
+    import.args(["image", "import"]).arg(test_image("busybox"));
+    finish(&mut import).expect_code(0);
+}
+
+#[test]
+fn handlers_run_before_and_after_the_app_with_its_environment_and_output() {
+    import_busybox();
+    let handler =
+        |name: &str, script: &str| json!({"name": name, "exec": ["/bin/sh", "-c", script]});
+    let handlers = json!([
+        handler(
+            "post-stop",
+            "echo after $WHO; cat /state; echo lost >&2; exit 9"
+        ),
+        handler(
+            "pre-start",
+            "cat; echo before $WHO; echo made > /state; sleep 1000 & true"
+        ),
+    ]);
+    let app = json!({"script": "echo main; cat /state; echo changed > /state; \
+        ps | grep -c 'sleep 100[0]'; exit 3",
+        "environment": [{"name": "WHO", "value": "me"}], "eventHandlers": handlers});
+    let finished = run_manifest(&manifest(&[("app", app)])).expect_code(3);
+    let out = finished.out();
+    let expected = "before me\nmain\nmade\n0\nafter me\nchanged\n";
+    assert_eq!(out, expected, "{}", finished.err());
+    assert!(finished.err().contains("lost"), "{}", finished.err());
+}
+
+#[test]
+fn handler_that_fails_before_the_app_keeps_it_from_starting() {
+    import_busybox();
+    let handlers = json!([{"name": "pre-start", "exec": ["/bin/sh", "-c", "echo no; exit 5"]}]);
+    let app = json!({"script": "echo main", "eventHandlers": handlers});
+    let finished = run_manifest(&manifest(&[("app", app)])).expect_code(5);
+    assert_eq!(finished.out(), "no\n");
+    let err = finished.err();
+    assert!(err.contains("pre-start handler: exit code 5"), "{err}");
+}
+
+#[test]
+fn isolators_of_each_app_hold_for_it_alone() {
+    import_busybox();
+    const FACTS: &str = "grep -E 'CapBnd|NoNewPrivs' /proc/self/status | cut -f2; cat /proc/self/oom_score_adj \
+        /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.weight";
+    let isolators = json!([
+        {"name": "os/linux/capabilities-retain-set", "value": {"set": ["CAP_KILL"]}},
+        {"name": "os/linux/no-new-privileges", "value": true},
+        {"name": "os/linux/oom-score-adj", "value": 100},
+        {"name": "os/linux/cpu-shares", "value": 512},
+        {"name": "resource/memory", "value": {"limit": "1G"}},
+        {"name": "resource/memory", "value": {"limit": "64Mi"}},
+    ]);
+    let finished = run_manifest(&manifest(&[
+        ("bound", json!({"script": FACTS, "isolators": isolators})),
+        ("free", json!({"script": FACTS})),
+    ]))
+    .expect_code(0);
+    let out = finished.out();
+    let bound = ["0000000000000020", "1", "100", "67108864", "50"];
+    assert_eq!(lines_of(&out, "bound"), bound, "{out}");
+    let free = ["00000000a80425fb", "0", "0", "max", "100"];
+    assert_eq!(lines_of(&out, "free"), free, "{out}");
+}
+
+#[test]
+fn app_that_uses_up_its_memory_is_killed_and_reported_and_its_neighbour_is_not() {
+    import_busybox();
+    let hog = "x=0123456789abcdef; while :; do x=$x$x; done";
+    let limit = json!([{"name": "resource/memory", "value": {"limit": "32Mi"}}]);
+    let neighbour = "trap 'echo lives; exit 0' TERM; while :; do usleep 10000; done";
+    let finished = run_manifest(&manifest(&[
+        ("hog", json!({"script": hog, "isolators": limit})),
+        ("neighbour", json!({"script": neighbour})),
+    ]))
+    .expect_code(137);
+    assert_eq!(lines_of(&finished.out(), "neighbour"), ["lives"]);
+    let err = finished.err();
+    assert!(
+        err.contains("app \"hog\"") && err.contains("memory was used up"),
+        "{err}"
+    );
+}
