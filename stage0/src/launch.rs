@@ -1,9 +1,11 @@
 //! Hands a pod to its stage 1 (contract section 1.2): this process becomes the `run` entrypoint, or, where somebody
 //! must outlive the pod, waits for it as its parent.
 
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 use contract::RunArguments;
@@ -101,6 +103,25 @@ impl Launch {
         }
         Ok(exit_code(status))
     }
+
+    /// Runs the entrypoint as a child that nothing of this process's ties to it; gives it and the file with what it says.
+    ///
+    /// # Errors
+    /// If the entrypoint cannot be executed.
+    pub fn detach(mut self, pod: &Pod) -> Result<(Child, PathBuf)> {
+        let path = pod.path().join("stderr");
+        let told = File::create_new(&path).with_context(|| format!("make {}", path.display()))?;
+        pass_lock(&mut self.command, &self.lock)?;
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(told)
+            // Not in the foreground of any terminal, so none of its signals are meant for the pod.
+            .process_group(0);
+        let child = self.command.spawn();
+        let child = child.with_context(|| format!("execute the stage 1 of pod {}", self.uuid))?;
+        Ok((child, path))
+    }
 }
 
 /// Lets the lock's descriptor, and no other above 2, survive the exec.
@@ -112,7 +133,8 @@ fn pass_lock(command: &mut Command, lock: &Lock) -> Result<()> {
     Ok(())
 }
 
-fn exit_code(status: ExitStatus) -> i32 {
+/// The code a shell shows for `status`.
+pub fn exit_code(status: ExitStatus) -> i32 {
     status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))

@@ -12,6 +12,7 @@ mod images;
 mod jail;
 mod launch;
 mod layout;
+mod logs;
 mod names;
 mod pods;
 mod progress;

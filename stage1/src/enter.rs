@@ -35,6 +35,7 @@ pub fn enter(argv: impl Iterator<Item = String>) -> Result<u8> {
         drained: &drained,
         confine: || Ok(()),
         label: None,
+        log: None,
     };
     let pumps = Pumps::start(stdio, &ports, &sharing)?;
     let theirs = plan::ports_of(stdio)

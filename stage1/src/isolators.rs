@@ -7,7 +7,7 @@ use contract::image::App;
 use guest_init::protocol::{Limits, Powers};
 use serde_json::Value;
 
-use crate::sizes;
+use crate::{sizes, system_calls};
 
 const RETAIN: &str = "os/linux/capabilities-retain-set";
 const REMOVE: &str = "os/linux/capabilities-remove-set";
@@ -16,11 +16,13 @@ const OOM_SCORE_ADJ: &str = "os/linux/oom-score-adj";
 const CPU_SHARES: &str = "os/linux/cpu-shares";
 
 /// Isolators of an app that are honoured.
-const KNOWN: [&str; 7] = [
+const KNOWN: [&str; 9] = [
     "resource/memory",
     "resource/cpu",
     RETAIN,
     REMOVE,
+    system_calls::RETAIN,
+    system_calls::REMOVE,
     NO_NEW_PRIVILEGES,
     OOM_SCORE_ADJ,
     CPU_SHARES,
@@ -71,7 +73,7 @@ pub fn powers(app: &App, arguments: &RunArguments) -> Result<Powers> {
     Ok(Powers {
         capabilities: capabilities.map(|kept| kept.iter().map(Capability::to_string).collect()),
         no_new_privileges,
-        seccomp: Vec::new(),
+        seccomp: system_calls::filter(app, arguments)?,
         oom_score_adj: i32::try_from(adjustment)?,
     })
 }

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use contract::PodDir;
@@ -14,6 +15,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::symlinkat;
+
+use crate::log::Log;
 
 /// Symbolic link in the `rkt` folder that says that the apps run.
 const SUPERVISOR_STATUS: &str = "supervisor-status";
@@ -32,16 +35,16 @@ pub fn write_pid(pod: &PodDir) -> Result<()> {
 
 /// The `rkt` folder, seen by whoever may write it.
 pub struct Report {
-    folder: OwnedFd,
+    folder: Arc<OwnedFd>,
 }
 
 impl Report {
-    /// Makes the folder and its `status` folder and gives both to `owner` (uid and gid), or leaves them as they are.
+    /// Makes the folder and the `status` and `log` folders in it and gives them to `owner` (uid and gid), or leaves them as they are.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn prepare(pod: &PodDir, owner: Option<u32>) -> Result<()> {
-        for folder in [pod.report(), pod.status()] {
+        for folder in [pod.report(), pod.status(), pod.logs()] {
             let context = || format!("prepare {}", folder.display());
             fs::create_dir_all(&folder).with_context(context)?;
             chown(&folder, owner, owner).with_context(context)?;
@@ -53,7 +56,14 @@ impl Report {
 
     /// The folder behind a descriptor.
     pub fn new(folder: OwnedFd) -> Self {
-        Self { folder }
+        Self {
+            folder: Arc::new(folder),
+        }
+    }
+
+    /// Begins the log of an app.
+    pub fn log(&self, app: &str) -> Log {
+        Log::new(Arc::clone(&self.folder), app)
     }
 
     /// Says that the apps run.
@@ -61,7 +71,7 @@ impl Report {
     /// # Errors
     /// Those of the file system.
     pub fn ready(&self) -> Result<()> {
-        match symlinkat("ready", &self.folder, SUPERVISOR_STATUS) {
+        match symlinkat("ready", &*self.folder, SUPERVISOR_STATUS) {
             Err(Errno::EEXIST) => Ok(()),
             result => result.context("make rkt/supervisor-status in the pod directory"),
         }
@@ -80,13 +90,13 @@ impl Report {
             | OFlag::O_CLOEXEC;
         let record = || -> io::Result<()> {
             let file = openat(
-                &self.folder,
+                &*self.folder,
                 &*temporary,
                 flags,
                 Mode::from_bits_truncate(0o644),
             )?;
             File::from(file).write_all(format!("{code}\n").as_bytes())?;
-            Ok(renameat(&self.folder, &*temporary, &self.folder, &*path)?)
+            Ok(renameat(&*self.folder, &*temporary, &*self.folder, &*path)?)
         };
         record().with_context(|| {
             format!("record exit code of app {app:?} in rkt/{path} of the pod directory")

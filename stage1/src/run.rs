@@ -79,7 +79,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         .transpose()?;
     let drained =
         EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).context("make the event of ended outputs")?;
-    let pumps = pumps(&plan.apps, &ports, &drained)?;
+    let pumps = pumps(&plan.apps, &ports, &drained, &report)?;
     timings.mark("kvm_run");
     let running = machine
         .start(devices::confine)
@@ -167,7 +167,7 @@ fn plan(
 }
 
 /// The pumps of all apps. In a pod of several, each line says whose it is.
-fn pumps(apps: &[App], ports: &Ports, drained: &EventFd) -> Result<Vec<Pumps>> {
+fn pumps(apps: &[App], ports: &Ports, drained: &EventFd, report: &Report) -> Result<Vec<Pumps>> {
     let turn: Arc<Mutex<()>> = Arc::default();
     let start = |app: &App| {
         let label = (apps.len() > 1).then(|| Label {
@@ -178,6 +178,7 @@ fn pumps(apps: &[App], ports: &Ports, drained: &EventFd) -> Result<Vec<Pumps>> {
             drained,
             confine: || seccomp::confine_thread(Kind::Pump),
             label,
+            log: Some(Arc::new(Mutex::new(report.log(&app.name)))),
         };
         Pumps::start(app.stdio, ports, &sharing)
     };

@@ -19,6 +19,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm::running::STACK_BYTES;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::log::{self, Log};
+
 /// Bytes moved at a time.
 const BUFFER_BYTES: usize = 128 << 10;
 
@@ -77,6 +79,8 @@ pub struct Sharing<'a> {
     pub confine: fn() -> Result<()>,
     /// What the lines of each app begin with, in a pod of several.
     pub label: Option<Label>,
+    /// Where they are kept.
+    pub log: Option<Arc<Mutex<Log>>>,
 }
 
 /// The name of an app before each of its lines, which others do not interrupt.
@@ -137,15 +141,25 @@ impl Pumps {
     ) -> Result<()> {
         let drained = sharing.drained.try_clone();
         let drained = drained.context("share the event of ended outputs")?;
-        let (ended, label) = (Arc::clone(&self.ended), sharing.label.clone());
+        let ended = Arc::clone(&self.ended);
         let name = if descriptor == 2 { "stderr" } else { "stdout" };
+        let log = sharing.log.as_ref();
+        let mut log = log.map(|log| log::Stream::new(Arc::clone(log), name));
+        let label = sharing.label.clone();
         self.outputs += 1;
         spawn(name, sharing.confine, move || {
+            let mut lines = Lines::new(label);
             let output = &mut *borrowed(descriptor);
-            let copied = match label {
-                None => copy(&mut stream, output),
-                Some(label) => copy_lines(&mut stream, output, &label),
-            };
+            let copied = copy(&mut stream, |bytes| {
+                if let Some(log) = &mut log {
+                    log.take(bytes);
+                }
+                lines.write(bytes, output)
+            });
+            let copied = copied.and_then(|()| lines.end(output));
+            if let Some(log) = &mut log {
+                log.end();
+            }
             // When our own stdout is gone, closing the stream passes that on: the app's next write fails with EPIPE.
             if let Err(error) = copied
                 && error.kind() != io::ErrorKind::BrokenPipe
@@ -162,7 +176,7 @@ impl Pumps {
 fn pump_input(mut stream: UnixStream, confine: fn() -> Result<()>) -> Result<()> {
     spawn("stdin", confine, move || {
         // A guest that closed its end is no failure: the app just does not read.
-        let _ = copy(&mut *borrowed(0), &mut stream);
+        let _ = copy(&mut *borrowed(0), |bytes| write_whole(&mut stream, bytes));
         let _ = stream.shutdown(Shutdown::Write);
     })
 }
@@ -192,51 +206,58 @@ fn borrowed(descriptor: RawFd) -> ManuallyDrop<File> {
     ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) })
 }
 
-/// Copies to the end of `from`. Either side may be non-blocking: stdio is shared with whoever else has it open.
-fn copy(from: &mut (impl Read + AsFd), to: &mut (impl Write + AsFd)) -> io::Result<()> {
+/// Passes all of `from` on. Either side may be non-blocking: stdio is shared with whoever else has it open.
+fn copy(
+    from: &mut (impl Read + AsFd),
+    mut pass_on: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(read) => write_whole(to, &buffer[..read])?,
+            Ok(read) => pass_on(&buffer[..read])?,
             Err(error) => wait_after(&error, from.as_fd(), PollFlags::POLLIN).ok_or(error)?,
         }
     }
 }
 
-/// Copies whole lines to the end of `from`, each with the label before it; the longest are cut into several.
-fn copy_lines(
-    from: &mut (impl Read + AsFd),
-    to: &mut (impl Write + AsFd),
-    label: &Label,
-) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut filled = 0;
-    loop {
-        let ended = match from.read(&mut buffer[filled..]) {
-            Ok(read) => {
-                filled += read;
-                read == 0
-            }
-            Err(error) => {
-                wait_after(&error, from.as_fd(), PollFlags::POLLIN).ok_or(error)?;
-                continue;
-            }
-        };
-        let whole = match buffer[..filled].iter().rposition(|byte| *byte == b'\n') {
-            _ if ended || filled == buffer.len() => filled,
-            Some(newline) => newline + 1,
-            None => continue,
-        };
-        let labelled = labelled(&buffer[..whole], &label.app);
-        {
-            let _turn = label.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            write_whole(to, &labelled)?;
+/// An output on its way to the process's own: as it comes, or line by line with a label.
+struct Lines {
+    label: Option<Label>,
+    /// The line that has not ended.
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn new(label: Option<Label>) -> Self {
+        Self {
+            label,
+            line: Vec::new(),
         }
-        buffer.copy_within(whole..filled, 0);
-        filled -= whole;
-        if ended {
-            return Ok(());
+    }
+
+    fn write(&mut self, bytes: &[u8], to: &mut (impl Write + AsFd)) -> io::Result<()> {
+        let Some(label) = &self.label else {
+            return write_whole(to, bytes);
+        };
+        self.line.extend_from_slice(bytes);
+        let whole = match self.line.iter().rposition(|byte| *byte == b'\n') {
+            Some(newline) => newline + 1,
+            // The longest are cut into several.
+            None if self.line.len() >= BUFFER_BYTES => self.line.len(),
+            None => return Ok(()),
+        };
+        let lines = labelled(&self.line[..whole], &label.app);
+        self.line.drain(..whole);
+        let _turn = label.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        write_whole(to, &lines)
+    }
+
+    /// A last line without its end gets one.
+    fn end(&mut self, to: &mut (impl Write + AsFd)) -> io::Result<()> {
+        match self.line.is_empty() {
+            true => Ok(()),
+            false => self.write(b"\n", to),
         }
     }
 }
@@ -289,7 +310,8 @@ mod tests {
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
         let expected = bytes.clone();
         let feeder = thread::spawn(move || feed.write_all(&bytes));
-        let copier = thread::spawn(move || copy(&mut source, &mut sink));
+        let copier =
+            thread::spawn(move || copy(&mut source, |bytes| write_whole(&mut sink, bytes)));
         let mut arrived = Vec::new();
         reader.read_to_end(&mut arrived).expect("a readable socket");
         feeder.join().expect("no panic").expect("all was taken");
@@ -298,29 +320,26 @@ mod tests {
     }
 
     #[test]
-    fn copy_lines_labels_each_line_and_keeps_them_whole() {
-        let (mut source, mut feed) = UnixStream::pair().expect("a socket pair");
+    fn lines_are_labelled_and_kept_whole() {
         let (mut sink, mut reader) = UnixStream::pair().expect("a socket pair");
-        let label = Label {
-            app: "web".into(),
-            turn: Arc::default(),
-        };
-        let copier = thread::spawn(move || copy_lines(&mut source, &mut sink, &label));
         let long = "x".repeat(BUFFER_BYTES);
-        for piece in ["a", "b\n\nc\nhal", "f", &long] {
-            feed.write_all(piece.as_bytes()).expect("a reader");
-        }
-        drop(feed);
+        let expected = format!("half{long}");
+        let writer = thread::spawn(move || {
+            let mut lines = Lines::new(Some(Label {
+                app: "web".into(),
+                turn: Arc::default(),
+            }));
+            for piece in ["a", "b\n\nc\nhal", "f", &long, "end"] {
+                lines.write(piece.as_bytes(), &mut sink).expect("a reader");
+            }
+            lines.end(&mut sink).expect("a reader");
+        });
         let mut arrived = String::new();
         reader.read_to_string(&mut arrived).expect("text");
-        copier.join().expect("no panic").expect("all was copied");
+        writer.join().expect("no panic");
         let lines: Vec<_> = arrived.lines().collect();
         assert_eq!(lines[..3], ["web: ab", "web: ", "web: c"]);
-        let rest: String = lines[3..]
-            .iter()
-            .map(|line| line.strip_prefix("web: ").expect("a label"))
-            .collect();
-        assert!(rest == format!("half{long}") && lines.len() == 5);
+        assert!(lines[3] == format!("web: {expected}") && lines[4..] == ["web: end"]);
     }
 
     #[test]

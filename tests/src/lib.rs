@@ -203,6 +203,13 @@ pub fn finish(command: &mut Command) -> Finished {
     finish_with(command, None)
 }
 
+/// Runs `command`, whose work is long, to its end within a deadline of its own.
+#[track_caller]
+pub fn finish_within(deadline: Duration, command: &mut Command) -> Finished {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    wait_for(command.spawn().expect("the command starts"), deadline)
+}
+
 /// Waits for `child`, whose stdout and stderr are pipes, within the deadline.
 #[track_caller]
 pub fn wait(child: Child) -> Finished {

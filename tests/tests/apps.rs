@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tests::{fairing, finish, image_file, proved, store, temporary, test_image};
+use tests::{fairing, finish, image_file, proved, run_sh, store, temporary, test_image};
 
 /// One app of busybox: its name, flags, and what its shell does.
 struct App<'a>(&'a str, &'a [&'a str], &'a str);
@@ -146,11 +146,12 @@ fn handler_that_fails_before_the_app_keeps_it_from_starting() {
 #[test]
 fn isolators_of_each_app_hold_for_it_alone() {
     import_busybox();
-    const FACTS: &str = "grep -E 'CapBnd|NoNewPrivs' /proc/self/status | cut -f2; cat /proc/self/oom_score_adj \
+    const FACTS: &str = "mkdir /made 2>&1; grep -E 'CapBnd|NoNewPrivs|Seccomp:' /proc/self/status | cut -f2; cat /proc/self/oom_score_adj \
         /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.weight";
     let isolators = json!([
         {"name": "os/linux/capabilities-retain-set", "value": {"set": ["CAP_KILL"]}},
         {"name": "os/linux/no-new-privileges", "value": true},
+        {"name": "os/linux/seccomp-remove-set", "value": {"set": ["@systemd/clock", "mkdir", "mkdirat"], "errno": "EXDEV"}},
         {"name": "os/linux/oom-score-adj", "value": 100},
         {"name": "os/linux/cpu-shares", "value": 512},
         {"name": "resource/memory", "value": {"limit": "1G"}},
@@ -162,10 +163,27 @@ fn isolators_of_each_app_hold_for_it_alone() {
     ]))
     .expect_code(0);
     let out = finished.out();
-    let bound = ["0000000000000020", "1", "100", "67108864", "50"];
+    let bound = [
+        "mkdir: can't create directory '/made': Invalid cross-device link",
+        "0000000000000020",
+        "1",
+        "2",
+        "100",
+        "67108864",
+        "50",
+    ];
     assert_eq!(lines_of(&out, "bound"), bound, "{out}");
-    let free = ["00000000a80425fb", "0", "0", "max", "100"];
+    let free = ["00000000a80425fb", "0", "0", "0", "max", "100"];
     assert_eq!(lines_of(&out, "free"), free, "{out}");
+}
+
+#[test]
+fn app_that_makes_a_call_it_may_not_is_killed_and_ordinary_ones_go_on_under_a_whitelist() {
+    let filter = "--seccomp=mode=retain,@docker/default-whitelist";
+    let script = "ls / >/dev/null && (echo a; sleep 0) | cat && mount -t tmpfs x /mnt; echo $?";
+    let finished = finish(&mut run_sh(&["--rm", "--user=7", filter], script)).expect_code(0);
+    // SIGSYS, of the one program that called it.
+    assert_eq!(finished.out(), "a\n159\n", "{}", finished.err());
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! Image files beside the trees that umoci unpacks from the same images: the same to the last attribute.
 
 use std::process::Command;
+use std::time::Duration;
 
 use tests::mounted::Mounted;
-use tests::{fairing_in, finish, rounds, tell, temporary, test_image};
+use tests::{fairing_in, finish, finish_within, rounds, tell, temporary, test_image};
+
+/// How long an emulated CPU may take over a whole Debian.
+const UNPACKING: Duration = Duration::from_secs(1800);
 
 #[test]
 fn image_files_hold_the_trees_that_umoci_unpacks() {
@@ -24,19 +28,16 @@ fn image_files_hold_the_trees_that_umoci_unpacks() {
         let disk = Mounted::ext4(folder.path(), "theirs");
         let bundle = disk.path().join("bundle");
         let tagged = format!("{}:latest", image.display());
-        finish(
-            Command::new("umoci")
-                .args(["unpack", "--image", &tagged])
-                .arg(&bundle),
-        )
-        .expect_code(0);
+        let mut unpack = Command::new("umoci");
+        unpack.args(["unpack", "--image", &tagged]).arg(&bundle);
+        finish_within(UNPACKING, &mut unpack).expect_code(0);
         let mut compare = Command::new(env!("CARGO_BIN_EXE_compare_trees"));
         compare
             .arg(mounted.path())
             .arg(bundle.join("rootfs"))
             .arg("--ignore-time-of")
             .args(*timeless);
-        let compared = finish(&mut compare);
+        let compared = finish_within(UNPACKING, &mut compare);
         let told: String = compared.out().chars().take(2000).collect();
         tell(&format!("{name}: {told}"));
         assert_eq!(compared.code, 0, "{told}");

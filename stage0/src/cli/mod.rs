@@ -148,7 +148,9 @@ pub enum Command {
     #[command(visible_alias = "ps")]
     List(commands::list::List),
     Status(commands::status::Status),
+    Logs(commands::logs::Logs),
     Stop(commands::stop::Stop),
+    #[command(visible_alias = "exec")]
     Enter(commands::enter::Enter),
     Rm(commands::rm::Rm),
     Gc(commands::gc::Gc),

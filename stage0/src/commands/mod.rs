@@ -7,6 +7,7 @@ pub mod enter;
 pub mod gc;
 pub mod image;
 pub mod list;
+pub mod logs;
 pub mod prepare;
 pub mod rm;
 pub mod run;
@@ -53,6 +54,7 @@ fn run_on_pods(command: Command, apps: &[AppWords], context: &Context) -> Result
         Command::RunPrepared(command) => command.run(context),
         Command::List(command) => command.run(context),
         Command::Status(command) => command.run(context),
+        Command::Logs(command) => command.run(context),
         Command::Stop(command) => command.run(context),
         Command::Enter(command) => command.run(context),
         Command::Rm(command) => command.run(context),

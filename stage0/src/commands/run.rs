@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -12,8 +12,9 @@ use contract::RunArguments;
 
 use super::Context;
 use super::prepare::{Laid, lay_out};
+use super::status;
 use crate::cli::{AppFlags, AppWords, PodFlags, StartFlags};
-use crate::launch::Launch;
+use crate::launch::{self, Launch};
 use crate::names::Names;
 use crate::pods::{self, Folder, Lock, Pod};
 use crate::settings::Settings;
@@ -47,6 +48,9 @@ pub struct Run {
     /// Remove the pod when it has exited
     #[arg(long, help_heading = "Options of the pod")]
     pub rm: bool,
+    /// Print the pod's UUID and leave it running: `logs`, `enter` and `stop` work on it
+    #[arg(short = 'd', long, conflicts_with_all = ["rm", "tty", "stdin", "interactive"], help_heading = "Options of the pod")]
+    pub detach: bool,
     /// Write the pod's UUID to this file
     #[arg(long, value_name = "FILE", help_heading = "Options of the pod")]
     pub uuid_file_save: Option<PathBuf>,
@@ -74,6 +78,9 @@ impl Run {
         };
         if self.pod.timings {
             crate::note(&format!("stage0={}", begun.elapsed().as_micros()));
+        }
+        if self.detach {
+            return detach(pod, lock, &arguments);
         }
         let terminal = apps.iter().any(|app| app.flags.tty == Some(true));
         start(
@@ -147,6 +154,24 @@ pub fn start(
         crate::warn(&error.context("the pod has ended and is left to the next gc"));
     }
     code
+}
+
+/// Hands the pod over to a process of its own, and returns once its apps run. What keeps them from that is printed.
+fn detach(mut pod: Pod, lock: Lock, arguments: &RunArguments) -> Result<i32> {
+    let launch = Launch::new(&mut pod, lock, arguments)?;
+    let (mut child, told) = launch.detach(&pod)?;
+    if status::is_ready(&pod).context("wait until the pod is ready")? {
+        crate::print_line(pod.uuid())?;
+        return Ok(0);
+    }
+    let code = launch::exit_code(child.wait().context("wait for the pod")?);
+    let text = fs::read(&told).with_context(|| format!("read {}", told.display()))?;
+    std::io::stderr().write_all(&text)?;
+    crate::note(&format!(
+        "pod {} has ended with code {code} before its apps ran",
+        pod.uuid()
+    ));
+    Ok(code)
 }
 
 /// Removes a pod that has ended, wherever another command has moved it; one that is gone is removed.

@@ -137,16 +137,21 @@ fn wait_until(
 
 /// Returns when stage 1 says `ready`.
 fn wait_ready(pod: &Pod) -> Result<()> {
+    if !is_ready(pod)? {
+        bail!("pod {} has exited before it was ready", pod.uuid());
+    }
+    Ok(())
+}
+
+/// Whether stage 1 says `ready` before the pod has exited; waits for one of them.
+pub fn is_ready(pod: &Pod) -> Result<bool> {
     let (tell, told) = mpsc::channel();
     let ready = tell.clone();
     let (watched, locked) = (pod.clone(), pod.clone());
     thread::spawn(move || ready.send(wait_ready_link(&watched).map(|()| true)));
     thread::spawn(move || tell.send(locked.wait_unlocked().map(|()| false)));
     let is_ready = told.recv().context("wait for the pod")??;
-    if !is_ready && !has_ready_link(pod) {
-        bail!("pod {} has exited before it was ready", pod.uuid());
-    }
-    Ok(())
+    Ok(is_ready || has_ready_link(pod))
 }
 
 fn wait_ready_link(pod: &Pod) -> Result<()> {

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 /// Environment variable that carries the number of the descriptor which holds the pod's lock.
 pub const LOCK_FD_VARIABLE: &str = "RKT_LOCK_FD";
 
+/// How long a log grows before it becomes the one before, bytes: the record that passes this is its last.
+pub const MAX_LOG_BYTES: u64 = 8 << 20;
+
 /// A pod directory, absolute or relative to the working directory.
 #[derive(Clone, Debug)]
 pub struct PodDir(PathBuf);
@@ -78,6 +81,11 @@ impl PodDir {
     /// Exit code of an app, decimal.
     pub fn app_status(&self, app: &str) -> PathBuf {
         self.status().join(app)
+    }
+
+    /// Logs of the apps.
+    pub fn logs(&self) -> PathBuf {
+        self.report().join("log")
     }
 
     /// Symbolic link whose target is `ready` once the apps run.

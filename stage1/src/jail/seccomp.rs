@@ -255,10 +255,12 @@ impl Kind {
         let mut limited = vec![DESCRIPTOR_FLAGS];
         match self {
             Self::Session => limited.extend(IN_REPORT.into_iter().chain([TERMINAL])),
+            // Its app's log.
+            Self::Pump => limited.extend(IN_REPORT),
             Self::Vcpu => limited.push(KVM_VCPU),
             Self::Vsock => limited.push(NON_BLOCKING),
             Self::Fs => limited.extend([OWN_FOLDER, CAPABILITY_SETS]),
-            Self::Pump | Self::Disk => {}
+            Self::Disk => {}
         }
         limited
     }
