@@ -46,6 +46,24 @@ fn run(volumes: &[(&str, String)], options: &[&str], script: &str) -> Finished {
 }
 
 #[test]
+fn folders_given_in_short_are_shared_and_read_only_where_that_is_said() {
+    let shared = Shared::new();
+    for name in ["in", "out"] {
+        fs::create_dir(shared.path(name)).expect("a folder");
+    }
+    fs::write(shared.path("in/word"), "given").expect("a file");
+    let share =
+        |name: &str, more: &str| format!("-v={}:/{name}{more}", shared.path(name).display());
+    let (read, write) = (share("in", ":ro"), share("out", ""));
+    let script = "cat /in/word; touch /in/more 2>/dev/null || echo barred; echo made > /out/word";
+    let finished = finish(&mut run_sh(&["--rm", &read, &write], script)).expect_code(0);
+    assert_eq!(finished.out(), "givenbarred\n");
+    let made = fs::read_to_string(shared.path("out/word")).expect("a file");
+    assert_eq!(made, "made\n");
+    assert!(!shared.path("in/more").exists());
+}
+
+#[test]
 fn host_folder_has_in_the_pod_what_programs_do_to_files() {
     let shared = Shared::new();
     let _disk = Mounted::ext4(shared.0.path(), "data");
