@@ -39,7 +39,7 @@ fn furnish(app: &protocol::App, cgroup: &Cgroup) -> Result<Room> {
     let machine = app_root::enter(app)?;
 
     // Accounts and files while the image alone is there: its links lead nowhere else.
-    let account = account(app)?;
+    let account = resolve(&app.user, &app.group, &app.supplementary_gids)?;
     let hostname = gethostname().context("read the host name")?;
     app_files::complete(&hostname.to_string_lossy())?;
     app_view::complete(&machine, app.restrict_paths)?;
@@ -61,10 +61,6 @@ fn furnish(app: &protocol::App, cgroup: &Cgroup) -> Result<Room> {
 fn namespace(kind: &str) -> Result<File> {
     File::open(format!("/proc/self/ns/{kind}"))
         .with_context(|| format!("open the {kind} namespace"))
-}
-
-fn account(app: &protocol::App) -> Result<Account> {
-    resolve(&app.user, &app.group, &app.supplementary_gids)
 }
 
 /// Who `user` and `group` are in the image whose root the process is in.

@@ -366,8 +366,6 @@ impl Task {
 
     /// The rest of it is killed, and its last handler runs.
     fn finish(&mut self, outcome: Outcome) {
-        self.kill();
-        self.streams.end_input();
         if let Role::App {
             app,
             place: Some(_),
@@ -375,6 +373,8 @@ impl Task {
         } = &self.role
             && !app.post_stop.is_empty()
         {
+            self.kill();
+            self.streams.end_input();
             match self.launch(Step::PostStop(outcome.clone())) {
                 Ok(()) => return,
                 Err(error) => console::say(&format!("post-stop handler: {error:#}")),
@@ -383,7 +383,7 @@ impl Task {
         self.drain(outcome);
     }
 
-    /// What was written is taken along.
+    /// The rest of it is killed, and what was written is taken along.
     fn drain(&mut self, outcome: Outcome) {
         self.kill();
         self.streams.take_last_words();

@@ -4,14 +4,15 @@
 //! Whoever can reach the socket may have anything of the pod, and nothing of its process: bytes go to the guest, not to us.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use guest_init::protocol::{TaskId, Window};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, socket,
+use guest_init::protocol::{Entry, TaskId, Window};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
+    socket_with,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,30 +21,22 @@ use crate::packets::{self, Received};
 /// The most clients at a time.
 const MAX_CLIENTS: usize = 64;
 
+/// How many may wait to be let in.
+const BACKLOG: i32 = 16;
+
+/// How the pod's sockets are opened.
+const OPEN: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
 /// What a client says.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// First: run this command inside an app. Its streams come as sockets beside it.
-    Enter(Box<Enter>),
+    /// First: run this command inside an app. Its streams come as sockets beside it, in the order of their ports, which
+    /// are the client's own: the pod has others for them.
+    Enter(Box<Entry>),
     /// Signal it.
     Signal(i32),
     /// Its terminal has a new size.
     Resize(Window),
-}
-
-/// A command to run inside an app.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Enter {
-    /// Name of the app.
-    pub app: String,
-    /// Command and arguments.
-    pub exec: Vec<String>,
-    /// As [`guest_init::protocol::Entry::user`].
-    pub user: Option<String>,
-    /// Set in addition to the app's own.
-    pub environment: Vec<(String, String)>,
-    /// With a terminal of this size, on one socket; else on three: stdin, stdout, stderr.
-    pub terminal: Option<Window>,
 }
 
 /// What a client is told.
@@ -81,7 +74,7 @@ struct Client {
 #[derive(Debug)]
 pub enum Wish {
     /// To enter a command whose streams are these sockets.
-    Enter(Box<Enter>, Vec<OwnedFd>),
+    Enter(Box<Entry>, Vec<OwnedFd>),
     /// To signal its command.
     Signal(TaskId, i32),
     /// To resize its command's terminal.
@@ -97,11 +90,10 @@ impl Clients {
     /// When there is something already, or the path is too long for a socket.
     pub fn listen(path: &Path) -> Result<Self> {
         let listen_there = || -> Result<OwnedFd> {
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-            bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
+            let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, OPEN, None)?;
+            bind(&listener, &SocketAddrUnix::new(path)?)?;
             fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-            listen(&listener, Backlog::new(16)?)?;
+            listen(&listener, BACKLOG)?;
             Ok(listener)
         };
         Ok(Self {
@@ -118,11 +110,7 @@ impl Clients {
 
     /// Lets in whoever waits; one too many is turned away.
     pub fn accept(&mut self) {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        while let Ok(descriptor) = accept4(self.listener.as_raw_fd(), flags) {
-            #[expect(unsafe_code, reason = "nix gives an accepted socket as a number")]
-            // SAFETY: the kernel has just made this descriptor for us.
-            let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        while let Ok(socket) = accept_with(&self.listener, OPEN) {
             if self.clients.len() < MAX_CLIENTS {
                 let client = Client { socket, task: None };
                 self.clients.push(client);
@@ -135,8 +123,8 @@ impl Clients {
         let client = self.clients.get(index)?;
         match (packets::receive(client.socket.as_fd()), client.task) {
             (Ok(Received::Nothing), _) => None,
-            (Ok(Received::Message(Request::Enter(enter), streams)), None) => {
-                Some(Wish::Enter(enter, streams))
+            (Ok(Received::Message(Request::Enter(entry), streams)), None) => {
+                Some(Wish::Enter(entry, streams))
             }
             (Ok(Received::Message(Request::Signal(signal), _)), Some(task)) => {
                 Some(Wish::Signal(task, signal))
@@ -196,10 +184,9 @@ fn tell(client: &Client, answer: &Answer) {
 /// # Errors
 /// When nobody listens there.
 pub fn come(path: &Path) -> Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket =
-        socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context("make a socket")?;
-    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None).context("make a socket")?;
+    connect(&socket, &SocketAddrUnix::new(path)?)
         .context("reach the pod's process; does the pod still run?")?;
     Ok(socket)
 }

@@ -104,7 +104,7 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use guest_init::protocol::{Entry, Stdio};
+    use crate::life::tests::entry;
 
     fn pair() -> (Control, UnixStream) {
         let (ours, guests) = UnixStream::pair().expect("a socket pair");
@@ -145,18 +145,7 @@ mod tests {
         let (mut control, _guest) = pair();
         let message = ToGuest::Enter {
             task: 1,
-            entry: Box::new(Entry {
-                app: "x".repeat(100_000),
-                exec: vec![],
-                user: None,
-                environment: vec![],
-                working_directory: None,
-                stdio: Stdio::Streams {
-                    stdin: None,
-                    stdout: None,
-                    stderr: None,
-                },
-            }),
+            entry: Box::new(entry(&"x".repeat(100_000))),
         };
         assert!((0..100).any(|_| control.send(&message).is_err()));
     }

@@ -5,16 +5,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
 use contract::PodDir;
-use guest_init::protocol::FIRST_STREAM_PORT;
+use guest_init::protocol::{Entry, FIRST_STREAM_PORT};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use vmm::event::descriptor;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
-use crate::clients::{self, Answer, Enter, Request};
+use crate::clients::{self, Answer, Request};
 use crate::packets::{self, Received};
-use crate::streams::{Ports, Pumps, Sharing};
+use crate::streams::{self, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
 use crate::{life, plan, session};
 
@@ -29,8 +29,7 @@ pub fn enter(argv: impl Iterator<Item = String>) -> Result<u8> {
     let window = terminal::window();
     let stdio = plan::entry_stdio(FIRST_STREAM_PORT, window);
     let ports = Ports::default();
-    let drained =
-        EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).context("make the event of ended outputs")?;
+    let drained = streams::drained_event()?;
     let sharing = Sharing {
         drained: &drained,
         confine: || Ok(()),
@@ -44,13 +43,14 @@ pub fn enter(argv: impl Iterator<Item = String>) -> Result<u8> {
     let streams: Option<Vec<_>> = theirs.collect();
     let streams = streams.context("make the command's streams")?;
     let term = window.and_then(|_| std::env::var("TERM").ok());
-    let request = Request::Enter(Box::new(Enter {
+    let request = Request::Enter(Box::new(Entry {
         app,
         exec,
         // As rkt's: whoever may enter a pod is its administrator.
         user: Some("root".into()),
         environment: term.map(|term| ("TERM".into(), term)).into_iter().collect(),
-        terminal: window,
+        working_directory: None,
+        stdio,
     }));
     let descriptors: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
     packets::send(pod.as_fd(), &request, &descriptors).context("ask the pod")?;

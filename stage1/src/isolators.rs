@@ -123,17 +123,22 @@ fn capabilities(app: &App) -> Result<Vec<Capability>> {
     }
 }
 
-/// The capabilities of a set, `{"set": ["CAP_KILL", ...]}`.
+/// The capabilities of a set.
 fn set(value: &Value) -> Result<Vec<Capability>> {
-    let names = value.get("set").and_then(Value::as_array);
-    let names = names.context("it has no set")?;
-    ensure!(!names.is_empty(), "its set is empty");
-    let capability = |name: &Value| {
-        let name = name.as_str().context("a capability is not text")?;
+    let capability = |name: &str| {
         let known = name.parse::<Capability>().ok();
         known.with_context(|| format!("no capability is called {name:?}"))
     };
-    names.iter().map(capability).collect()
+    names(value)?.into_iter().map(capability).collect()
+}
+
+/// The names in a set, `{"set": ["CAP_KILL", ...]}`, of which there is one at least.
+pub fn names(value: &Value) -> Result<Vec<&str>> {
+    let names = value.get("set").and_then(Value::as_array);
+    let names = names.context("it has no set")?;
+    ensure!(!names.is_empty(), "its set is empty");
+    let names: Option<_> = names.iter().map(Value::as_str).collect();
+    names.context("a name in its set is not text")
 }
 
 /// The value of an isolator that may be there once.

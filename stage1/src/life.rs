@@ -74,6 +74,10 @@ impl Member {
     fn is_live(&self) -> bool {
         matches!(self.standing, Standing::Starting | Standing::Running)
     }
+
+    fn is_running(&self) -> bool {
+        self.standing == Standing::Running
+    }
 }
 
 /// Where a pod stands.
@@ -174,9 +178,8 @@ impl Life {
     /// A signal came for the pod's process.
     pub fn on_signal(&mut self, signal: Signal) -> Vec<Action> {
         self.interrupts += u32::from(signal == Signal::SIGINT);
-        let runs = |app: &Member| app.standing == Standing::Running;
         match self.phase {
-            Phase::Up if self.apps.iter().any(runs) && self.interrupts < 2 => {
+            Phase::Up if self.apps.iter().any(Member::is_running) && self.interrupts < 2 => {
                 self.signal_apps(signal)
             }
             // Only a running app could use these.
@@ -190,17 +193,15 @@ impl Life {
 
     /// The terminal has a new size.
     pub fn on_resize(&mut self, window: Window) -> Vec<Action> {
-        let runs = |app: &Member| app.standing == Standing::Running;
-        self.tasks(runs)
+        self.tasks(Member::is_running)
             .map(|task| Action::Send(ToGuest::Resize { task, window }))
             .collect()
     }
 
     /// The pod's time is up.
     pub fn on_timeout(&mut self) -> Vec<Action> {
-        let runs = |app: &Member| app.standing == Standing::Running;
         match self.phase {
-            Phase::Up if self.apps.iter().any(runs) => {}
+            Phase::Up if self.apps.iter().any(Member::is_running) => {}
             // The apps' own result stands.
             Phase::Up if !self.apps.iter().any(Member::is_live) => return self.give_up_output(),
             Phase::Ending => return vec![],
@@ -230,15 +231,14 @@ impl Life {
     /// # Errors
     /// Why that cannot be, for the one who asked.
     pub fn number_entry(&mut self, app: &str) -> Result<TaskId, String> {
-        let running = |member: &&Member| member.name == app && member.standing == Standing::Running;
-        match self.apps.iter().find(running) {
-            Some(_) => self.entries.number(),
-            None if self.apps.iter().all(|member| member.name != app) => {
+        match self.apps.iter().find(|member| member.name == app) {
+            Some(member) if member.is_running() => self.entries.number(),
+            Some(_) => Err(format!("app {app:?} does not run")),
+            None => {
                 let names: Vec<_> = self.apps.iter().map(|app| app.name.as_str()).collect();
                 let names = names.join(", ");
                 Err(format!("the pod has no app {app:?}; it has {names}"))
             }
-            None => Err(format!("app {app:?} does not run")),
         }
     }
 
@@ -436,4 +436,4 @@ fn message_name(message: &ToHost) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,12 +2,15 @@
 //! beside it. Both sides are `clients` and `enter`.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
-use nix::cmsg_space;
-use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,7 +18,7 @@ use serde::de::DeserializeOwned;
 const MAX_BYTES: usize = 128 << 10;
 
 /// The most descriptors in a packet.
-pub const MAX_DESCRIPTORS: usize = 3;
+const MAX_DESCRIPTORS: usize = 3;
 
 /// What a look for a packet finds.
 pub enum Received<M> {
@@ -42,16 +45,14 @@ pub fn send<M: Serialize>(
         "{} bytes are more than fit one message ({MAX_BYTES})",
         json.len()
     );
-    let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&descriptors)];
-    let rights = if descriptors.is_empty() {
-        &[][..]
-    } else {
-        &rights
-    };
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    let text = [IoSlice::new(&json)];
-    sendmsg::<()>(socket.as_raw_fd(), &text, rights, flags, None).context("send a message")?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    ensure!(
+        descriptors.is_empty() || beside.push(SendAncillaryMessage::ScmRights(descriptors)),
+        "more than {MAX_DESCRIPTORS} descriptors in a message"
+    );
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    sendmsg(socket, &[IoSlice::new(&json)], &mut beside, flags).context("send a message")?;
     Ok(())
 }
 
@@ -61,36 +62,30 @@ pub fn send<M: Serialize>(
 /// When the socket is broken, or carries none of ours.
 pub fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<Received<M>> {
     let mut bytes = vec![0; MAX_BYTES];
-    let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
-    let mut parts = [IoSliceMut::new(&mut bytes)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let (length, cut, descriptors) =
-        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-            Ok(received) => {
-                let messages = received.cmsgs().into_iter().flatten();
-                let descriptors: Vec<_> = messages.flat_map(owned).collect();
-                let cut = MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC;
-                (received.bytes, received.flags.intersects(cut), descriptors)
-            }
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Received::Nothing),
-            Err(Errno::ECONNRESET) => return Ok(Received::End),
-            Err(error) => return Err(error).context("receive a message"),
-        };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let parts = &mut [IoSliceMut::new(&mut bytes)];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let received = match recvmsg(socket, parts, &mut beside, flags) {
+        Ok(received) => received,
+        Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
+        Err(Errno::CONNRESET) => return Ok(Received::End),
+        Err(error) => return Err(error).context("receive a message"),
+    };
+    let mut descriptors = Vec::new();
+    for message in beside.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    let length = received.bytes;
+    let cut = received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
     if length == 0 {
         return Ok(Received::End);
     }
     ensure!(!cut, "a message or its descriptors are more than fit one");
     let message = serde_json::from_slice(&bytes[..length]).context("read a message")?;
     Ok(Received::Message(message, descriptors))
-}
-
-#[expect(unsafe_code, reason = "a received descriptor is a bare number")]
-fn owned(message: ControlMessageOwned) -> Vec<OwnedFd> {
-    let ControlMessageOwned::ScmRights(descriptors) = message else {
-        return Vec::new();
-    };
-    let own = descriptors.into_iter();
-    // SAFETY: the kernel has just made these descriptors for us.
-    own.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
-        .collect()
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use contract::pod_dir::LOCK_FD_VARIABLE;
 use contract::{PodDir, PodManifest, RunArguments};
 use guest_init::protocol::{App, Boot, CONTROL_PORT, Scratch, Stdio};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::assets::{self, Assets, Root};
 use crate::clients::Clients;
@@ -21,7 +21,7 @@ use crate::outcome;
 use crate::plan::{Host, Plan, PreparedImage, PreparedRoot};
 use crate::report::{self, Report};
 use crate::session::{self, Session};
-use crate::streams::{Label, Ports, Pumps, Sharing};
+use crate::streams::{self, Label, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
 use crate::timings::Timings;
 use crate::{devices, host};
@@ -77,8 +77,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let _raw = (terminal && terminal::window().is_some())
         .then(Raw::enter)
         .transpose()?;
-    let drained =
-        EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).context("make the event of ended outputs")?;
+    let drained = streams::drained_event()?;
     let pumps = pumps(&plan.apps, &ports, &drained, &report)?;
     timings.mark("kvm_run");
     let running = machine

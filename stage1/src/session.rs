@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use guest_init::protocol::{Entry, TaskId, ToHost};
+use guest_init::protocol::{Entry, Stdio, TaskId, ToHost};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -15,7 +15,7 @@ use vmm::event::descriptor;
 use vmm::running::Running;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::clients::{Clients, Enter, Wish};
+use crate::clients::{Clients, Wish};
 use crate::control::Control;
 use crate::life::{Action, GRACE, Life};
 use crate::plan;
@@ -225,8 +225,8 @@ impl Session<'_> {
         };
         match self.clients.hear(client) {
             None => vec![],
-            Some(Wish::Enter(enter, streams)) => match self.life.number_entry(&enter.app) {
-                Ok(task) => self.enter(client, task, *enter, streams),
+            Some(Wish::Enter(entry, streams)) => match self.life.number_entry(&entry.app) {
+                Ok(task) => self.enter(client, task, *entry, streams),
                 Err(reason) => {
                     self.clients.refuse(client, reason);
                     vec![]
@@ -242,11 +242,15 @@ impl Session<'_> {
         &mut self,
         client: usize,
         task: TaskId,
-        enter: Enter,
+        mut entry: Entry,
         streams: Vec<OwnedFd>,
     ) -> Vec<Action> {
-        let stdio = plan::entry_stdio(plan::ports(task).start, enter.terminal);
-        let ports = plan::ports_of(stdio);
+        let window = match entry.stdio {
+            Stdio::Terminal { window, .. } => Some(window),
+            Stdio::Streams { .. } => None,
+        };
+        entry.stdio = plan::entry_stdio(plan::ports(task).start, window);
+        let ports = plan::ports_of(entry.stdio);
         if ports.len() != streams.len() {
             let reason = "the streams do not fit the request".to_owned();
             self.clients.refuse(client, reason);
@@ -256,14 +260,6 @@ impl Session<'_> {
             self.ports.lend(port, UnixStream::from(stream));
         }
         self.clients.enter(client, task);
-        let entry = Entry {
-            app: enter.app,
-            exec: enter.exec,
-            user: enter.user,
-            environment: enter.environment,
-            working_directory: None,
-            stdio,
-        };
         self.life.enter(task, entry)
     }
 

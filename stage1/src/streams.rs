@@ -10,14 +10,14 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result};
 use guest_init::protocol::Stdio;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm::running::STACK_BYTES;
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::log::{self, Log};
 
@@ -40,28 +40,23 @@ impl Ports {
         Ok(ours)
     }
 
+    fn held(&self) -> MutexGuard<'_, HashMap<u32, UnixStream>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What the vsock device asks when the guest dials.
     pub fn take(&self, port: u32) -> Option<UnixStream> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&port)
+        self.held().remove(&port)
     }
 
     /// Gives the guest `stream` when it dials `port`.
     pub fn lend(&self, port: u32, stream: UnixStream) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(port, stream);
+        self.held().insert(port, stream);
     }
 
     /// Closes those of `ports` that were never dialled, so that their pumps end.
     pub fn close(&self, ports: &Range<u32>) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|port, _| !ports.contains(port));
+        self.held().retain(|port, _| !ports.contains(port));
     }
 }
 
@@ -69,6 +64,14 @@ impl Ports {
 pub struct Pumps {
     outputs: u64,
     ended: Arc<AtomicU64>,
+}
+
+/// The event of [`Sharing::drained`].
+///
+/// # Errors
+/// When descriptors are short.
+pub fn drained_event() -> Result<EventFd> {
+    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).context("make the event of ended outputs")
 }
 
 /// How pumps of the pod share this process.

@@ -13,6 +13,8 @@ use nix::errno::Errno;
 use seccompiler::{TargetArch, compile_from_json};
 use serde_json::{Value, json};
 
+use crate::isolators;
+
 mod sets;
 
 pub const RETAIN: &str = "os/linux/seccomp-retain-set";
@@ -48,11 +50,7 @@ pub fn filter(app: &App, arguments: &RunArguments) -> Result<Vec<u64>> {
 }
 
 fn compile(value: &Value, retain: bool) -> Result<Vec<u64>> {
-    let names = value.get("set").and_then(Value::as_array);
-    let names = names.context("it has no set")?;
-    ensure!(!names.is_empty(), "its set is empty");
-    let names: Option<Vec<_>> = names.iter().map(Value::as_str).collect();
-    let names = names.context("a name in its set is not text")?;
+    let names = isolators::names(value)?;
     let (names, retain) = match retain {
         true if names.contains(&ALL) => return Ok(Vec::new()),
         false if names.contains(&EMPTY) => (vec![sets::DEFAULT], true),

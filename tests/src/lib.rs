@@ -200,7 +200,7 @@ pub fn finish_with(command: &mut Command, input: Option<Vec<u8>>) -> Finished {
 /// Runs `command` to its end.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Finished {
-    finish_with(command, None)
+    finish_within(DEADLINE, command)
 }
 
 /// Runs `command`, whose work is long, to its end within a deadline of its own.

@@ -5,7 +5,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tests::{Finished, checkout, finish, proved, rounds, tell, wait_for};
+use tests::{Finished, checkout, finish, finish_within, proved, rounds, tell};
 
 /// A pod of the image of runtimes that runs `script` up to its first failure.
 fn pod(options: &[&str], script: &str) -> Command {
@@ -51,9 +51,7 @@ fn jvm_node_and_c_compiler_run() {
 const HOURS: Duration = Duration::from_secs(3 * 3600);
 
 fn run_long(script: &str) -> Finished {
-    let mut pod = pod(&["--cpus=1"], script);
-    pod.stdout(Stdio::piped()).stderr(Stdio::piped());
-    wait_for(pod.spawn().expect("fairing starts"), HOURS)
+    finish_within(HOURS, &mut pod(&["--cpus=1"], script))
 }
 
 #[test]

@@ -68,6 +68,20 @@ impl Terminal {
         while !line(&mut self.user).ends_with(text) {}
     }
 
+    /// Sees and does what a user of [`ECHO`] on a new terminal of 33 lines would, whose mode was `before`.
+    fn is_used_by_echo(&mut self, before: &str) {
+        ["/dev/pts/0", "xterm", "33 99"]
+            .iter()
+            .for_each(|text| self.read_to(text));
+        assert_ne!(self.stty(&["-g"]), before, "not in raw mode");
+        self.resize(40, 120);
+        self.read_to("now 40 120");
+        self.type_in("\x03");
+        self.read_to("caught interrupt");
+        self.type_in("hello\n");
+        self.read_to("got hello");
+    }
+
     fn type_in(&mut self, text: &str) {
         self.user
             .write_all(text.as_bytes())
@@ -84,16 +98,7 @@ fn terminal_follows_the_users_size_and_keys_and_is_given_back_after_a_signal() {
     let mut terminal = Terminal::open(33, 99);
     let before = terminal.stty(&["-g"]);
     let mut fairing = terminal.start(&run_sh(&["-i", "-t"], ECHO));
-    ["/dev/pts/0", "xterm", "33 99"]
-        .iter()
-        .for_each(|text| terminal.read_to(text));
-    assert_ne!(terminal.stty(&["-g"]), before, "not in raw mode");
-    terminal.resize(40, 120);
-    terminal.read_to("now 40 120");
-    terminal.type_in("\x03");
-    terminal.read_to("caught interrupt");
-    terminal.type_in("hello\n");
-    terminal.read_to("got hello");
+    terminal.is_used_by_echo(&before);
     // The app catches no SIGTERM.
     signal(fairing.id(), "TERM");
     assert_eq!(fairing.wait().expect("fairing ends").code(), Some(143));
@@ -122,15 +127,7 @@ fn command_that_enters_from_a_terminal_has_one_of_its_own() {
     let mut terminal = Terminal::open(33, 99);
     let before = terminal.stty(&["-g"]);
     let mut fairing = terminal.start(&pod.enter(ECHO));
-    ["/dev/pts/0", "xterm", "33 99"]
-        .iter()
-        .for_each(|text| terminal.read_to(text));
-    terminal.resize(40, 120);
-    terminal.read_to("now 40 120");
-    terminal.type_in("\x03");
-    terminal.read_to("caught interrupt");
-    terminal.type_in("hello\n");
-    terminal.read_to("got hello");
+    terminal.is_used_by_echo(&before);
     signal(fairing.id(), "TERM");
     assert_eq!(fairing.wait().expect("fairing ends").code(), Some(143));
     assert_eq!(terminal.stty(&["-g"]), before);

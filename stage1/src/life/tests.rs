@@ -247,7 +247,8 @@ fn guest_that_fails_again_and_again_gains_no_time() {
     assert_eq!(life.exit_code(), Some(FAILED));
 }
 
-fn entry(app: &str) -> Entry {
+/// A command without streams.
+pub(crate) fn entry(app: &str) -> Entry {
     Entry {
         app: app.into(),
         exec: vec!["x".into()],
