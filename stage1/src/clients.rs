@@ -1,7 +1,7 @@
 //! Those who ask something of a running pod: the `enter` entrypoint, over a socket in the pod directory. The pod's side;
 //! on the main thread, without blocking.
 //!
-//! Whoever can reach the socket may have anything of the pod, and nothing of its process: bytes go to the guest, not to us.
+//! Whoever can reach the socket may have anything of the pod, and nothing of its process, which moves bytes and reads none.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -179,11 +179,26 @@ fn isolators_of_each_app_hold_for_it_alone() {
 
 #[test]
 fn app_that_makes_a_call_it_may_not_is_killed_and_ordinary_ones_go_on_under_a_whitelist() {
-    let filter = "--seccomp=mode=retain,@docker/default-whitelist";
-    let script = "ls / >/dev/null && (echo a; sleep 0) | cat && mount -t tmpfs x /mnt; echo $?";
-    let finished = finish(&mut run_sh(&["--rm", "--user=7", filter], script)).expect_code(0);
+    let flags = [
+        "--rm",
+        "--user=7",
+        "--seccomp=mode=retain,@docker/default-whitelist",
+        "--caps-remove=CAP_KILL",
+        "--oom-score-adj=7",
+        "--cpu-shares=512",
+    ];
+    let script = "ls / >/dev/null && (echo a; sleep 0) | cat && mount -t tmpfs x /mnt; echo $?; \
+        cat /proc/self/oom_score_adj /sys/fs/cgroup/cpu.weight; grep CapBnd /proc/self/status | cut -f2";
+    let finished = finish(&mut run_sh(&flags, script)).expect_code(0);
     // SIGSYS, of the one program that called it.
-    assert_eq!(finished.out(), "a\n159\n", "{}", finished.err());
+    let expected = "a\n159\n7\n50\n00000000a80425db\n";
+    assert_eq!(finished.out(), expected, "{}", finished.err());
+    let finished = finish(&mut run_sh(
+        &["--rm", "--caps-retain=CAP_KILL"],
+        "grep CapBnd /proc/self/status | cut -f2",
+    ))
+    .expect_code(0);
+    assert_eq!(finished.out(), "0000000000000020\n");
 }
 
 #[test]

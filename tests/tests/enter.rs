@@ -36,6 +36,10 @@ fn command_that_enters_has_the_apps_surroundings_and_its_own_stdio_and_code() {
     finish(&mut pod.enter_program(&["/etc/passwd"])).expect_code(126);
     finish(&mut pod.enter("kill -9 $$")).expect_code(137);
 
+    let mut by_its_other_name = fairing();
+    by_its_other_name.args(["exec", pod.uuid(), "true"]);
+    finish(&mut by_its_other_name).expect_code(0);
+
     let mut other = fairing();
     other.args(["enter", "--app=other", pod.uuid(), "true"]);
     let finished = finish(&mut other).expect_code(254);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tests::leftovers::Leftovers;
 use tests::mounted::Mounted;
-use tests::{Finished, finish, rounds, run_sh, tell, temporary};
+use tests::{Finished, finish, rounds, run_image, run_sh, tell, temporary, test_image};
 
 /// A folder of the host that a pod is given.
 struct Shared(tempfile::TempDir);
@@ -61,6 +61,32 @@ fn folders_given_in_short_are_shared_and_read_only_where_that_is_said() {
     let made = fs::read_to_string(shared.path("out/word")).expect("a file");
     assert_eq!(made, "made\n");
     assert!(!shared.path("in/more").exists());
+}
+
+#[test]
+fn target_through_a_link_of_the_image_that_climbs_stays_in_the_app() {
+    let shared = Shared::new();
+    fs::create_dir(shared.path("data")).expect("a folder");
+    fs::write(shared.path("data/word"), "given").expect("a file");
+    // A folder of the image, and one of the machine's own root.
+    fs::create_dir(shared.path("scratch")).expect("a folder");
+    symlink("../../../scratch", shared.path("climbs")).expect("a link");
+    let image = shared.path("image");
+    let shell = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        finish(command.args(arguments).current_dir(shared.0.path())).expect_code(0);
+    };
+    let busybox = test_image("busybox").display().to_string();
+    shell("cp", &["-a", &busybox, "image"]);
+    shell("tar", &["cf", "layer.tar", "climbs", "scratch"]);
+    shell(
+        "umoci",
+        &["raw", "add-layer", "--image", "image:latest", "layer.tar"],
+    );
+    let share = format!("-v={}:/climbs/here", shared.path("data").display());
+    let script = "readlink /climbs; cat /scratch/here/word /climbs/here/word";
+    let finished = finish(&mut run_image(&image, &["--rm", &share], script)).expect_code(0);
+    assert_eq!(finished.out(), "../../../scratch\ngivengiven");
 }
 
 #[test]
