@@ -1,4 +1,4 @@
-//! Those who ask something of a running pod: the `enter` entrypoint, over a socket in the pod directory. The pod's side;
+//! Those who ask something of a running pod: the `enter` and `stop` entrypoints, over a socket in the pod directory. The pod's side;
 //! on the main thread, without blocking.
 //!
 //! Whoever can reach the socket may have anything of the pod, and nothing of its process, which moves bytes and reads none.
@@ -37,11 +37,15 @@ pub enum Request {
     Signal(i32),
     /// Its terminal has a new size.
     Resize(Window),
+    /// Alone: ask the apps to end, and end what does not.
+    Stop,
 }
 
 /// What a client is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
+    /// The apps are being asked to end.
+    Stopping,
     /// The command runs.
     Started,
     /// It could not be launched.
@@ -77,6 +81,8 @@ pub enum Wish {
     Enter(Box<Entry>, Vec<OwnedFd>),
     /// To signal its command.
     Signal(TaskId, i32),
+    /// That the pod ends; it has been told that this is heard.
+    Stop,
     /// To resize its command's terminal.
     Resize(TaskId, Window),
     /// Nothing any more of its command.
@@ -125,6 +131,10 @@ impl Clients {
             (Ok(Received::Nothing), _) => None,
             (Ok(Received::Message(Request::Enter(entry), streams)), None) => {
                 Some(Wish::Enter(entry, streams))
+            }
+            (Ok(Received::Message(Request::Stop, _)), None) => {
+                tell(&self.clients.remove(index), &Answer::Stopping);
+                Some(Wish::Stop)
             }
             (Ok(Received::Message(Request::Signal(signal), _)), Some(task)) => {
                 Some(Wish::Signal(task, signal))

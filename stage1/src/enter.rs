@@ -107,7 +107,7 @@ impl Visit<'_> {
                 self.pass_on(signal)?;
             }
             match packets::receive(self.pod)? {
-                Received::Nothing | Received::Message(Answer::Started, _) => {}
+                Received::Nothing | Received::Message(Answer::Started | Answer::Stopping, _) => {}
                 Received::Message(Answer::Exited { code }, _) => return Ok(code),
                 Received::Message(Answer::NotStarted { code, reason }, _) => {
                     crate::tell(&reason);

@@ -14,7 +14,7 @@ mod entries;
 /// Exit code of fairing's own failures.
 pub const FAILED: u8 = 254;
 
-/// How long a machine whose end is due may take, and apps that have been told to end.
+/// How long a machine whose end is due may take, and, where nobody says otherwise, apps that have been told to end.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a machine may take to bring its scratch disk in order and end.
@@ -67,6 +67,7 @@ enum Standing {
 
 struct Member {
     name: String,
+    stop_signal: i32,
     standing: Standing,
 }
 
@@ -86,6 +87,7 @@ pub struct Life {
     /// The pod's apps; app `n` is task `n`.
     apps: Vec<Member>,
     entries: Entries,
+    stop_grace: Duration,
     /// Code of the first app that failed.
     failing: Option<u8>,
     /// A code that stands above the apps' own.
@@ -98,17 +100,30 @@ pub struct Life {
     interrupts: u32,
 }
 
+/// How a pod is asked to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopping {
+    /// The signal for each app, in the apps' order.
+    pub signals: Vec<i32>,
+    /// How long they then have.
+    pub grace: Duration,
+}
+
 impl Life {
     /// A pod whose machine is about to boot.
-    pub fn new(boot: Boot, apps: Vec<App>) -> Self {
-        let members = apps.iter().map(|app| Member {
+    pub fn new(boot: Boot, apps: Vec<App>, stopping: Stopping) -> Self {
+        let signals = stopping.signals.into_iter();
+        let signals = signals.chain(std::iter::repeat(Signal::SIGTERM as i32));
+        let members = apps.iter().zip(signals).map(|(app, stop_signal)| Member {
             name: app.name.clone(),
+            stop_signal,
             standing: Standing::Starting,
         });
         Self {
             apps: members.collect(),
             entries: Entries::after(task_number(apps.len())),
             phase: Phase::Booting(Box::new((boot, apps))),
+            stop_grace: stopping.grace,
             failing: None,
             overriding: None,
             stopping: false,
@@ -191,6 +206,19 @@ impl Life {
         }
     }
 
+    /// Somebody wants the pod to end.
+    pub fn on_stop(&mut self) -> Vec<Action> {
+        match self.phase {
+            Phase::Up if self.apps.iter().any(Member::is_live) => self.stop_apps(),
+            // The apps' own result stands; whoever reads their output has as long to do so as they would have had.
+            Phase::Up if !std::mem::replace(&mut self.stopping, true) => {
+                vec![Action::StartGrace(self.stop_grace)]
+            }
+            Phase::Up | Phase::Ending => vec![],
+            Phase::Booting(_) => self.kill(exit_code_of_signal(Signal::SIGTERM as i32)),
+        }
+    }
+
     /// The terminal has a new size.
     pub fn on_resize(&mut self, window: Window) -> Vec<Action> {
         self.tasks(Member::is_running)
@@ -218,7 +246,10 @@ impl Life {
         if self.stopping && !self.killed && self.apps.iter().any(Member::is_live) {
             return self.kill_apps();
         }
-        vec![Action::Kill]
+        match self.phase {
+            Phase::Up if !self.apps.iter().any(Member::is_live) => self.give_up_output(),
+            _ => vec![Action::Kill],
+        }
     }
 
     /// The control stream carried something that is no message.
@@ -337,11 +368,18 @@ impl Life {
         actions
     }
 
+    /// Asks the apps that live to end, once.
     fn stop_apps(&mut self) -> Vec<Action> {
-        let mut actions = self.signal_apps(Signal::SIGTERM);
-        if !actions.is_empty() && !std::mem::replace(&mut self.stopping, true) {
-            actions.push(Action::StartGrace(GRACE));
+        let asked = |(app, task): (&Member, TaskId)| {
+            let signal = app.stop_signal;
+            let ask = Action::Send(ToGuest::Signal { task, signal });
+            app.is_live().then_some(ask)
+        };
+        let mut actions: Vec<_> = self.apps.iter().zip(0..).filter_map(asked).collect();
+        if actions.is_empty() || std::mem::replace(&mut self.stopping, true) {
+            return vec![];
         }
+        actions.push(Action::StartGrace(self.stop_grace));
         actions
     }
 

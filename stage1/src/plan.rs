@@ -9,13 +9,15 @@ use anyhow::{Context, Result, ensure};
 use contract::annotation::{self, Annotation};
 use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
-use contract::{RunArguments, UidRange};
+use contract::{RunArguments, UidRange, signal};
 use guest_init::protocol::{
     self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Stdio, TaskId, Window,
 };
+use nix::sys::signal::Signal;
 
 use crate::environment;
 use crate::isolators;
+use crate::life::{GRACE, Stopping};
 use crate::sizes::{cpus, memory_mib, scratch_bytes};
 use crate::unsupported;
 use crate::volumes::{Resolver, Share};
@@ -112,6 +114,8 @@ pub struct Plan {
     pub uids: UidRange,
     /// When the pod is ended with exit code 124.
     pub timeout: Option<Duration>,
+    /// How the apps are asked to end.
+    pub stopping: Stopping,
     /// Whether to report where the time of the start went.
     pub timings: bool,
     /// What the user should know and nothing fails for.
@@ -134,6 +138,7 @@ impl Plan {
         let mut volumes = Resolver::new(pod).context("read the pod manifest")?;
         let mut apps = Vec::new();
         let mut numbers = 0..IMAGE_SLOTS;
+        let mut signals = Vec::new();
         for (index, (pod_app, image)) in pod.apps.iter().zip(images).enumerate() {
             let app = plan_app(
                 index,
@@ -147,6 +152,7 @@ impl Plan {
             apps.push(
                 app.with_context(|| format!("read app {:?} of the pod manifest", pod_app.name))?,
             );
+            signals.push(stop_signal(pod_app, image)?);
             warnings.extend(unsupported::of_app(&pod_app.name, program(pod_app, image)?));
         }
         check_input(&apps)?;
@@ -170,6 +176,10 @@ impl Plan {
             timeout: pod_annotation(annotation::POD_TIMEOUT)
                 .map(seconds)
                 .transpose()?,
+            stopping: Stopping {
+                signals,
+                grace: pod_annotation(annotation::POD_STOP_TIMEOUT).map_or(Ok(GRACE), seconds)?,
+            },
             timings: pod_annotation(annotation::POD_TIMINGS) == Some("true"),
             warnings,
         })
@@ -302,6 +312,15 @@ fn plan_app(
     Ok(app)
 }
 
+/// The signal that asks an app to end: what its annotations say, else its image's.
+fn stop_signal(pod_app: &PodApp, image: &PreparedImage) -> Result<i32> {
+    let of_app = [&pod_app.annotations, &image.manifest.annotations];
+    let mut named = of_app.into_iter();
+    let name = named.find_map(|annotations| annotation::find(annotations, annotation::STOP_SIGNAL));
+    name.map_or(Ok(Signal::SIGTERM as i32), signal::parse)
+        .with_context(|| format!("read how app {:?} is asked to end", pod_app.name))
+}
+
 /// The command of an event handler; empty = none.
 fn handler(program: &ManifestApp, event: &str) -> Result<Vec<String>> {
     for handler in &program.event_handlers {
@@ -419,8 +438,8 @@ fn hostname(arguments: &RunArguments) -> Result<String> {
 fn seconds(text: &str) -> Result<Duration> {
     let seconds: f64 = text
         .parse()
-        .with_context(|| format!("read timeout {text:?} (seconds)"))?;
-    Duration::try_from_secs_f64(seconds).with_context(|| format!("timeout of {text:?} seconds"))
+        .with_context(|| format!("read time {text:?} (seconds)"))?;
+    Duration::try_from_secs_f64(seconds).with_context(|| format!("a time of {text:?} seconds"))
 }
 
 #[cfg(test)]

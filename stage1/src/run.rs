@@ -56,8 +56,9 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     // From here on the process is the pod.
     let identity = Identity::claim(pod.path(), plan.uids, !plan.shares.is_empty())?;
     Report::prepare(&pod, identity.owner())?;
-    report::write_pid(&pod)?;
     let clients = Clients::listen(&PodDir::new("").socket())?;
+    // Who finds a pid finds the socket too.
+    report::write_pid(&pod)?;
     let signals = session::block_signals()?;
     let boot = boot(&plan, arguments.debug)?;
     let terminal = plan
@@ -86,7 +87,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let deadline = plan
         .timeout
         .and_then(|timeout| Instant::now().checked_add(timeout));
-    let life = Life::new(boot, plan.apps);
+    let life = Life::new(boot, plan.apps, plan.stopping);
     let session = Session {
         life,
         control,

@@ -232,6 +232,7 @@ impl Session<'_> {
                     vec![]
                 }
             },
+            Some(Wish::Stop) => self.life.on_stop(),
             Some(Wish::Signal(task, signal)) => self.life.signal_entry(task, signal),
             Some(Wish::Resize(task, window)) => self.life.resize_entry(task, window),
             Some(Wish::Leave(task)) => self.life.signal_entry(task, Signal::SIGHUP as i32),

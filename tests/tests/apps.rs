@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tests::running::Running;
 use tests::{fairing, finish, image_file, proved, run_sh, store, temporary, test_image};
 
 /// One app of busybox: its name, flags, and what its shell does.
@@ -73,6 +74,54 @@ fn app_that_fails_ends_the_pod_with_its_code_after_the_others_were_told() {
     ))
     .expect_code(7);
     assert_eq!(lines_of(&finished.out(), "waits"), ["told"]);
+}
+
+#[test]
+fn pod_that_is_stopped_asks_each_app_by_its_signal_and_kills_the_one_that_does_not_heed_it() {
+    let script = |signal: &str, then: &str| {
+        format!(
+            "trap {then} {signal}; trap 'echo heard' HUP; echo up; while :; do usleep 10000; done"
+        )
+    };
+    let asked = script("TERM", "'echo asked; exit 0'");
+    let differently = script("USR1", "'echo asked; exit 0'");
+    let deaf = script("TERM", "''");
+    let started = finish(&mut pod(
+        &["-d", "--stop-timeout=2s"],
+        &[
+            App("asked", &[], &asked),
+            App("differently", &["--stop-signal=USR1"], &differently),
+            App("deaf", &[], &deaf),
+        ],
+    ))
+    .expect_code(0);
+    let out = started.out();
+    let of_pod = |words: &[&str]| {
+        let mut command = fairing();
+        command.args(words).arg(out.trim());
+        command
+    };
+    let mut follower = Running::start(&mut of_pod(&["logs", "-f"]));
+    let three = |follower: &mut Running, text: &str| {
+        let mut lines: Vec<_> = (0..3).map(|_| follower.line()).collect();
+        lines.sort_unstable();
+        assert_eq!(
+            lines,
+            ["asked", "deaf", "differently"].map(|app| format!("{app}: {text}"))
+        );
+    };
+    three(&mut follower, "up");
+    finish(&mut of_pod(&["kill", "--signal=HUP"])).expect_code(0);
+    three(&mut follower, "heard");
+    let waiting = Running::start(&mut of_pod(&["wait"]));
+    finish(&mut of_pod(&["stop"])).expect_code(0);
+    assert_eq!(waiting.finish().expect_code(0).out(), "137\n");
+    let rest = follower.finish().out();
+    let mut rest: Vec<_> = rest.lines().collect();
+    rest.sort_unstable();
+    assert_eq!(rest, ["asked: asked", "differently: asked"]);
+    // It was to be removed when it had exited.
+    finish(&mut of_pod(&["status"])).expect_code(254);
 }
 
 /// A pod manifest of busybox apps, written as a user would.

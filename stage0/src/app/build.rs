@@ -112,6 +112,10 @@ fn pod_annotations(flags: &PodFlags, uids: Option<UidRange>) -> Vec<Annotation> 
                 .map(|timeout| timeout.as_secs_f64().to_string()),
         ),
         (
+            annotation::POD_STOP_TIMEOUT,
+            Some(flags.stop_timeout.as_secs_f64().to_string()),
+        ),
+        (
             annotation::POD_TIMINGS,
             flags.timings.then(|| "true".to_owned()),
         ),
@@ -223,6 +227,8 @@ fn app_annotations(request: &PodRequest, flags: &AppFlags) -> Vec<Annotation> {
         (false, _) => ("null", "stream"),
     };
     let mut annotations = flags.annotation.clone();
+    let signal = flags.stop_signal.map(|signal| signal.to_string());
+    annotations.extend(signal.map(|signal| Annotation::new(annotation::STOP_SIGNAL, signal)));
     annotations.extend([
         Annotation::new(annotation::APP_STDIN, stdin),
         Annotation::new(annotation::APP_STDOUT, output),

@@ -6,7 +6,7 @@ use clap::{Args, Parser, ValueEnum};
 use contract::annotation::Annotation;
 use contract::image::Variable;
 
-use super::values::{key_value, quantity_bytes, quantity_cores, variable};
+use super::values::{key_value, quantity_bytes, quantity_cores, signal, variable};
 
 /// What one app is to be.
 #[derive(Clone, Debug, Default, Args)]
@@ -67,6 +67,9 @@ pub struct AppFlags {
     /// System calls: mode=retain|remove[,errno=E],CALL,...
     #[arg(long, value_name = "FILTER")]
     pub seccomp: Option<String>,
+    /// Signal that asks the app to end, in place of the image's, or SIGTERM
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    pub stop_signal: Option<i32>,
     /// Make the root file system read-only
     #[arg(long, visible_alias = "read-only", value_name = "BOOL", hide_possible_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub readonly_rootfs: Option<bool>,

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 pub use app_flags::{AppFlags, AppOnly, StdinMode};
 pub use pod_flags::{NameFlags, PodFlags, Rootfs, StartFlags};
 pub use split::{AppWords, split};
-pub use values::{Format, parse_duration, quantity_bytes as parse_bytes};
+pub use values::{Format, parse_duration, quantity_bytes as parse_bytes, signal as parse_signal};
 
 use crate::commands;
 
@@ -150,6 +150,8 @@ pub enum Command {
     Status(commands::status::Status),
     Logs(commands::logs::Logs),
     Stop(commands::stop::Stop),
+    Kill(commands::kill::Kill),
+    Wait(commands::wait::Wait),
     #[command(visible_alias = "exec")]
     Enter(commands::enter::Enter),
     Rm(commands::rm::Rm),

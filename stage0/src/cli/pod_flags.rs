@@ -64,6 +64,9 @@ pub struct PodFlags {
     /// End the pod after this time, as 90, 1.5s, 10m or 1h30m; the exit code then is 124
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
+    /// Time between the signal that asks the apps to end and their death
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub stop_timeout: Duration,
     /// Refuse to import an image that would take more
     #[arg(long, value_name = "BYTES", value_parser = quantity_bytes)]
     pub max_image_size: Option<String>,

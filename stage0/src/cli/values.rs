@@ -69,6 +69,14 @@ pub(super) fn key_value(text: &str) -> Result<(String, String)> {
     }
 }
 
+/// A signal by name or number.
+///
+/// # Errors
+/// If there is no such signal.
+pub fn signal(text: &str) -> Result<i32> {
+    contract::signal::parse(text)
+}
+
 /// An appc quantity of bytes.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::Context;
-use crate::pods::{Pod, State};
+use crate::pods::Pod;
 use crate::stage1::Stage1;
 
 /// Executes a command inside a running pod
@@ -30,10 +30,7 @@ impl Enter {
     /// If the pod is not running, or its stage 1 cannot enter it.
     pub fn run(self, context: &Context) -> Result<i32> {
         let pod = context.pods.find(&self.uuid)?;
-        let state = pod.state()?;
-        if state != State::Running {
-            bail!("pod {} is not running but {state}", pod.uuid());
-        }
+        pod.expect_running()?;
         let app = self.app_name(&pod)?;
         let pid = pod
             .pid()

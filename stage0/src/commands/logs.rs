@@ -120,7 +120,7 @@ fn read(logs: &mut [AppLog]) -> Result<Vec<Line>> {
 fn changes(pod: &Pod) -> Result<mpsc::Receiver<Result<bool>>> {
     let (tell, told) = mpsc::sync_channel(1);
     let (ended, pod_then) = (tell.clone(), pod.clone());
-    thread::spawn(move || ended.send(pod_then.wait_unlocked().map(|()| true)));
+    thread::spawn(move || ended.send(pod_then.wait_unlocked().map(|_| true)));
     let folder = pod.dir().logs();
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC).context("watch the logs")?;
     let events = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO;

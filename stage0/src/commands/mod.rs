@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod enter;
 pub mod gc;
 pub mod image;
+pub mod kill;
 pub mod list;
 pub mod logs;
 pub mod prepare;
@@ -15,6 +16,7 @@ pub mod run_prepared;
 pub mod status;
 pub mod stop;
 mod version;
+pub mod wait;
 
 use anyhow::Result;
 
@@ -56,6 +58,8 @@ fn run_on_pods(command: Command, apps: &[AppWords], context: &Context) -> Result
         Command::Status(command) => command.run(context),
         Command::Logs(command) => command.run(context),
         Command::Stop(command) => command.run(context),
+        Command::Kill(command) => command.run(context),
+        Command::Wait(command) => command.run(context),
         Command::Enter(command) => command.run(context),
         Command::Rm(command) => command.run(context),
         Command::Gc(command) => command.run(context),

@@ -48,8 +48,8 @@ pub struct Run {
     /// Remove the pod when it has exited
     #[arg(long, help_heading = "Options of the pod")]
     pub rm: bool,
-    /// Print the pod's UUID and leave it running: `logs`, `enter` and `stop` work on it
-    #[arg(short = 'd', long, conflicts_with_all = ["rm", "tty", "stdin", "interactive"], help_heading = "Options of the pod")]
+    /// Print the pod's UUID and leave it running: `logs`, `enter`, `wait` and `stop` work on it
+    #[arg(short = 'd', long, conflicts_with_all = ["tty", "stdin", "interactive"], help_heading = "Options of the pod")]
     pub detach: bool,
     /// Write the pod's UUID to this file
     #[arg(long, value_name = "FILE", help_heading = "Options of the pod")]
@@ -68,6 +68,9 @@ impl Run {
         let names = Names::new(&self.start.names)?;
         let Laid { pod, lock } = lay_out(&self.pod, self.start.interactive, apps, context)?;
         names.write(&pod)?;
+        if self.rm {
+            pods::remove_once_exited(&pod)?;
+        }
         if let Some(path) = &self.uuid_file_save {
             fs::write(path, format!("{}\n", pod.uuid()))
                 .with_context(|| format!("write the pod's UUID to {}", path.display()))?;

@@ -60,7 +60,8 @@ impl Status {
             wait_until(&pod, wait, wait_ready).context("wait until the pod is ready")?;
         }
         if let Some(wait) = self.wait {
-            wait_until(&pod, wait, Pod::wait_unlocked).context("wait until the pod has exited")?;
+            wait_until(&pod, wait, |pod| pod.wait_unlocked().map(drop))
+                .context("wait until the pod has exited")?;
             pod = context.pods.find(pod.uuid())?;
         }
         let report = Report::of(&pod)?;
@@ -149,7 +150,7 @@ pub fn is_ready(pod: &Pod) -> Result<bool> {
     let ready = tell.clone();
     let (watched, locked) = (pod.clone(), pod.clone());
     thread::spawn(move || ready.send(wait_ready_link(&watched).map(|()| true)));
-    thread::spawn(move || tell.send(locked.wait_unlocked().map(|()| false)));
+    thread::spawn(move || tell.send(locked.wait_unlocked().map(|_| false)));
     let is_ready = told.recv().context("wait for the pod")??;
     Ok(is_ready || has_ready_link(pod))
 }

@@ -1,4 +1,6 @@
-//! `fairing stop`: asks a pod's stage 1 to end it.
+//! `fairing stop`: asks a pod's stage 1 to end it, and waits until it has.
+
+use std::cell::RefCell;
 
 use std::process::{Command, Stdio};
 
@@ -7,10 +9,10 @@ use clap::Args;
 
 use super::Context;
 use super::chosen::ChosenPods;
-use crate::pods::{Pod, State};
+use crate::pods::Pod;
 use crate::stage1::Stage1;
 
-/// Stops running pods
+/// Stops running pods: asks their apps to end, kills those that have not when the time of --stop-timeout is over
 #[derive(Debug, Args)]
 pub struct Stop {
     #[command(flatten)]
@@ -21,19 +23,31 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Stops every pod that runs; does not wait for their end.
+    /// Stops every pod that runs; waits for their end together.
     ///
     /// # Errors
     /// If a file of UUIDs cannot be read.
     pub fn run(self, context: &Context) -> Result<i32> {
-        self.pods.for_each(context, |pod| self.stop(&pod))
+        let stopping = RefCell::new(Vec::new());
+        let code = self.pods.for_each(context, |pod| {
+            self.stop(&pod)?;
+            stopping.borrow_mut().push(pod);
+            Ok(())
+        })?;
+        for pod in stopping.into_inner() {
+            // One that is gone by now has ended, too.
+            if let Err(error) = pod.wait_unlocked()
+                && pod.exists()
+            {
+                return Err(error);
+            }
+            crate::print_line(&format!("{:?}", pod.uuid()))?;
+        }
+        Ok(code)
     }
 
     fn stop(&self, pod: &Pod) -> Result<()> {
-        let state = pod.state()?;
-        if state != State::Running {
-            bail!("pod {} is not running but {state}", pod.uuid());
-        }
+        pod.expect_running()?;
         let status = Command::new(Stage1::of_pod(pod)?.entrypoint("stop")?)
             .args(self.force.then_some("--force"))
             .arg(pod.uuid())
@@ -44,6 +58,6 @@ impl Stop {
         if !status.success() {
             bail!("pod {} was not stopped: {status}", pod.uuid());
         }
-        crate::print_line(&format!("{:?}", pod.uuid()))
+        Ok(())
     }
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 pub use pod::{Lock, Pod};
 pub use release::release_exited;
-pub use remove::remove;
+pub use remove::{remove, remove_once_exited};
 pub use report::Report;
 pub use state::{Folder, State};
 pub use sweep::sweep;

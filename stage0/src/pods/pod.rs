@@ -30,6 +30,10 @@ pub struct Pod {
 #[derive(Debug)]
 pub struct Lock(File);
 
+/// A look at a pod that nobody works on: until it is dropped, nobody will.
+#[derive(Debug)]
+pub struct Look(#[expect(dead_code, reason = "held for its lock")] File);
+
 impl Lock {
     /// The open directory that holds the lock.
     pub fn directory(&self) -> &File {
@@ -189,10 +193,24 @@ impl Pod {
     ///
     /// # Errors
     /// If the directory has gone.
-    pub fn wait_unlocked(&self) -> Result<()> {
-        self.open()?
+    pub fn wait_unlocked(&self) -> Result<Look> {
+        let directory = self.open()?;
+        directory
             .lock_shared()
-            .with_context(|| format!("wait for pod {}", self.uuid))
+            .with_context(|| format!("wait for pod {}", self.uuid))?;
+        Ok(Look(directory))
+    }
+
+    /// Fails unless the pod runs.
+    ///
+    /// # Errors
+    /// What it is doing instead.
+    pub fn expect_running(&self) -> Result<()> {
+        let state = self.state()?;
+        if state != State::Running {
+            bail!("pod {} is not running but {state}", self.uuid);
+        }
+        Ok(())
     }
 
     /// Moves the directory to `folder`, durably; the pod is in its new state when this returns.

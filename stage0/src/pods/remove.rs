@@ -1,6 +1,6 @@
 //! Deletes a pod that is not running: its stage 1 cleans up, what is mounted below it goes, its files go.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,6 +10,24 @@ use super::{Folder, Lock, Pod};
 use crate::directories;
 use crate::settings::Settings;
 use crate::warn;
+
+/// Marks a pod that is to be removed as soon as it has exited.
+const MARK: &str = "remove";
+
+/// Has the pod removed when it has exited: by its parent, if that lives then, else by the next command.
+///
+/// # Errors
+/// If it cannot be marked.
+pub fn remove_once_exited(pod: &Pod) -> Result<()> {
+    let path = pod.path().join(MARK);
+    File::create(&path).with_context(|| format!("make {}", path.display()))?;
+    Ok(())
+}
+
+/// Whether it is to be removed when it has exited.
+pub(super) fn is_to_be_removed(pod: &Pod) -> bool {
+    pod.path().join(MARK).exists()
+}
 
 /// Deletes the pod whose lock is held, in whichever state it is.
 ///

@@ -93,6 +93,18 @@ impl Report {
         })
     }
 
+    /// The pod's exit code, once it has ended: that of the first app that failed; `None` where an app has none.
+    pub fn exit_code(&self) -> Option<i32> {
+        let mut ended: Vec<_> = self
+            .apps
+            .values()
+            .map(|app| Some((app.finished_at, app.exit_code?)))
+            .collect::<Option<_>>()?;
+        ended.sort_unstable();
+        let failed = ended.iter().map(|(_, code)| *code).find(|code| *code != 0);
+        Some(failed.unwrap_or(0))
+    }
+
     /// `name:ip4=address` of each network.
     pub fn network_names(&self) -> String {
         let names: Vec<_> = self

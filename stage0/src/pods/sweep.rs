@@ -1,4 +1,5 @@
-//! What every command does first: takes away what dead `fairing` processes left, releases what dead pods still hold.
+//! What every command does first: takes away what dead `fairing` processes left and pods that were to be removed when they
+//! have exited, releases what other dead pods still hold.
 //!
 //! Nothing here waits: what another process is at work on is left to it.
 
@@ -6,6 +7,7 @@ use crate::warn;
 use anyhow::Result;
 
 use super::release::release;
+use super::remove::is_to_be_removed;
 use super::{Folder, Pods, remove};
 use crate::settings::Settings;
 
@@ -25,6 +27,14 @@ pub fn sweep(pods: &Pods, settings: &Settings) -> Result<()> {
         }
     }
     for pod in pods.in_folder(Folder::Run)? {
+        if is_to_be_removed(&pod)
+            && let Some(lock) = pod.try_lock()?
+        {
+            if let Err(error) = remove(pod, &lock, settings) {
+                warn(&error);
+            }
+            continue;
+        }
         // What fails because another command removes the pod at the same time is no failure.
         if let Err(error) = release(&pod, settings)
             && pod.exists()

@@ -2,5 +2,6 @@
 
 mod at_once;
 mod bad_input;
+mod ends;
 mod pods;
 mod recorder;

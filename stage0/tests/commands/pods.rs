@@ -186,6 +186,9 @@ fn help_of_every_command_fits_its_lines_and_names_what_it_takes() {
         "list",
         "status",
         "stop",
+        "kill",
+        "wait",
+        "logs",
         "enter",
         "rm",
     ]);

@@ -56,11 +56,17 @@ pub const POD_TMPFS_ROOT: &str = "fairing/tmpfs-root";
 /// Pod: seconds, decimal with fraction, after which the pod is ended with exit code 124.
 pub const POD_TIMEOUT: &str = "fairing/timeout";
 
+/// Pod: seconds, decimal with fraction, between the signal that asks the apps to end and their death; absent = 10.
+pub const POD_STOP_TIMEOUT: &str = "fairing/stop-timeout";
+
 /// Pod: `true` makes stage 1 print where the time of the start went, on stderr, one `name=microseconds` a line.
 pub const POD_TIMINGS: &str = "fairing/timings";
 
 /// Pod: the uids that pods may run under, `FIRST:COUNT`; absent = [`crate::UidRange`]'s default.
 pub const POD_UIDS: &str = "fairing/pod-uids";
+
+/// App or its image: the signal that asks the app to end, by name or number; absent = `SIGTERM`.
+pub const STOP_SIGNAL: &str = "appc.io/docker/stopsignal";
 
 /// App: where stdin comes from: `stream`, `tty`, `interactive`, `null`.
 pub const APP_STDIN: &str = "coreos.com/rkt/stage2/stdin";

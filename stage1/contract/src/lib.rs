@@ -10,7 +10,9 @@ mod list;
 pub mod name;
 pub mod pod;
 pub mod pod_dir;
+mod process;
 pub mod quantity;
+pub mod signal;
 #[cfg(test)]
 mod tests;
 mod uids;
@@ -19,4 +21,5 @@ pub use argv::RunArguments;
 pub use image::ImageManifest;
 pub use pod::PodManifest;
 pub use pod_dir::PodDir;
+pub use process::PodProcess;
 pub use uids::UidRange;

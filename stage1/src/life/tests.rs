@@ -5,6 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What the pods here are given; no other time is as long.
+const STOP_GRACE: Duration = Duration::from_secs(7);
+
 fn life_of(names: &[&str]) -> Life {
     let boot = Boot {
         hostname: "h".into(),
@@ -38,7 +41,11 @@ fn life_of(names: &[&str]) -> Life {
             stderr: None,
         },
     };
-    Life::new(boot, names.iter().map(app).collect())
+    let stopping = Stopping {
+        signals: vec![Signal::SIGTERM as i32, Signal::SIGQUIT as i32],
+        grace: STOP_GRACE,
+    };
+    Life::new(boot, names.iter().map(app).collect(), stopping)
 }
 
 fn life() -> Life {
@@ -124,6 +131,37 @@ fn signal_after_the_apps_end_keeps_its_code() {
 }
 
 #[test]
+fn pod_that_is_stopped_asks_each_app_by_its_signal_once_and_kills_what_outlives_its_grace() {
+    let mut life = running_pod(&["a", "b"]);
+    let actions = life.on_stop();
+    let asked = [signal(0, Signal::SIGTERM), signal(1, Signal::SIGQUIT)];
+    assert_eq!(actions[..2], asked);
+    assert_eq!(actions[2..], [Action::StartGrace(STOP_GRACE)]);
+    assert_eq!(life.on_stop(), [], "the grace goes on");
+    life.on_message(exited(0, Status::Code(0)));
+    let killed = [signal(1, Signal::SIGKILL), Action::StartGrace(GRACE)];
+    assert_eq!(life.on_grace_over(), killed);
+    life.on_message(exited(1, Status::Signal(9)));
+    life.on_drained(0);
+    life.on_drained(1);
+    assert_eq!(life.exit_code(), Some(137));
+}
+
+#[test]
+fn pod_that_is_stopped_before_its_apps_or_after_them_ends_all_the_same() {
+    let mut life = life();
+    assert_eq!(life.on_stop(), [Action::Kill]);
+    assert_eq!(life.exit_code(), Some(143));
+    let mut life = running();
+    life.on_message(exited(0, Status::Code(3)));
+    assert_eq!(life.on_stop(), [Action::StartGrace(STOP_GRACE)]);
+    assert_eq!(life.on_stop(), []);
+    let given_up = [Action::Record("a".into(), 3), Action::Kill];
+    assert_eq!(life.on_grace_over(), given_up);
+    assert_eq!(life.exit_code(), Some(3));
+}
+
+#[test]
 fn signal_before_the_app_runs_ends_the_pod() {
     let mut life = life();
     assert_eq!(life.on_signal(Signal::SIGTERM), [Action::Kill]);
@@ -193,12 +231,12 @@ fn app_that_fails_takes_the_others_along_and_gives_the_code() {
         [
             signal(0, Signal::SIGTERM),
             signal(2, Signal::SIGTERM),
-            Action::StartGrace(GRACE)
+            Action::StartGrace(STOP_GRACE)
         ]
     );
     // The one that heeds it fails in its turn, which changes nothing.
     let actions = life.on_message(exited(0, Status::Signal(15)));
-    assert!(!actions.contains(&Action::StartGrace(GRACE)));
+    assert_eq!(actions, [Action::Close(0)]);
     assert_eq!(life.on_grace_over()[0], signal(2, Signal::SIGKILL));
     life.on_message(exited(2, Status::Signal(9)));
     for (task, code) in [(0, 143), (1, 7), (2, 137)] {
@@ -296,6 +334,7 @@ enum Event {
     Message(ToHost),
     Signal(Signal),
     Resize,
+    Stop,
     Enter,
     Drained(TaskId),
     Timeout,
@@ -329,6 +368,7 @@ fn event() -> impl Strategy<Value = Event> {
         16 => message.prop_map(Event::Message),
         2 => signal.prop_map(Event::Signal),
         1 => Just(Event::Resize),
+        1 => Just(Event::Stop),
         2 => Just(Event::Enter),
         4 => (0..2u32).prop_map(Event::Drained),
         1 => Just(Event::Timeout),
@@ -345,6 +385,7 @@ fn happens(life: &mut Life, event: Event) -> Vec<Action> {
             rows: 1,
             columns: 1,
         }),
+        Event::Stop => life.on_stop(),
         Event::Enter => match life.number_entry("a") {
             Ok(task) => life.enter(task, entry("a")),
             Err(_) => vec![],

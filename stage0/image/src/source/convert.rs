@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result};
 use contract::ImageManifest;
-use contract::annotation::Annotation;
+use contract::annotation::{Annotation, STOP_SIGNAL};
 use contract::image::{AC_VERSION, App, ImageKind, Label, MountPoint, Port, Variable};
 use contract::name::sanitize_ac_name;
 
@@ -18,8 +18,6 @@ use super::names::{ac_identifier, is_ac_identifier, split_reference};
 pub const ENTRYPOINT: &str = "appc.io/docker/entrypoint";
 /// Annotation: the Cmd, a JSON list.
 pub const CMD: &str = "appc.io/docker/cmd";
-/// Annotation: the signal that asks the app to end.
-pub const STOP_SIGNAL: &str = "appc.io/docker/stopsignal";
 /// Annotation: the name before the tag; says that volumes are filled as docker does.
 pub const REPOSITORY: &str = "appc.io/docker/repository";
 

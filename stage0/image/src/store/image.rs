@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::{MANIFEST, Place, RECORD, ROOTFS};
 use super::workshop::Workshop;
-use crate::source::convert::{CMD, ENTRYPOINT, STOP_SIGNAL};
+use crate::source::convert::{CMD, ENTRYPOINT};
 
 /// What an image was before it was imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ impl Image {
 
     /// The signal that asks the app to end, as the image spells it.
     pub fn stop_signal(&self) -> Option<&str> {
-        annotation::find(&self.manifest.annotations, STOP_SIGNAL)
+        annotation::find(&self.manifest.annotations, annotation::STOP_SIGNAL)
     }
 
     fn words(&self, name: &str) -> Result<Option<Vec<String>>> {

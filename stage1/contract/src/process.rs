@@ -1,0 +1,54 @@
+//! The process of a running pod, held so that a signal can reach no other: a pid alone may have become another's.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// The process.
+#[derive(Debug)]
+pub struct PodProcess {
+    pid: Pid,
+    process: OwnedFd,
+}
+
+impl PodProcess {
+    /// Process `pid` of the pod at `directory`.
+    ///
+    /// # Errors
+    /// When the pod does not run any more.
+    pub fn open(directory: &Path, pid: u32) -> Result<Self> {
+        let pid = i32::try_from(pid).ok().filter(|pid| *pid > 1);
+        let pid = pid.and_then(Pid::from_raw);
+        let pid = pid.context("the pod's pid file names no process of a pod")?;
+        let process = pidfd_open(pid, PidfdFlags::empty());
+        let process = process.with_context(|| format!("look for the pod's process {pid}"))?;
+        // The process holds the lock for as long as it lives: if it is still held, the number was not yet another's.
+        let lock = File::open(directory)
+            .with_context(|| format!("open the pod directory {}", directory.display()))?;
+        match flock(&lock, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => Ok(Self { pid, process }),
+            Ok(()) => bail!("the pod does not run any more"),
+            Err(error) => Err(error).context("test the pod's lock"),
+        }
+    }
+
+    /// Sends it a signal, by number.
+    ///
+    /// # Errors
+    /// When it has ended, belongs to another user, or there is no such signal.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let named = Signal::from_named_raw(signal);
+        ensure!(
+            named.is_some(),
+            "signal {signal} is not for a pod's process"
+        );
+        let Some(named) = named else { return Ok(()) };
+        pidfd_send_signal(&self.process, named)
+            .with_context(|| format!("send signal {signal} to the pod's process {}", self.pid))
+    }
+}
