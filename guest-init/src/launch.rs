@@ -119,6 +119,7 @@ impl Launch<'_> {
             stdio::make_console(&self.stdio)?;
         }
         umask(Mode::from_bits_truncate(0o022));
+        privileges::limit(&app.resource_limits)?;
         privileges::drop_to(&account, &app.powers)?;
         Err(self.execute(&app.search_path)?)
     }

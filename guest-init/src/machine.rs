@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::time::{ClockId, clock_settime};
@@ -11,9 +11,6 @@ use nix::unistd::{chdir, chroot, sethostname};
 
 use crate::ioctls;
 use crate::mount_table::MACHINE;
-
-/// The tree of cgroups that PID 1 sees whole.
-pub const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Moves off the first root file system, which an app's `pivot_root` could not leave, onto a bind mount of itself.
 pub fn leave_first_root() -> Result<()> {
@@ -71,16 +68,15 @@ pub fn bring_loopback_up() -> Result<()> {
     ioctls::bring_up(&socket, "lo").context("bring interface lo up")
 }
 
-/// Gives the apps' cgroups every controller that the kernel has.
-pub fn delegate_controllers() -> Result<()> {
-    let known = fs::read_to_string(format!("{CGROUPS}/cgroup.controllers"))
-        .context("read the cgroup controllers")?;
-    let all: String = known
-        .split_whitespace()
-        .map(|controller| format!("+{controller} "))
-        .collect();
-    fs::write(format!("{CGROUPS}/cgroup.subtree_control"), &all)
-        .with_context(|| format!("delegate the controllers {all}"))
+/// Sets a kernel parameter, by its path below /proc/sys.
+pub fn set_parameter(name: &str, value: &str) -> Result<()> {
+    let climbs = |part: &str| matches!(part, "" | "." | "..");
+    ensure!(
+        !name.split('/').any(climbs),
+        "{name:?} names no kernel parameter"
+    );
+    fs::write(format!("/proc/sys/{name}"), value)
+        .with_context(|| format!("set kernel parameter {name} to {value:?}"))
 }
 
 /// Opens a disk of the machine for reading.

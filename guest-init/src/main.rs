@@ -63,7 +63,6 @@ fn live() -> Result<Ending> {
     machine::leave_first_root()?;
     machine::mount_kernel_file_systems()?;
     machine::bring_loopback_up()?;
-    machine::delegate_controllers()?;
 
     let mut stream = host::dial(CONTROL_PORT)?;
     let boot = greet(&mut stream)?;
@@ -103,7 +102,11 @@ fn become_pod(boot: &Boot) -> Result<()> {
     machine::seed(&boot.entropy)?;
     machine::bring_cpus_online(boot.cpus)?;
     machine::set_hostname(&boot.hostname)?;
+    for (name, value) in &boot.sysctls {
+        machine::set_parameter(name, value)?;
+    }
     disks::mount_scratch(boot.scratch)?;
+    cgroup::make_for_pod(&boot.limits)?;
     if boot.shares {
         volumes::mount_shares()?;
     }

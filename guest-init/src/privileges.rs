@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use caps::CapSet;
-use guest_init::protocol::Powers;
+use guest_init::protocol::{self, Powers, ResourceLimit};
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, setrlimit};
@@ -15,9 +15,40 @@ use crate::account::Account;
 /// Open files: what old programs can loop over, and what servers may raise it to.
 const OPEN_FILES: (u64, u64) = (1024, 512 << 10);
 
+/// Limits the process, by what every app has and then by `limits`.
+pub fn limit(limits: &[ResourceLimit]) -> Result<()> {
+    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1).context("limit open files")?;
+    for limit in limits {
+        setrlimit(known(limit.resource), limit.soft, limit.hard)
+            .with_context(|| format!("set the limit {limit:?}"))?;
+    }
+    Ok(())
+}
+
+fn known(resource: protocol::Resource) -> Resource {
+    use protocol::Resource as Theirs;
+    match resource {
+        Theirs::As => Resource::RLIMIT_AS,
+        Theirs::Core => Resource::RLIMIT_CORE,
+        Theirs::Cpu => Resource::RLIMIT_CPU,
+        Theirs::Data => Resource::RLIMIT_DATA,
+        Theirs::Fsize => Resource::RLIMIT_FSIZE,
+        Theirs::Locks => Resource::RLIMIT_LOCKS,
+        Theirs::Memlock => Resource::RLIMIT_MEMLOCK,
+        Theirs::Msgqueue => Resource::RLIMIT_MSGQUEUE,
+        Theirs::Nice => Resource::RLIMIT_NICE,
+        Theirs::Nofile => Resource::RLIMIT_NOFILE,
+        Theirs::Nproc => Resource::RLIMIT_NPROC,
+        Theirs::Rss => Resource::RLIMIT_RSS,
+        Theirs::Rtprio => Resource::RLIMIT_RTPRIO,
+        Theirs::Rttime => Resource::RLIMIT_RTTIME,
+        Theirs::Sigpending => Resource::RLIMIT_SIGPENDING,
+        Theirs::Stack => Resource::RLIMIT_STACK,
+    }
+}
+
 /// Takes on `account`, and gives up what `powers` leaves out.
 pub fn drop_to(account: &Account, powers: &Powers) -> Result<()> {
-    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1).context("limit open files")?;
     fs::write("/proc/self/oom_score_adj", powers.oom_score_adj.to_string())
         .context("set the readiness to be killed for memory")?;
     // The bounding set first: lowering it takes CAP_SETPCAP, which a user does not have.

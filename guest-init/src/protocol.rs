@@ -18,7 +18,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; stage 1 and its initramfs are packed together, so a mismatch is a packing fault.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The host's vsock port of the control stream.
 pub const CONTROL_PORT: u32 = 1;
@@ -162,6 +162,10 @@ pub struct Boot {
     pub scratch: Scratch,
     /// Whether there are shared folders to mount.
     pub shares: bool,
+    /// What all apps together may use.
+    pub limits: Limits,
+    /// Kernel parameters to set, by their paths below /proc/sys, in order.
+    pub sysctls: Vec<(String, String)>,
     /// Whether guest-init tells its steps on the console.
     pub debug: bool,
 }
@@ -191,6 +195,8 @@ pub struct App {
     pub powers: Powers,
     /// What of the machine's resources it may use.
     pub limits: Limits,
+    /// Limits of each of its processes.
+    pub resource_limits: Vec<ResourceLimit>,
     /// Command and arguments, not empty. Lookup: with a `/` first as is; with a `/` inside relative to
     /// `working_directory`; else along `search_path`.
     pub exec: Vec<String>,
@@ -248,7 +254,7 @@ pub struct Powers {
     pub oom_score_adj: i32,
 }
 
-/// What of the machine's resources an app may use; `None` = as much as there is.
+/// What of the machine's resources an app, or all of them, may use; `None` = as much as there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Most CPU time, thousandths of a CPU.
@@ -259,6 +265,44 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// Most processes and threads.
     pub processes: Option<u32>,
+    /// Most that is read from each disk in a second, and most that is written, bytes.
+    pub disk_bytes: Option<u64>,
+    /// Most operations on each disk in a second, reads and writes apart.
+    pub disk_operations: Option<u64>,
+}
+
+/// A limit of each process of an app, setrlimit(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimit {
+    /// Of what.
+    pub resource: Resource,
+    /// In force; [`u64::MAX`] = none.
+    pub soft: u64,
+    /// What it can be raised to.
+    pub hard: u64,
+}
+
+/// What a process can be limited in, by the names that follow `RLIMIT_`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the kernel's names")]
+pub enum Resource {
+    As,
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Locks,
+    Memlock,
+    Msgqueue,
+    Nice,
+    Nofile,
+    Nproc,
+    Rss,
+    Rtprio,
+    Rttime,
+    Sigpending,
+    Stack,
 }
 
 /// Where an app's root file system comes from.

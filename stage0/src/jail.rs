@@ -24,14 +24,21 @@ pub struct Jail {
     pub mounts: Vec<String>,
     /// Soft limits by name, of those that are not unlimited.
     pub limits: BTreeMap<String, String>,
+    /// The pod's own cgroup on the host, if it has one.
+    pub cgroup: Option<String>,
+    /// What that caps, by the names of its files.
+    pub cgroup_limits: BTreeMap<String, String>,
 }
 
+/// The files of a cgroup that cap it.
+const CGROUP_LIMITS: [&str; 4] = ["memory.max", "pids.max", "cpu.max", "io.max"];
+
 impl Jail {
-    /// Reads the jail of a live process.
+    /// Reads the jail of a live process, that of the pod `uuid`.
     ///
     /// # Errors
     /// If the process has gone, or the kernel does not show it.
-    pub fn of(pid: u32) -> Result<Self> {
+    pub fn of(pid: u32, uuid: &str) -> Result<Self> {
         let process = PathBuf::from(format!("/proc/{pid}"));
         let status = read(&process.join("status"))?;
         let mut jail = Self {
@@ -47,6 +54,14 @@ impl Jail {
             limits: limits(&read(&process.join("limits"))?),
             ..Self::default()
         };
+        let of_process = read(&process.join("cgroup"))?;
+        let mut unified = of_process
+            .lines()
+            .filter_map(|line| line.strip_prefix("0::"));
+        if let Some(own) = unified.find(|path| Path::new(path).ends_with(uuid)) {
+            jail.cgroup_limits = cgroup_limits(own);
+            jail.cgroup = Some(own.to_owned());
+        }
         for task in fs::read_dir(process.join("task")).context("list threads")? {
             // A thread may end while they are counted.
             if let Ok(status) = read(&task?.path().join("status")) {
@@ -71,6 +86,12 @@ impl Jail {
             .iter()
             .map(|(name, value)| format!("{name}:{value}"))
             .collect();
+        let caps: Vec<_> = self
+            .cgroup_limits
+            .iter()
+            .map(|(name, value)| format!("{name}:{value}"))
+            .collect();
+        let cgroup = self.cgroup.as_deref().unwrap_or("none");
         vec![
             format!("jail-uid={}", self.uid),
             format!("jail-gid={}", self.gid),
@@ -79,8 +100,22 @@ impl Jail {
             format!("jail-seccomp-threads={}", threads.join(",")),
             format!("jail-mounts={}", self.mounts.join(",")),
             format!("jail-limits={}", limits.join(",")),
+            format!("jail-cgroup={cgroup}"),
+            format!("jail-cgroup-limits={}", caps.join(",")),
         ]
     }
+}
+
+/// What a cgroup caps; nothing of what the tree does not show.
+fn cgroup_limits(cgroup: &str) -> BTreeMap<String, String> {
+    let folder = format!("/sys/fs/cgroup{cgroup}");
+    let limit = |file: &&str| {
+        let text = fs::read_to_string(format!("{folder}/{file}")).ok()?;
+        let text = text.trim();
+        let is_limit = !text.is_empty() && text.split(' ').next() != Some("max");
+        is_limit.then(|| ((*file).to_owned(), text.to_owned()))
+    };
+    CGROUP_LIMITS.iter().filter_map(limit).collect()
 }
 
 /// The signals that this process ignores, signal 1 in the lowest bit.
@@ -134,10 +169,10 @@ mod tests {
 
     #[test]
     fn jail_of_this_process_is_read() -> Result<()> {
-        let jail = Jail::of(std::process::id())?;
+        let jail = Jail::of(std::process::id(), "no-uuid")?;
         assert_eq!(jail.uid.split(' ').count(), 4);
         assert_eq!(jail.capabilities.len(), 16);
-        assert!(jail.mounts.iter().any(|mount| mount == "/"));
+        assert!(jail.mounts.iter().any(|mount| mount == "/proc"));
         assert!(jail.limits.contains_key("Max open files"));
         assert!(!jail.seccomp_threads.is_empty());
         Ok(())

@@ -1,58 +1,33 @@
-//! What an app may do and use, by its isolators (contract section 3.4): what the guest enforces.
+//! What an app may do, by its isolators (contract section 3.4): what the guest enforces.
 
 use anyhow::{Context, Result, bail, ensure};
 use caps::Capability;
 use contract::RunArguments;
+use contract::capabilities::DEFAULT;
 use contract::image::App;
-use guest_init::protocol::{Limits, Powers};
+use guest_init::protocol::Powers;
 use serde_json::Value;
 
-use crate::{sizes, system_calls};
+use crate::{limits, system_calls};
 
 const RETAIN: &str = "os/linux/capabilities-retain-set";
 const REMOVE: &str = "os/linux/capabilities-remove-set";
 const NO_NEW_PRIVILEGES: &str = "os/linux/no-new-privileges";
 const OOM_SCORE_ADJ: &str = "os/linux/oom-score-adj";
-const CPU_SHARES: &str = "os/linux/cpu-shares";
 
-/// Isolators of an app that are honoured.
-const KNOWN: [&str; 9] = [
-    "resource/memory",
-    "resource/cpu",
+/// Isolators of powers that are honoured.
+const KNOWN: [&str; 6] = [
     RETAIN,
     REMOVE,
     system_calls::RETAIN,
     system_calls::REMOVE,
     NO_NEW_PRIVILEGES,
     OOM_SCORE_ADJ,
-    CPU_SHARES,
 ];
-
-/// What an app that asks for nothing else can ever have: the contract's default of 14.
-const DEFAULT: [Capability; 14] = [
-    Capability::CAP_AUDIT_WRITE,
-    Capability::CAP_CHOWN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_FSETID,
-    Capability::CAP_FOWNER,
-    Capability::CAP_KILL,
-    Capability::CAP_MKNOD,
-    Capability::CAP_NET_RAW,
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_SETUID,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETPCAP,
-    Capability::CAP_SETFCAP,
-    Capability::CAP_SYS_CHROOT,
-];
-
-/// CPU shares of an app that says nothing, and the weight that they mean.
-const DEFAULT_SHARES: u64 = 1024;
-const DEFAULT_WEIGHT: u64 = 100;
 
 /// Whether an isolator of an app is honoured.
 pub fn is_known(isolator: &str) -> bool {
-    KNOWN.contains(&isolator)
+    KNOWN.contains(&isolator) || limits::OF_APP.contains(&isolator)
 }
 
 /// What the processes of `app` may do.
@@ -78,24 +53,6 @@ pub fn powers(app: &App, arguments: &RunArguments) -> Result<Powers> {
     })
 }
 
-/// What of the machine `app` may use.
-///
-/// # Errors
-/// As [`powers`].
-pub fn limits(app: &App) -> Result<Limits> {
-    let shares = integer(app, CPU_SHARES, 2, 262_144)?;
-    let weight = |shares: i64| -> Result<u32> {
-        let weight = u64::try_from(shares)? * DEFAULT_WEIGHT / DEFAULT_SHARES;
-        Ok(u32::try_from(weight.clamp(1, 10_000))?)
-    };
-    Ok(Limits {
-        cpu_milli: sizes::cpu_milli(app)?,
-        cpu_weight: shares.map(weight).transpose()?,
-        memory_bytes: sizes::memory_bytes(app)?,
-        processes: None,
-    })
-}
-
 fn capabilities(app: &App) -> Result<Vec<Capability>> {
     let set_of = |name: &'static str| -> Result<Option<Vec<Capability>>> {
         let mut sets = app
@@ -117,18 +74,20 @@ fn capabilities(app: &App) -> Result<Vec<Capability>> {
         (Some(retained), None) => Ok(retained),
         (None, removed) => {
             let removed = removed.unwrap_or_default();
-            let kept = DEFAULT.into_iter();
-            Ok(kept.filter(|known| !removed.contains(known)).collect())
+            let kept = DEFAULT.into_iter().map(capability);
+            kept.filter(|known| !matches!(known, Ok(known) if removed.contains(known)))
+                .collect()
         }
     }
 }
 
+fn capability(name: &str) -> Result<Capability> {
+    let known = name.parse::<Capability>().ok();
+    known.with_context(|| format!("no capability is called {name:?}"))
+}
+
 /// The capabilities of a set.
 fn set(value: &Value) -> Result<Vec<Capability>> {
-    let capability = |name: &str| {
-        let known = name.parse::<Capability>().ok();
-        known.with_context(|| format!("no capability is called {name:?}"))
-    };
     names(value)?.into_iter().map(capability).collect()
 }
 
@@ -152,7 +111,8 @@ fn value<'a>(app: &'a App, name: &str) -> Result<Option<&'a Value>> {
     Ok(value)
 }
 
-fn integer(app: &App, name: &str, least: i64, most: i64) -> Result<Option<i64>> {
+/// The number, within bounds, of an isolator that may be there once.
+pub fn integer(app: &App, name: &str, least: i64, most: i64) -> Result<Option<i64>> {
     let Some(value) = value(app, name)? else {
         return Ok(None);
     };
@@ -231,14 +191,7 @@ mod tests {
         ] {
             assert!(powers(&app(&wrong), &RunArguments::default()).is_err());
         }
-        assert!(limits(&app(&[(CPU_SHARES, json!(1))])).is_err());
-    }
-
-    #[test]
-    fn shares_become_a_weight_beside_the_default() {
-        for (shares, weight) in [(2, 1), (512, 50), (1024, 100), (262_144, 10_000)] {
-            let limits = limits(&app(&[(CPU_SHARES, json!(shares))])).expect("limits");
-            assert_eq!(limits.cpu_weight, Some(weight));
-        }
+        let shares = app(&[("os/linux/cpu-shares", json!(1))]);
+        assert!(limits::of_app(&shares, &[]).is_err());
     }
 }

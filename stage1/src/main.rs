@@ -2,6 +2,7 @@
 //! image's manifest; the working directory is the pod directory.
 
 mod assets;
+mod cgroup;
 mod clients;
 mod control;
 mod devices;
@@ -11,6 +12,7 @@ mod host;
 mod isolators;
 mod jail;
 mod life;
+mod limits;
 mod log;
 mod outcome;
 mod packets;
@@ -30,7 +32,8 @@ mod volumes;
 
 use std::path::Path;
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context, Error, Result, bail};
+use contract::PodDir;
 
 fn main() {
     use_one_arena();
@@ -64,14 +67,20 @@ fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
     match Path::new(name).file_name().and_then(|name| name.to_str()) {
         Some("run") => run::run(argv),
         Some("stop") => stop::stop(argv),
-        // A pod holds nothing outside its directory but what dies with its process.
-        Some("gc") => Ok(0),
+        Some("gc") => gc(argv),
         Some("probe") => probe::probe(),
         Some("enter") => enter::enter(argv),
         _ => bail!(
             "stage1-kvm is called by stage 0, as run, enter, stop, gc or probe; not as {name:?}"
         ),
     }
+}
+
+/// The `gc` entrypoint: removes the one thing outside its directory that a pod's process does not take with it.
+fn gc(argv: impl Iterator<Item = String>) -> Result<u8> {
+    let uuid = argv.last().context("the pod's UUID is missing")?;
+    cgroup::remove(&PodDir::new(""), &uuid)?;
+    Ok(0)
 }
 
 /// Prints one line for the user.

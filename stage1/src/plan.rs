@@ -11,14 +11,15 @@ use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
 use contract::{RunArguments, UidRange, signal};
 use guest_init::protocol::{
-    self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Stdio, TaskId, Window,
+    self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Limits, Stdio, TaskId, Window,
 };
 use nix::sys::signal::Signal;
 
 use crate::environment;
 use crate::isolators;
 use crate::life::{GRACE, Stopping};
-use crate::sizes::{cpus, memory_mib, scratch_bytes};
+use crate::limits;
+use crate::sizes::{Caps, PodLimits, scratch_bytes};
 use crate::unsupported;
 use crate::volumes::{Resolver, Share};
 
@@ -102,6 +103,12 @@ pub struct Plan {
     pub cpus: u8,
     /// Memory of the machine, MiB.
     pub memory_mib: u32,
+    /// What the host caps the machine's process at.
+    pub caps: Caps,
+    /// What the apps may use together.
+    pub limits: Limits,
+    /// Kernel parameters of the machine, by their paths below /proc/sys.
+    pub sysctls: Vec<(String, String)>,
     /// Host name in the pod.
     pub hostname: String,
     /// Size of the scratch disk, bytes; `None` = writable layers on a tmpfs.
@@ -157,20 +164,24 @@ impl Plan {
         }
         check_input(&apps)?;
         warnings.append(&mut volumes.warnings);
-        let programs = || {
-            pod.apps
-                .iter()
-                .zip(images)
-                .filter_map(|(app, image)| program(app, image).ok())
+        let limits = PodLimits {
+            apps: apps.iter().map(|app| app.limits).collect(),
+            pod: limits::of_pod(pod)?,
         };
+        let cpus = limits.cpus(host, &mut warnings)?;
+        let memory_mib = limits.memory_mib(host, &mut warnings)?;
+        let shares = volumes.into_shares();
         let pod_annotation = |name| annotation::find(&pod.annotations, name);
         Ok(Self {
-            cpus: cpus(programs(), host, &mut warnings)?,
-            memory_mib: memory_mib(programs(), host, &mut warnings)?,
+            cpus,
+            memory_mib,
+            caps: limits.caps(memory_mib, cpus, !shares.is_empty()),
+            limits: limits.pod,
+            sysctls: limits::sysctls(pod)?,
             hostname: hostname(arguments)?,
             scratch_bytes: scratch_bytes(&pod.annotations)?,
             apps,
-            shares: volumes.into_shares(),
+            shares,
             uids: pod_annotation(annotation::POD_UIDS)
                 .map_or_else(|| Ok(UidRange::default()), str::parse)?,
             timeout: pod_annotation(annotation::POD_TIMEOUT)
@@ -295,7 +306,8 @@ fn plan_app(
         read_only_root: pod_app.read_only_root_fs,
         restrict_paths: !arguments.disable_paths,
         powers: isolators::powers(program, arguments)?,
-        limits: isolators::limits(program)?,
+        limits: limits::of_app(program, &pod_app.annotations)?,
+        resource_limits: limits::of_processes(&pod_app.annotations)?,
         exec: program.exec.clone(),
         search_path: environment::search_path(&program.environment, working_directory),
         environment: environment::complete(&program.environment, &pod_app.name, terminal)?,

@@ -24,7 +24,7 @@ use crate::session::{self, Session};
 use crate::streams::{self, Label, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
 use crate::timings::Timings;
-use crate::{devices, host};
+use crate::{cgroup, devices, host};
 
 /// Bytes of entropy given to the guest.
 const ENTROPY_BYTES: usize = 64;
@@ -54,6 +54,9 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let scratch = scratch_disk(&pod, &plan)?;
 
     // From here on the process is the pod.
+    cgroup::enter(&pod, &arguments.uuid, &plan.caps)
+        .iter()
+        .for_each(|warning| crate::tell(&format!("warning: {warning}")));
     let identity = Identity::claim(pod.path(), plan.uids, !plan.shares.is_empty())?;
     Report::prepare(&pod, identity.owner())?;
     let clients = Clients::listen(&PodDir::new("").socket())?;
@@ -68,7 +71,8 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let Inside {
         report,
         descriptors,
-    } = jail::enter(&pod, &identity, &plan.shares).context("jail the machine's process")?;
+    } = jail::enter(&pod, &identity, &plan.shares, plan.caps.threads)
+        .context("jail the machine's process")?;
     timings.mark("jailed");
 
     let ports = Ports::default();
@@ -209,6 +213,8 @@ fn boot(plan: &Plan, debug: bool) -> Result<Boot> {
             Scratch::Tmpfs
         },
         shares: !plan.shares.is_empty(),
+        limits: plan.limits,
+        sysctls: plan.sysctls.clone(),
         debug,
     })
 }

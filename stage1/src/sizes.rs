@@ -1,9 +1,10 @@
-//! How large a pod's machine is: CPUs, memory and scratch disk, from the apps' limits and the pod's annotations.
+//! How large a pod's machine is: CPUs, memory and scratch disk, from the limits of its apps and of the pod and from the pod's
+//! annotations; and what the host caps its process at.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use contract::annotation::{self, Annotation};
-use contract::image::App as ManifestApp;
 use contract::quantity;
+use guest_init::protocol::Limits;
 
 use crate::plan::Host;
 
@@ -13,14 +14,23 @@ const DEFAULT_MEMORY_MIB: u64 = 512;
 /// What the machine needs beside the apps' limit, MiB: kernel, page tables, guest-init.
 const MEMORY_OVERHEAD_MIB: u64 = 64;
 
-/// The least memory limit with which an app can be launched at all, MiB.
-const MEMORY_MINIMUM_MIB: u64 = 8;
+/// What the machine's process may take beside the machine, MiB: its own memory, which is a few, and file pages on their way.
+const PROCESS_MIB: u64 = 64;
+
+/// The kernel's tables of the machine's memory, of the process and of KVM, take less than this part of it.
+const TABLES_PART: u64 = 64;
+
+/// What the kernel keeps for files of shares that the guest remembers, MiB: for each of a million 2 KiB.
+const SHARED_FILES_MIB: u64 = 2048;
+
+/// Threads of the machine's process beside vCPUs and the pumps of its apps.
+const THREADS: u64 = 32;
+
+/// Threads that move the stdio of one app.
+const THREADS_PER_APP: u64 = 3;
 
 /// The most memory of a machine, MiB: less than the physical addresses of any CPU with KVM reach.
 const MEMORY_MAXIMUM_MIB: u64 = 512 << 10;
-
-/// The least CPU limit, thousandths of a CPU: what the kernel can give out in a tenth of a second.
-const CPU_MINIMUM_MILLI: u128 = 10;
 
 /// Size of the scratch disk when nobody says otherwise, bytes; sparse on the host.
 const DEFAULT_SCRATCH_BYTES: u64 = 10 << 30;
@@ -31,117 +41,112 @@ const SCRATCH_MINIMUM_BYTES: u64 = 32 << 20;
 /// The largest scratch disk that the template can grow to, bytes.
 const SCRATCH_MAXIMUM_BYTES: u64 = 4 << 40;
 
-/// The `limit` of a resource isolator, in thousandths of its unit.
-fn limit(app: &ManifestApp, isolator: &str) -> Result<Option<u128>> {
-    let Some(value) = app.isolator(isolator) else {
-        return Ok(None);
-    };
-    let text = match value.get("limit") {
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(serde_json::Value::Number(number)) => number.to_string(),
-        _ => bail!("isolator {isolator} has no limit"),
-    };
-    Ok(Some(
-        quantity::parse_milli(&text).with_context(|| format!("read isolator {isolator}"))?,
-    ))
+/// Limits of each app, and of all together.
+pub struct PodLimits {
+    /// In the apps' order.
+    pub apps: Vec<Limits>,
+    /// The pod's own.
+    pub pod: Limits,
 }
 
-/// Sum of the apps' limits, and whether there is an app without one.
-fn total<'a>(apps: impl Iterator<Item = &'a ManifestApp>, isolator: &str) -> Result<(u128, bool)> {
-    let (mut sum, mut unlimited) = (0_u128, false);
-    for app in apps {
-        match limit(app, isolator)? {
-            Some(limit) => {
-                sum = sum
-                    .checked_add(limit)
-                    .context("the limits' sum is too large")?;
-            }
-            None => unlimited = true,
+/// What the host caps the machine's process at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Guest memory included, bytes.
+    pub memory_bytes: u64,
+    /// Threads.
+    pub threads: u64,
+    /// CPU time, thousandths of a CPU; `None` = as much as its vCPUs can take.
+    pub cpu_milli: Option<u64>,
+    /// Read from the disk of the pod's files in a second, and written to it, bytes.
+    pub disk_bytes: Option<u64>,
+    /// Operations on it in a second, reads and writes apart.
+    pub disk_operations: Option<u64>,
+}
+
+impl PodLimits {
+    /// Sum of what the apps are limited to, and whether there is an app without a limit.
+    fn of_apps(&self, limit: impl Fn(&Limits) -> Option<u64>) -> (u64, bool) {
+        let limits = || self.apps.iter().map(&limit);
+        let sum = limits().flatten().fold(0, u64::saturating_add);
+        (sum, limits().any(|limit| limit.is_none()))
+    }
+
+    /// The most that all apps together can take.
+    fn together(&self, limit: impl Fn(&Limits) -> Option<u64>) -> Option<u64> {
+        let pod = limit(&self.pod);
+        let (sum, unlimited) = self.of_apps(limit);
+        let apps = (!unlimited).then_some(sum);
+        [apps, pod].into_iter().flatten().min()
+    }
+
+    /// CPUs of the machine: the sum of the apps' limits, or, where an app has none, at least all of the host's; no more than
+    /// the pod's limit.
+    pub fn cpus(&self, host: &Host, warnings: &mut Vec<String>) -> Result<u8> {
+        let most = host.kvm_cpus.min(u64::from(vmm::layout::MAX_CPUS));
+        let (milli, unlimited) = self.of_apps(cpu_milli);
+        let all = if unlimited {
+            host.cpus.clamp(1, most)
+        } else {
+            1
+        };
+        let of_pod = cpu_milli(&self.pod).map_or(u64::MAX, |milli| milli.div_ceil(1000));
+        let wanted = milli.div_ceil(1000).max(all).min(of_pod);
+        ensure!(
+            wanted <= most,
+            "{wanted} CPUs asked for; this host's KVM gives a machine at most {most}"
+        );
+        if wanted > host.cpus {
+            warnings.push(format!(
+                "{wanted} CPUs asked for, the host has {}: they will share",
+                host.cpus
+            ));
+        }
+        Ok(u8::try_from(wanted)?)
+    }
+
+    /// Memory of the machine, MiB: the sum of the apps' limits and something for all without one, or the pod's limit, and what
+    /// the machine itself needs.
+    pub fn memory_mib(&self, host: &Host, warnings: &mut Vec<String>) -> Result<u32> {
+        let (bytes, unlimited) = self.of_apps(|limits| limits.memory_bytes);
+        let apps_mib = bytes.div_ceil(1 << 20);
+        let pod_mib = self.pod.memory_bytes.map(|bytes| bytes.div_ceil(1 << 20));
+        let limit_mib = match (unlimited, pod_mib) {
+            (true, Some(pod)) => pod,
+            (true, None) => apps_mib.saturating_add(DEFAULT_MEMORY_MIB - MEMORY_OVERHEAD_MIB),
+            (false, pod) => apps_mib.min(pod.unwrap_or(u64::MAX)),
+        };
+        let machine = limit_mib.saturating_add(MEMORY_OVERHEAD_MIB);
+        ensure!(
+            machine <= MEMORY_MAXIMUM_MIB,
+            "{machine} MiB is more memory than a machine can have"
+        );
+        if machine > host.memory_mib {
+            warnings.push(format!(
+                "the machine may use {machine} MiB, the host has {} MiB",
+                host.memory_mib
+            ));
+        }
+        Ok(u32::try_from(machine)?)
+    }
+
+    /// What the host caps the process of such a machine at, exactly, where there is a limit.
+    pub fn caps(&self, memory_mib: u32, cpus: u8, shares: bool) -> Caps {
+        let shared_mib = if shares { SHARED_FILES_MIB } else { 0 };
+        let (machine_mib, apps) = (u64::from(memory_mib), self.apps.len() as u64);
+        let memory_mib = machine_mib + machine_mib / TABLES_PART + PROCESS_MIB + shared_mib;
+        Caps {
+            memory_bytes: memory_mib << 20,
+            threads: THREADS + u64::from(cpus) + apps * THREADS_PER_APP,
+            cpu_milli: self.together(cpu_milli),
+            disk_bytes: self.together(|limits| limits.disk_bytes),
+            disk_operations: self.together(|limits| limits.disk_operations),
         }
     }
-    Ok((sum, unlimited))
 }
 
-/// Memory that an app may use, bytes; `None` if it has no limit.
-pub fn memory_bytes(app: &ManifestApp) -> Result<Option<u64>> {
-    let Some(milli) = limit(app, "resource/memory")? else {
-        return Ok(None);
-    };
-    let bytes = u64::try_from(milli.div_ceil(1000)).context("the memory limit is too large")?;
-    ensure!(
-        bytes >= MEMORY_MINIMUM_MIB << 20,
-        "{bytes} bytes of memory are too little to start an app; give at least {MEMORY_MINIMUM_MIB}Mi"
-    );
-    Ok(Some(bytes))
-}
-
-/// CPU time that an app may use, thousandths of a CPU; `None` if it has no limit.
-pub fn cpu_milli(app: &ManifestApp) -> Result<Option<u32>> {
-    let Some(milli) = limit(app, "resource/cpu")? else {
-        return Ok(None);
-    };
-    ensure!(
-        milli >= CPU_MINIMUM_MILLI,
-        "a limit of {milli}m CPUs is too little to run on; give at least {CPU_MINIMUM_MILLI}m"
-    );
-    u32::try_from(milli)
-        .map(Some)
-        .context("the CPU limit is too large")
-}
-
-/// CPUs of the machine: the sum of the apps' limits, or, where an app has none, at least all of the host's.
-pub fn cpus<'a>(
-    apps: impl Iterator<Item = &'a ManifestApp>,
-    host: &Host,
-    warnings: &mut Vec<String>,
-) -> Result<u8> {
-    let most = host.kvm_cpus.min(u64::from(vmm::layout::MAX_CPUS));
-    let (milli, unlimited) = total(apps, "resource/cpu")?;
-    let all = if unlimited {
-        host.cpus.clamp(1, most)
-    } else {
-        1
-    };
-    let wanted = milli.div_ceil(1000).max(all.into());
-    ensure!(
-        wanted <= u128::from(most),
-        "{wanted} CPUs asked for; this host's KVM gives a machine at most {most}"
-    );
-    if wanted > u128::from(host.cpus) {
-        warnings.push(format!(
-            "{wanted} CPUs asked for, the host has {}: they will share",
-            host.cpus
-        ));
-    }
-    Ok(u8::try_from(wanted)?)
-}
-
-/// Memory of the machine, MiB: the sum of the apps' limits, something for all without one, and what the machine itself needs.
-pub fn memory_mib<'a>(
-    apps: impl Iterator<Item = &'a ManifestApp>,
-    host: &Host,
-    warnings: &mut Vec<String>,
-) -> Result<u32> {
-    let (milli, unlimited) = total(apps, "resource/memory")?;
-    let limits_mib =
-        u64::try_from(milli.div_ceil(1000 << 20)).context("the memory limit is too large")?;
-    let unlimited_mib = match unlimited {
-        true => DEFAULT_MEMORY_MIB - MEMORY_OVERHEAD_MIB,
-        false => 0,
-    };
-    let limit_mib = limits_mib.saturating_add(unlimited_mib);
-    let machine = limit_mib.saturating_add(MEMORY_OVERHEAD_MIB);
-    ensure!(
-        machine <= MEMORY_MAXIMUM_MIB,
-        "{machine} MiB is more memory than a machine can have"
-    );
-    if machine > host.memory_mib {
-        warnings.push(format!(
-            "the machine may use {machine} MiB, the host has {} MiB",
-            host.memory_mib
-        ));
-    }
-    Ok(u32::try_from(machine)?)
+fn cpu_milli(limits: &Limits) -> Option<u64> {
+    limits.cpu_milli.map(u64::from)
 }
 
 /// Size of the scratch disk, bytes; `None` = writable layers on a tmpfs.
@@ -167,8 +172,6 @@ pub fn scratch_bytes(annotations: &[Annotation]) -> Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contract::image::Isolator;
-    use serde_json::json;
 
     const HOST: Host = Host {
         cpus: 4,
@@ -177,81 +180,76 @@ mod tests {
         window: None,
     };
 
-    fn app(name: &str, limits: &[&str]) -> ManifestApp {
-        let isolator = |limit: &&str| Isolator {
-            name: name.into(),
-            value: json!({ "limit": limit }),
-        };
-        ManifestApp {
-            isolators: limits.iter().map(isolator).collect(),
-            ..ManifestApp::default()
+    fn cpu(milli: u32) -> Limits {
+        Limits {
+            cpu_milli: Some(milli),
+            ..Limits::default()
+        }
+    }
+
+    fn memory(mib: u64) -> Limits {
+        Limits {
+            memory_bytes: Some(mib << 20),
+            ..Limits::default()
+        }
+    }
+
+    const NONE: Limits = Limits {
+        cpu_milli: None,
+        cpu_weight: None,
+        memory_bytes: None,
+        processes: None,
+        disk_bytes: None,
+        disk_operations: None,
+    };
+
+    fn limits(apps: &[Limits], pod: Limits) -> PodLimits {
+        PodLimits {
+            apps: apps.to_vec(),
+            pod,
         }
     }
 
     #[test]
-    fn cpus_without_a_limit_are_the_hosts_and_with_one_the_last_limit_rounded_up() {
+    fn cpus_are_the_hosts_or_the_limits_rounded_up_and_no_more_than_the_pods() {
         let mut warnings = Vec::new();
-        let mut cpus = |limits: &[&str]| {
-            cpus(
-                [&app("resource/cpu", limits)].into_iter(),
-                &HOST,
-                &mut warnings,
-            )
-        };
-        assert_eq!(cpus(&[]).expect("a size"), 4);
-        assert_eq!(cpus(&["3", "1500m"]).expect("a size"), 2);
-        assert!(cpus(&["33"]).is_err());
-        assert_eq!(cpus(&["8"]).expect("a size"), 8);
+        let mut cpus = |apps: &[Limits], pod| limits(apps, pod).cpus(&HOST, &mut warnings).ok();
+        assert_eq!(cpus(&[NONE], NONE), Some(4));
+        assert_eq!(cpus(&[cpu(1500)], NONE), Some(2));
+        assert_eq!(cpus(&[cpu(1500), cpu(1500)], NONE), Some(3));
+        assert_eq!(cpus(&[cpu(1500), NONE], NONE), Some(4));
+        assert_eq!(cpus(&[cpu(1500), NONE], cpu(2100)), Some(3));
+        assert_eq!(cpus(&[cpu(500)], cpu(2100)), Some(1));
+        assert_eq!(cpus(&[cpu(33_000)], NONE), None);
+        assert_eq!(cpus(&[cpu(8000)], NONE), Some(8));
         assert_eq!(warnings.len(), 1, "more than the host has is told");
     }
 
     #[test]
-    fn cpu_limit_is_the_last_in_thousandths_and_never_nothing() {
-        let milli = |limits: &[&str]| cpu_milli(&app("resource/cpu", limits));
-        assert_eq!(milli(&[]).expect("no limit"), None);
-        assert_eq!(milli(&["3", "1500m"]).expect("a limit"), Some(1500));
-        assert_eq!(milli(&["10m"]).expect("a limit"), Some(10));
-        assert!(milli(&["0"]).is_err() && milli(&["9m"]).is_err() && milli(&["1E"]).is_err());
-    }
-
-    #[test]
-    fn memory_is_the_limit_and_the_machines_own_within_bounds() {
+    fn memory_has_room_for_all_apps_and_the_machine_and_no_more_than_the_pods() {
         let mut warnings = Vec::new();
-        let mut memory = |limits: &[&str]| {
-            memory_mib(
-                [&app("resource/memory", limits)].into_iter(),
-                &HOST,
-                &mut warnings,
-            )
-        };
-        assert_eq!(memory(&[]).expect("a size"), 512);
-        assert_eq!(memory(&["256Mi"]).expect("a size"), 320);
-        assert!(memory(&["1Ei"]).is_err() && memory(&["x"]).is_err());
-        assert_eq!(memory(&["2Gi"]).expect("a size"), 2112);
+        let mut mib =
+            |apps: &[Limits], pod| limits(apps, pod).memory_mib(&HOST, &mut warnings).ok();
+        assert_eq!(mib(&[NONE], NONE), Some(512));
+        assert_eq!(mib(&[memory(256)], NONE), Some(320));
+        assert_eq!(mib(&[memory(64), memory(64)], NONE), Some(192));
+        assert_eq!(mib(&[memory(64), NONE], NONE), Some(576));
+        assert_eq!(mib(&[memory(64), NONE], memory(800)), Some(864));
+        assert_eq!(mib(&[memory(64), memory(64)], memory(100)), Some(164));
+        assert_eq!(mib(&[memory(1 << 40)], NONE), None);
+        assert_eq!(mib(&[memory(2048)], NONE), Some(2112));
         assert_eq!(warnings.len(), 1, "more than the host has is told");
     }
 
     #[test]
-    fn machine_of_several_apps_has_room_for_all() {
-        let apps = [app("resource/memory", &["64Mi"]), app("none", &[])];
-        let both = [&apps[0], &apps[0]];
-        let mut warnings = Vec::new();
-        let mut memory =
-            |apps: [&ManifestApp; 2]| memory_mib(apps.into_iter(), &HOST, &mut warnings);
-        assert_eq!(memory(both).expect("a size"), 192);
-        assert_eq!(memory([&apps[0], &apps[1]]).expect("a size"), 576);
-        let apps = [app("resource/cpu", &["1500m"]), app("none", &[])];
-        let mut cpus = |apps: [&ManifestApp; 2]| cpus(apps.into_iter(), &HOST, &mut warnings);
-        assert_eq!(cpus([&apps[0], &apps[0]]).expect("a size"), 3);
-        assert_eq!(cpus([&apps[0], &apps[1]]).expect("a size"), 4);
-    }
-
-    #[test]
-    fn memory_limit_of_an_app_is_the_last_and_never_nothing() {
-        let bytes = |limits: &[&str]| memory_bytes(&app("resource/memory", limits));
-        assert_eq!(bytes(&[]).expect("no limit"), None);
-        assert_eq!(bytes(&["1G", "64Mi"]).expect("a limit"), Some(64 << 20));
-        assert!(bytes(&["7Mi"]).is_err());
+    fn host_caps_what_is_limited_exactly_and_memory_always() {
+        let caps = |apps: &[Limits], pod| limits(apps, pod).caps(512, 2, false);
+        assert_eq!(caps(&[cpu(500), cpu(250)], NONE).cpu_milli, Some(750));
+        assert_eq!(caps(&[cpu(500), NONE], NONE).cpu_milli, None);
+        assert_eq!(caps(&[cpu(500), NONE], cpu(600)).cpu_milli, Some(600));
+        let caps = caps(&[NONE], NONE);
+        assert_eq!((caps.memory_bytes, caps.threads), (584 << 20, 37));
+        assert!(limits(&[NONE], NONE).caps(512, 2, true).memory_bytes > caps.memory_bytes);
     }
 
     #[test]

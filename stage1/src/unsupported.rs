@@ -4,7 +4,7 @@
 use contract::image::App;
 use contract::{PodManifest, RunArguments};
 
-use crate::isolators;
+use crate::{isolators, limits};
 
 /// Warnings about the pod as a whole.
 pub fn of_pod(pod: &PodManifest, arguments: &RunArguments) -> Vec<String> {
@@ -37,9 +37,9 @@ pub fn of_pod(pod: &PodManifest, arguments: &RunArguments) -> Vec<String> {
     if arguments.mds_token.is_some() {
         warnings.push("the metadata service is not supported: AC_METADATA_URL is not set".into());
     }
-    let isolators = pod.isolators.iter().map(|isolator| &isolator.name);
-    warnings
-        .extend(isolators.map(|name| format!("isolator {name} of the pod is not supported yet")));
+    let isolators = pod.isolators.iter().map(|isolator| isolator.name.as_str());
+    let unknown = isolators.filter(|name| !limits::OF_POD.contains(name));
+    warnings.extend(unknown.map(|name| format!("isolator {name} of the pod is not supported")));
     warnings
 }
 
@@ -72,7 +72,8 @@ mod tests {
     fn each_thing_asked_for_and_not_given_is_one_line() {
         let pod: PodManifest = serde_json::from_str(
             r#"{"acVersion":"0.8.11","acKind":"PodManifest","ports":[{"name":"http","hostPort":80}],
-                "isolators":[{"name":"resource/memory","value":{"limit":"1G"}}]}"#,
+                "isolators":[{"name":"resource/memory","value":{"limit":"1G"}},
+                    {"name":"resource/network-bandwidth","value":{"limit":"1G"}}]}"#,
         )
         .expect("a pod manifest");
         let arguments = RunArguments {
@@ -91,7 +92,7 @@ mod tests {
             "--ipc",
             "--private-users",
             "metadata",
-            "resource/memory",
+            "network-bandwidth",
         ];
         assert_eq!(warnings.len(), about.len(), "{warnings:?}");
         for (warning, word) in warnings.iter().zip(about) {
@@ -113,18 +114,14 @@ mod tests {
         let app: App = serde_json::from_str(
             r#"{"exec":["/x"],"user":"0","group":"0","isolators":[
                 {"name":"resource/memory","value":{"limit":"1G"}},
-                {"name":"resource/block-iops","value":{"limit":"1"}},
-                {"name":"resource/block-iops","value":{"limit":"2"}},
-                {"name":"resource/block-bandwidth","value":{"limit":"1"}},
+                {"name":"resource/network-bandwidth","value":{"limit":"1"}},
+                {"name":"resource/network-bandwidth","value":{"limit":"2"}},
                 {"name":"os/linux/cpu-shares","value":512}]}"#,
         )
         .expect("an app");
         assert_eq!(
             of_app("web", &app),
-            [
-                "isolator resource/block-bandwidth of app web is not supported yet",
-                "isolator resource/block-iops of app web is not supported yet"
-            ]
+            ["isolator resource/network-bandwidth of app web is not supported yet"]
         );
     }
 }

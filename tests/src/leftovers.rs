@@ -46,10 +46,12 @@ impl Leftovers {
         self.0.difference(&earlier.0).map(String::as_str).collect()
     }
 
-    /// Those that hold something as long as they are there: all but files.
+    /// Those that hold something as long as they are there: all but files and cgroups, which are empty without their processes.
     pub fn alive_since<'a>(&'a self, earlier: &'a Self) -> Vec<&'a str> {
         let since = self.since(earlier).into_iter();
-        since.filter(|line| !line.starts_with("file ")).collect()
+        since
+            .filter(|line| !line.starts_with("file ") && !line.starts_with("cgroup "))
+            .collect()
     }
 }
 

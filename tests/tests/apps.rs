@@ -268,3 +268,40 @@ fn app_that_uses_up_its_memory_is_killed_and_reported_and_its_neighbour_is_not()
         "{err}"
     );
 }
+
+#[test]
+fn limits_of_the_pod_bound_all_of_its_apps() {
+    import_busybox();
+    let bandwidth =
+        json!([{"name": "resource/block-bandwidth", "value": {"default": true, "limit": "1M"}}]);
+    let waits = "cat /proc/sys/kernel/msgmax; nproc; cut -d' ' -f2- /sys/fs/cgroup/io.max; \
+        trap 'exit 0' TERM; while :; do usleep 10000; done";
+    // More than the pod's limit, and less than the machine has.
+    let takes = "usleep 300000; exec dd if=/dev/zero of=/dev/null bs=64M count=1";
+    let mut pod = manifest(&[
+        ("waits", json!({"script": waits, "isolators": bandwidth})),
+        ("takes", json!({"script": takes})),
+    ]);
+    pod["isolators"] = json!([
+        {"name": "resource/memory", "value": {"limit": "32Mi"}},
+        {"name": "resource/cpu", "value": {"limit": "900m"}},
+        {"name": "os/unix/sysctl", "value": {"kernel.msgmax": "4321"}},
+        {"name": "example.com/other", "value": 1},
+    ]);
+    let finished = run_manifest(&pod).expect_code(137);
+    let (out, err) = (finished.out(), finished.err());
+    let limit = "rbps=1000000 wbps=1000000 riops=max wiops=max";
+    assert_eq!(
+        lines_of(&out, "waits"),
+        ["4321", "1", limit, limit],
+        "{err}"
+    );
+    assert!(
+        err.contains("app \"takes\": the kernel killed a process because the memory was used up"),
+        "{err}"
+    );
+    assert!(
+        err.contains("isolator example.com/other of the pod is not supported"),
+        "{err}"
+    );
+}

@@ -129,7 +129,7 @@ fn debian_runs_and_keeps_its_writes_off_the_image() {
     assert!(list.contains("debian"), "{list}");
     let before = files_sha256(".erofs");
     let script = "grep -c virtio_mmio.device /proc/cmdline; . /etc/os-release; echo $VERSION_CODENAME; \
-                  cp -a /usr/share /copy && sync && diff -r /usr/share /copy && echo same; \
+                  cp -a /usr/share/perl5 /copy && sync && diff -r /usr/share/perl5 /copy && echo same; \
                   rm -rf /usr/share/doc && test ! -e /usr/share/doc && dpkg --audit && echo clean";
     let finished = finish(
         fairing()

@@ -62,14 +62,27 @@ fn powers() -> impl Strategy<Value = Powers> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    any::<([Option<u32>; 3], Option<u64>)>().prop_map(
-        |([cpu_milli, cpu_weight, processes], memory_bytes)| Limits {
-            cpu_milli,
-            cpu_weight,
-            memory_bytes,
-            processes,
+    any::<([Option<u32>; 3], [Option<u64>; 3])>().prop_map(
+        |([cpu_milli, cpu_weight, processes], [memory_bytes, disk_bytes, disk_operations])| {
+            Limits {
+                cpu_milli,
+                cpu_weight,
+                memory_bytes,
+                processes,
+                disk_bytes,
+                disk_operations,
+            }
         },
     )
+}
+
+fn resource_limit() -> impl Strategy<Value = ResourceLimit> {
+    let resource = prop::sample::select(vec![Resource::As, Resource::Nofile, Resource::Stack]);
+    (resource, any::<[u64; 2]>()).prop_map(|(resource, [soft, hard])| ResourceLimit {
+        resource,
+        soft,
+        hard,
+    })
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
@@ -100,14 +113,19 @@ fn app() -> impl Strategy<Value = App> {
         texts,
         lists,
         any::<(u8, u64, [bool; 2])>(),
-        (powers(), limits(), stdio()),
+        (
+            powers(),
+            limits(),
+            prop::collection::vec(resource_limit(), 0..3),
+            stdio(),
+        ),
     )
         .prop_map(
             |(
                 (name, search_path, working_directory, user, group),
                 lists,
                 numbers,
-                (powers, limits, stdio),
+                (powers, limits, resource_limits, stdio),
             )| App {
                 name,
                 root: match numbers.0 {
@@ -121,6 +139,7 @@ fn app() -> impl Strategy<Value = App> {
                 restrict_paths: numbers.2[1],
                 powers,
                 limits,
+                resource_limits,
                 pre_start: lists.0.clone(),
                 post_stop: lists.0.iter().rev().cloned().collect(),
                 exec: lists.0,
@@ -146,16 +165,21 @@ fn boot() -> impl Strategy<Value = Boot> {
         any::<u8>(),
         scratch,
         any::<[bool; 2]>(),
+        (limits(), prop::collection::vec((text(), text()), 0..3)),
     )
         .prop_map(
-            |(hostname, clock_ns, entropy, cpus, scratch, [shares, debug])| Boot {
-                hostname,
-                clock_ns,
-                entropy,
-                cpus,
-                scratch,
-                shares,
-                debug,
+            |(hostname, clock_ns, entropy, cpus, scratch, [shares, debug], (limits, sysctls))| {
+                Boot {
+                    hostname,
+                    clock_ns,
+                    entropy,
+                    cpus,
+                    scratch,
+                    shares,
+                    limits,
+                    sysctls,
+                    debug,
+                }
             },
         )
 }

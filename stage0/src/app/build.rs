@@ -59,7 +59,7 @@ pub fn pod_manifest(request: &PodRequest, images: &[Image]) -> Result<PodManifes
         ac_kind: PodKind::PodManifest,
         apps,
         volumes: named_volumes(&request.flags.volume)?,
-        isolators: Vec::new(),
+        isolators: isolators::of_pod(request.flags),
         annotations: pod_annotations(request.flags, request.uids),
         ports: request
             .flags
@@ -228,7 +228,21 @@ fn app_annotations(request: &PodRequest, flags: &AppFlags) -> Vec<Annotation> {
     };
     let mut annotations = flags.annotation.clone();
     let signal = flags.stop_signal.map(|signal| signal.to_string());
-    annotations.extend(signal.map(|signal| Annotation::new(annotation::STOP_SIGNAL, signal)));
+    let limits: Vec<_> = flags.ulimit.iter().map(ToString::to_string).collect();
+    let optional = [
+        (annotation::STOP_SIGNAL, signal),
+        (
+            annotation::APP_PROCESSES,
+            flags.pids_limit.map(|count| count.to_string()),
+        ),
+        (
+            annotation::APP_RESOURCE_LIMITS,
+            (!limits.is_empty()).then(|| limits.join(",")),
+        ),
+    ];
+    for (name, value) in optional {
+        annotations.extend(value.map(|value| Annotation::new(name, value)));
+    }
     annotations.extend([
         Annotation::new(annotation::APP_STDIN, stdin),
         Annotation::new(annotation::APP_STDOUT, output),

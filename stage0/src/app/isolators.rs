@@ -2,10 +2,11 @@
 //! the last counts; the others replace the image's.
 
 use anyhow::{Context, Result, bail};
+use contract::capabilities::{DEFAULT, OTHERS};
 use contract::image::Isolator;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::cli::AppFlags;
+use crate::cli::{AppFlags, PodFlags};
 
 /// Adds the command line's isolators to those of the image.
 ///
@@ -42,11 +43,68 @@ pub fn apply(isolators: &mut Vec<Isolator>, flags: &AppFlags) -> Result<()> {
             json!({"set": flags.caps_remove}),
         );
     }
+    if !(flags.cap_add.is_empty() && flags.cap_drop.is_empty()) {
+        let kept = capabilities(flags)?;
+        // A set that is retained cannot be empty.
+        match kept.is_empty() {
+            true => replace(isolators, &[remove, retain], json!({"set": DEFAULT})),
+            false => replace(isolators, &[retain, remove], json!({"set": kept})),
+        }
+    }
     if let Some(text) = &flags.seccomp {
         let (names, value) = seccomp(text).with_context(|| format!("read --seccomp {text:?}"))?;
         replace(isolators, &names, value);
     }
     Ok(())
+}
+
+/// The isolators of a pod as a whole.
+pub fn of_pod(flags: &PodFlags) -> Vec<Isolator> {
+    let sysctls: Map<_, _> = flags
+        .sysctl
+        .iter()
+        .map(|(name, value)| (name.clone(), Value::from(value.clone())))
+        .collect();
+    let sysctls = (!sysctls.is_empty()).then(|| isolator("os/unix/sysctl", sysctls.into()));
+    sysctls.into_iter().collect()
+}
+
+/// What of the default, or of what rkt's flags have left of it, is kept and added by podman's.
+fn capabilities(flags: &AppFlags) -> Result<Vec<&'static str>> {
+    let kept = match &flags.caps_retain[..] {
+        [] => DEFAULT.to_vec(),
+        retained => named(retained)?,
+    };
+    let (removed, dropped, added) = (
+        named(&flags.caps_remove)?,
+        named(&flags.cap_drop)?,
+        named(&flags.cap_add)?,
+    );
+    let is_left = |name: &&str| !removed.contains(name) && !dropped.contains(name);
+    let mut kept: Vec<_> = kept.into_iter().filter(is_left).collect();
+    let new: Vec<_> = added
+        .into_iter()
+        .filter(|name| !kept.contains(name))
+        .collect();
+    kept.extend(new);
+    Ok(kept)
+}
+
+/// Capabilities as podman's users name them: without `CAP_`, in any case, or all.
+fn named(names: &[String]) -> Result<Vec<&'static str>> {
+    let all = || DEFAULT.into_iter().chain(OTHERS);
+    let mut found = Vec::new();
+    for name in names {
+        let upper = name.to_ascii_uppercase();
+        let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        if short == "ALL" {
+            found.extend(all());
+            continue;
+        }
+        let known = all().find(|known| known.strip_prefix("CAP_") == Some(short));
+        found.push(known.with_context(|| format!("there is no capability {name:?}"))?);
+    }
+    Ok(found)
 }
 
 fn isolator(name: &str, value: Value) -> Isolator {
@@ -125,6 +183,24 @@ mod tests {
             isolators[3].value,
             json!({"set": ["read", "write"], "errno": "EPERM"})
         );
+        Ok(())
+    }
+
+    #[test]
+    fn capabilities_are_added_and_dropped_by_any_spelling() -> Result<()> {
+        let kept = |add: &[&str], drop: &[&str]| {
+            let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            capabilities(&AppFlags {
+                cap_add: list(add),
+                cap_drop: list(drop),
+                ..AppFlags::default()
+            })
+        };
+        assert_eq!(kept(&["net_admin", "CAP_KILL"], &[])?.len(), 15);
+        assert_eq!(kept(&["chown"], &["ALL"])?, ["CAP_CHOWN"]);
+        assert!(kept(&[], &["all"])?.is_empty());
+        assert_eq!(kept(&["ALL"], &[])?.len(), 41);
+        assert!(kept(&["FLY"], &[]).is_err());
         Ok(())
     }
 

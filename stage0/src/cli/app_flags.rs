@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
+use contract::ResourceLimit;
 use contract::annotation::Annotation;
 use contract::image::Variable;
 
@@ -64,6 +65,18 @@ pub struct AppFlags {
     /// Take these capabilities away
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
     pub caps_remove: Vec<String>,
+    /// Give these capabilities too, as NET_ADMIN; or ALL
+    #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
+    pub cap_add: Vec<String>,
+    /// Take these capabilities away, as CHOWN; or ALL, before --cap-add gives some
+    #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
+    pub cap_drop: Vec<String>,
+    /// Most processes and threads
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids_limit: Option<u32>,
+    /// Limit of each process, as nofile=1024:4096 or core=0
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub ulimit: Vec<ResourceLimit>,
     /// System calls: mode=retain|remove[,errno=E],CALL,...
     #[arg(long, value_name = "FILTER")]
     pub seccomp: Option<String>,
@@ -92,8 +105,11 @@ pub struct AppFlags {
     #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
     pub user_annotation: Vec<(String, String)>,
     /// Label of the app without meaning to fairing
-    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
+    #[arg(long, visible_alias = "label", value_name = "NAME=VALUE", value_parser = key_value)]
     pub user_label: Vec<(String, String)>,
+    /// Accepted for podman's sake: what a pod's processes leave behind is always reaped
+    #[arg(long, hide = true)]
+    pub init: bool,
     /// Accepted for rkt's sake: images are verified by digest
     #[arg(long, value_name = "FILE", hide = true)]
     pub signature: Option<PathBuf>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use contract::image::Variable;
 
-use super::values::{assignment, parse_duration, quantity_bytes};
+use super::values::{assignment, key_value, parse_duration, quantity_bytes};
 
 /// What a pod is made of: flags of `run` and `prepare`.
 #[derive(Clone, Debug, Args)]
@@ -28,7 +28,7 @@ pub struct PodFlags {
     #[arg(long, value_name = "HASH", hide = true)]
     pub stage1_hash: Option<String>,
     /// Run the apps of this pod manifest (appc), whose images are in the store, instead of images named here
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "volume", "port", "inherit_env", "set_env", "set_env_file", "scratch_size", "tmpfs_root", "timeout", "timings"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "volume", "port", "inherit_env", "set_env", "set_env_file", "scratch_size", "tmpfs_root", "sysctl", "timeout", "stop_timeout", "timings"])]
     pub pod_manifest: Option<PathBuf>,
     /// Pass the caller's environment on, where the image does not set a variable
     #[arg(long)]
@@ -61,6 +61,9 @@ pub struct PodFlags {
     /// Keep the writable layers in memory
     #[arg(long)]
     pub tmpfs_root: bool,
+    /// Kernel parameter of the pod's machine, as net.ipv4.ip_forward=1
+    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
+    pub sysctl: Vec<(String, String)>,
     /// End the pod after this time, as 90, 1.5s, 10m or 1h30m; the exit code then is 124
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Option<Duration>,

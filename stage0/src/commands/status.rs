@@ -65,7 +65,7 @@ impl Status {
             pod = context.pods.find(pod.uuid())?;
         }
         let report = Report::of(&pod)?;
-        let jail = report.pid.map(Jail::of).transpose();
+        let jail = report.pid.map(|pid| Jail::of(pid, pod.uuid())).transpose();
         match self.format {
             Some(format) => format.print(&Json {
                 report: &report,

@@ -67,9 +67,9 @@ fn signal_reaches_the_pod_or_is_refused_and_one_that_kills_leaves_no_code() {
 fn pod_with_rm_whose_parent_is_gone_is_removed_by_the_next_command() {
     let host = Host::new(RECORDING);
     let uuid = detached(&host, &["--rm"]);
-    assert_eq!(host.pods("run"), [uuid.clone()]);
+    assert_eq!(host.pods("run").join(","), uuid);
     host.stdout(&["list"]);
-    assert_eq!(host.pods("run"), [uuid.clone()], "it runs");
+    assert_eq!(host.pods("run").join(","), uuid, "it runs");
     host.stdout(&["kill", "-s", "TERM", &uuid]);
     until("it is removed", || {
         host.stdout(&["list"]);

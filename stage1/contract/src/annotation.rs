@@ -68,6 +68,12 @@ pub const POD_UIDS: &str = "fairing/pod-uids";
 /// App or its image: the signal that asks the app to end, by name or number; absent = `SIGTERM`.
 pub const STOP_SIGNAL: &str = "appc.io/docker/stopsignal";
 
+/// App: most processes and threads, decimal.
+pub const APP_PROCESSES: &str = "fairing/pids-limit";
+
+/// App: limits of each of its processes, as [`crate::ResourceLimit`] spells them, with commas between them.
+pub const APP_RESOURCE_LIMITS: &str = "fairing/ulimits";
+
 /// App: where stdin comes from: `stream`, `tty`, `interactive`, `null`.
 pub const APP_STDIN: &str = "coreos.com/rkt/stage2/stdin";
 

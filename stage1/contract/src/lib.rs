@@ -5,6 +5,7 @@
 
 pub mod annotation;
 pub mod argv;
+pub mod capabilities;
 pub mod image;
 mod list;
 pub mod name;
@@ -12,6 +13,7 @@ pub mod pod;
 pub mod pod_dir;
 mod process;
 pub mod quantity;
+mod resource_limit;
 pub mod signal;
 #[cfg(test)]
 mod tests;
@@ -22,4 +24,5 @@ pub use image::ImageManifest;
 pub use pod::PodManifest;
 pub use pod_dir::PodDir;
 pub use process::PodProcess;
+pub use resource_limit::ResourceLimit;
 pub use uids::UidRange;

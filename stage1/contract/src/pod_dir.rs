@@ -98,6 +98,11 @@ impl PodDir {
         self.0.join("pid")
     }
 
+    /// Path of the pod's cgroup in the tree of version 2, from `/` on, and newline.
+    pub fn subcgroup(&self) -> PathBuf {
+        self.0.join("subcgroup")
+    }
+
     /// Socket at which the pod's process listens, in a pod of stage1-kvm.
     pub fn socket(&self) -> PathBuf {
         self.0.join("socket")

@@ -10,12 +10,9 @@ const OPEN_FILES: u64 = 2048;
 /// kernel allows by default (fs.nr_open).
 const OPEN_FILES_WITH_SHARES: u64 = 1 << 20;
 
-/// Threads of this uid: 32 vCPUs, 14 devices, 4 streams, the session. Without root the uid is the user's, with
-/// processes of his own, and the limit would count those.
-const THREADS: u64 = 128;
-
-/// Sets hard and soft limits alike, each as far as the process may.
-pub(super) fn set(shares: bool) -> Result<()> {
+/// Sets hard and soft limits alike, each as far as the process may. Without root the uid is the user's, with processes of
+/// his own, and a limit of threads would count those.
+pub(super) fn set(shares: bool, threads: u64) -> Result<()> {
     let root = nix::unistd::geteuid().is_root();
     let files = if shares {
         OPEN_FILES_WITH_SHARES
@@ -24,7 +21,7 @@ pub(super) fn set(shares: bool) -> Result<()> {
     };
     let limits = [
         (Resource::RLIMIT_NOFILE, Some(files), "open files"),
-        (Resource::RLIMIT_NPROC, root.then_some(THREADS), "threads"),
+        (Resource::RLIMIT_NPROC, root.then_some(threads), "threads"),
         (Resource::RLIMIT_CORE, Some(0), "core dumps"),
         (Resource::RLIMIT_MSGQUEUE, Some(0), "message queues"),
         (Resource::RLIMIT_MEMLOCK, Some(0), "locked memory"),

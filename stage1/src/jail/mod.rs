@@ -31,15 +31,15 @@ pub struct Inside {
     pub descriptors: Option<File>,
 }
 
-/// Shuts the calling process, which must have a single thread, into a root that holds `shares` and nothing else. Everything
-/// else the machine needs must be open.
+/// Shuts the calling process, which must have a single thread and will have at most `threads`, into a root that holds `shares`
+/// and nothing else. Everything else the machine needs must be open.
 ///
 /// # Errors
 /// When a step fails; the process is then good for nothing but to report it and end.
-pub fn enter(pod: &PodDir, identity: &Identity, shares: &[Share]) -> Result<Inside> {
+pub fn enter(pod: &PodDir, identity: &Identity, shares: &[Share], threads: u64) -> Result<Inside> {
     let shared = !shares.is_empty();
     // Raising a limit needs privilege, lowering one does not.
-    limits::set(shared).context("set resource limits")?;
+    limits::set(shared, threads).context("set resource limits")?;
     // The host's mounts are taken while there is power over them; without root that is in a namespace of his own.
     let taken = identity
         .is_root()

@@ -16,6 +16,8 @@ fn life_of(names: &[&str]) -> Life {
         cpus: 1,
         scratch: Scratch::Tmpfs,
         shares: false,
+        limits: Limits::default(),
+        sysctls: vec![],
         debug: false,
     };
     let app = |name: &&str| App {
@@ -25,6 +27,7 @@ fn life_of(names: &[&str]) -> Life {
         restrict_paths: true,
         powers: Powers::default(),
         limits: Limits::default(),
+        resource_limits: vec![],
         exec: vec!["/x".into()],
         search_path: "/bin".into(),
         environment: vec![],

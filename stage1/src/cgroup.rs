@@ -1,0 +1,310 @@
+//! The pod's cgroup on the host, which caps the machine's process as a whole: `/fairing/UUID`, or, where the caller's own
+//! cgroup was delegated to him (a systemd unit with `Delegate=yes`), `UUID` below that. Version 2 only.
+//!
+//! `run` makes it and moves itself into it; `gc` removes it. Without it a pod runs all the same: its limits then hold in the
+//! guest alone, which `fairing status` shows.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use contract::PodDir;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use rustix::fs::{getxattr, major, minor};
+
+use crate::sizes::Caps;
+
+/// Where the tree of cgroups is mounted on any host of these years.
+const TREE: &str = "/sys/fs/cgroup";
+
+/// The cgroup of all pods that were not started from a delegated one.
+const PARENT: &str = "fairing";
+
+/// By what systemd marks a cgroup that its user or its unit may divide.
+const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];
+
+/// What is capped, of what the kernel can.
+const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "io"];
+
+/// Over which CPU time is counted, microseconds.
+const PERIOD_US: u64 = 100_000;
+
+/// How often the common parent may vanish, with the last pod of another, before a pod has its place in it.
+const TRIES: usize = 16;
+
+/// Caps this process, which becomes that of the pod `uuid`. What cannot be had is told in one line each.
+pub fn enter(pod: &PodDir, uuid: &str, caps: &Caps) -> Vec<String> {
+    let entered = place(Path::new(TREE)).and_then(|place| {
+        let disk = disk_of(pod.path());
+        place.enter(pod, uuid, caps, disk.as_deref())
+    });
+    entered.unwrap_or_else(|error| {
+        let asked = caps.cpu_milli.is_some() || caps.disk_bytes.is_some();
+        let told = format!("the host does not cap the pod's process: {error:#}");
+        tracing::debug!("{told}");
+        asked.then_some(told).into_iter().collect()
+    })
+}
+
+/// Removes the cgroup of the pod in the working directory, if it is there.
+///
+/// # Errors
+/// When processes are in it.
+pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
+    let path = match fs::read_to_string(pod.subcgroup()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        path => path.context("read the name of the pod's cgroup")?,
+    };
+    let path = Path::new(path.trim());
+    let climbs = |part| !matches!(part, Component::RootDir | Component::Normal(_));
+    let is_pods = path.file_name() == Some(OsStr::new(uuid)) && path.is_absolute();
+    ensure!(
+        is_pods && !path.components().any(climbs),
+        "{} cannot be the pod's cgroup",
+        path.display()
+    );
+    let group = below(Path::new(TREE), path);
+    match fs::remove_dir(&group) {
+        Ok(()) => {}
+        // The host has been restarted, or it was removed before.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result.with_context(|| format!("remove cgroup {}", group.display()))?,
+    }
+    // Common to all pods, and there only as long as one is.
+    if let Some(parent) = group.parent().filter(|parent| parent.ends_with(PARENT)) {
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
+fn below(tree: &Path, cgroup: &Path) -> PathBuf {
+    tree.join(cgroup.strip_prefix("/").unwrap_or(cgroup))
+}
+
+/// Where the pod's cgroup can be.
+struct Place<'a> {
+    tree: &'a Path,
+    /// Path of the parent in the tree, `/` first.
+    parent: PathBuf,
+    /// The parent is the caller's own cgroup: it can have limits below it only when he has left it.
+    is_own: bool,
+}
+
+fn place(tree: &Path) -> Result<Place<'_>> {
+    let magic = statfs(tree).with_context(|| format!("look at {}", tree.display()))?;
+    ensure!(
+        magic.filesystem_type() == CGROUP2_SUPER_MAGIC,
+        "{} is not the unified tree of cgroups (version 2); with version 1 a pod's process has no limits of its own",
+        tree.display()
+    );
+    let of_process = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let own = own(&of_process).context("this process has no cgroup of version 2")?;
+    let mut value = [0; 1];
+    let is_own = DELEGATED
+        .iter()
+        .any(|name| getxattr(below(tree, own), *name, &mut value[..]).is_ok() && value == *b"1");
+    let parent = match is_own {
+        true => own.to_owned(),
+        false => Path::new("/").join(PARENT),
+    };
+    ensure!(
+        is_own || nix::unistd::geteuid().is_root(),
+        "without root it needs a cgroup that is delegated to the user: systemd-run --user --scope -p Delegate=yes fairing …"
+    );
+    Ok(Place {
+        tree,
+        parent,
+        is_own,
+    })
+}
+
+/// The unified cgroup, of a process's list of them.
+fn own(list: &str) -> Option<&Path> {
+    let own = list.lines().find_map(|line| line.strip_prefix("0::"));
+    own.map(Path::new)
+}
+
+impl Place<'_> {
+    /// Makes the cgroup and moves this process into it; gives what could not be had.
+    fn enter(
+        &self,
+        pod: &PodDir,
+        uuid: &str,
+        caps: &Caps,
+        disk: Option<&str>,
+    ) -> Result<Vec<String>> {
+        let name = self.parent.join(uuid);
+        // Before it is there: nothing may be left that gc does not find.
+        fs::write(pod.subcgroup(), format!("{}\n", name.display()))
+            .context("write the name of the pod's cgroup")?;
+        let group = below(self.tree, &name);
+        self.make(&group)?;
+        if self.is_own {
+            join(&group)?;
+        }
+        let parent = below(self.tree, &self.parent);
+        let missing = delegate(&parent, !self.is_own);
+        let (mut told, mut refused) = (Vec::new(), missing);
+        for (file, value) in files(caps, disk) {
+            if let Err(error) = fs::write(group.join(file), &value) {
+                refused.push(format!("{file} to {value:?} ({error})"));
+            }
+        }
+        if !refused.is_empty() {
+            told.push(format!(
+                "the host does not cap all of the pod's process: set {}",
+                refused.join(", ")
+            ));
+        }
+        if !self.is_own {
+            join(&group)?;
+        }
+        Ok(told)
+    }
+
+    fn make(&self, group: &Path) -> Result<()> {
+        let context = || format!("make cgroup {}", group.display());
+        if self.is_own {
+            return fs::create_dir(group).with_context(context);
+        }
+        for _ in 0..TRIES {
+            match fs::create_dir_all(group) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => return result.with_context(context),
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::NotFound)).with_context(context)
+    }
+}
+
+/// Moves this process.
+fn join(group: &Path) -> Result<()> {
+    fs::write(group.join("cgroup.procs"), "0")
+        .with_context(|| format!("join cgroup {}", group.display()))
+}
+
+/// Hands the controllers down to the cgroups below `parent`, from the root of the tree where that is fairing's to do; gives
+/// what could not be handed down.
+fn delegate(parent: &Path, from_root: bool) -> Vec<String> {
+    let above = parent.parent().filter(|_| from_root);
+    let mut refused = Vec::new();
+    for cgroup in above.into_iter().chain([parent]) {
+        let file = cgroup.join("cgroup.subtree_control");
+        let given = fs::read_to_string(&file).unwrap_or_default();
+        let wanted = CONTROLLERS
+            .iter()
+            .filter(|wanted| !given.split_whitespace().any(|given| given == **wanted));
+        for controller in wanted {
+            if let Err(error) = fs::write(&file, format!("+{controller}")) {
+                refused.push(format!(
+                    "controller {controller} of {} ({error})",
+                    cgroup.display()
+                ));
+            }
+        }
+    }
+    refused
+}
+
+/// The files of a cgroup that hold caps, and what they say; `disk` as `MAJOR:MINOR`.
+fn files(caps: &Caps, disk: Option<&str>) -> Vec<(&'static str, String)> {
+    let mut files = vec![
+        ("memory.max", caps.memory_bytes.to_string()),
+        ("memory.oom.group", "1".to_owned()),
+        ("pids.max", caps.threads.to_string()),
+    ];
+    let quota = |milli: u64| format!("{} {PERIOD_US}", milli.saturating_mul(PERIOD_US / 1000));
+    files.extend(caps.cpu_milli.map(|milli| ("cpu.max", quota(milli))));
+    let bytes = caps
+        .disk_bytes
+        .map(|rate| format!(" rbps={rate} wbps={rate}"));
+    let operations = caps
+        .disk_operations
+        .map(|rate| format!(" riops={rate} wiops={rate}"));
+    let rates: String = bytes.into_iter().chain(operations).collect();
+    if !rates.is_empty() {
+        // Where the files lie on no disk of their own, the kernel says so.
+        files.push(("io.max", format!("{}{rates}", disk.unwrap_or("0:0"))));
+    }
+    files
+}
+
+/// The whole disk that `path` lies on, `MAJOR:MINOR`; `None` for file systems without one.
+fn disk_of(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let device = fs::metadata(path).ok()?.dev();
+    let folder = PathBuf::from(format!(
+        "/sys/dev/block/{}:{}",
+        major(device),
+        minor(device)
+    ));
+    let folder = fs::canonicalize(folder).ok()?;
+    let whole = match folder.join("partition").exists() {
+        true => folder.parent()?,
+        false => &folder,
+    };
+    let number = fs::read_to_string(whole.join("dev")).ok()?;
+    Some(number.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPS: Caps = Caps {
+        memory_bytes: 1 << 30,
+        threads: 40,
+        cpu_milli: None,
+        disk_bytes: None,
+        disk_operations: None,
+    };
+
+    #[test]
+    fn files_say_what_is_capped() {
+        let text = |caps: &Caps| {
+            let files = files(caps, Some("8:0")).into_iter();
+            let lines: Vec<_> = files
+                .map(|(file, value)| format!("{file}={value}"))
+                .collect();
+            lines.join(";")
+        };
+        let least = "memory.max=1073741824;memory.oom.group=1;pids.max=40";
+        assert_eq!(text(&CAPS), least);
+        let caps = Caps {
+            cpu_milli: Some(1250),
+            disk_bytes: Some(5),
+            disk_operations: Some(6),
+            ..CAPS
+        };
+        let more = "cpu.max=125000 100000;io.max=8:0 rbps=5 wbps=5 riops=6 wiops=6";
+        assert_eq!(text(&caps), format!("{least};{more}"));
+    }
+
+    #[test]
+    fn own_cgroup_is_the_unified_one() {
+        let hybrid = "4:memory:/a\n1:name=systemd:/b\n0::/user.slice/x.scope\n";
+        assert_eq!(own(hybrid), Some(Path::new("/user.slice/x.scope")));
+        assert_eq!(own("4:memory:/a\n"), None);
+    }
+
+    #[test]
+    fn cgroup_to_remove_is_the_pods_own_or_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pod = PodDir::new(folder.path());
+        remove(&pod, "uuid").expect("a pod without a cgroup");
+        for wrong in [
+            "/fairing/other",
+            "fairing/uuid",
+            "/fairing/../uuid",
+            "/",
+            "",
+        ] {
+            fs::write(pod.subcgroup(), wrong).expect("a file");
+            assert!(remove(&pod, "uuid").is_err(), "{wrong:?}");
+        }
+        fs::write(pod.subcgroup(), "/fairing-that-never-was/uuid\n").expect("a file");
+        remove(&pod, "uuid").expect("one that is gone");
+    }
+}

@@ -1,0 +1,88 @@
+//! What a pod and its apps may use: flags of podman's kind in the guest, and the cgroup that caps the whole process on the host.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tests::pod::Pod;
+use tests::{fairing, finish};
+
+/// The cgroup of all pods.
+const PODS: &str = "/sys/fs/cgroup/fairing";
+
+/// What `fairing status` says of `key`.
+#[track_caller]
+fn status(pod: &Pod, key: &str) -> String {
+    let mut status = fairing();
+    status.args(["status", pod.uuid()]);
+    let out = finish(&mut status).expect_code(0).out();
+    let prefix = format!("{key}=");
+    let mut values = out.lines().filter_map(|line| line.strip_prefix(&*prefix));
+    values.next().expect("the key").to_owned()
+}
+
+fn value(group: &Path, file: &str) -> String {
+    let text = fs::read_to_string(group.join(file)).expect("a file of the cgroup");
+    text.trim().to_owned()
+}
+
+#[test]
+fn host_caps_the_process_of_a_pod_exactly_and_keeps_no_cgroup_after_it() {
+    let pod = Pod::start(
+        &["--memory=96Mi", "--cpu=500m"],
+        "echo ready; exec sleep 1000",
+    );
+    let group = PathBuf::from(PODS).join(pod.uuid());
+    // Beside it there is a worker of KVM's.
+    let (members, pid) = (value(&group, "cgroup.procs"), status(&pod, "pid"));
+    assert!(
+        members.lines().any(|member| member == pid),
+        "{pid} not in {members}"
+    );
+    // The machine's 160 MiB, its tables, and what the process itself may take.
+    assert_eq!(value(&group, "memory.max"), (226_u64 << 20).to_string());
+    assert_eq!(value(&group, "cpu.max"), "50000 100000");
+    let threads: u64 = value(&group, "pids.max").parse().expect("a limit");
+    let now: u64 = value(&group, "pids.current").parse().expect("a number");
+    assert!(now > 4 && now < threads, "{now} of {threads}");
+    // To boot takes all of a CPU, of which it had a half.
+    let throttled = value(&group, "cpu.stat");
+    let throttled = throttled
+        .lines()
+        .find_map(|line| line.strip_prefix("nr_throttled "));
+    assert_ne!(throttled, Some("0"));
+    let cgroup = format!("/fairing/{}", pod.uuid());
+    assert_eq!(status(&pod, "jail-cgroup"), cgroup);
+    let limits = status(&pod, "jail-cgroup-limits");
+    assert!(
+        limits.contains("cpu.max:50000 100000,memory.max:236978176"),
+        "{limits}"
+    );
+    pod.end();
+    assert!(
+        !Path::new(PODS).exists(),
+        "the last pod's cgroup goes, and what it lay in"
+    );
+}
+
+#[test]
+fn limits_by_flags_of_podman_hold_in_the_machine() {
+    let facts = "grep CapBnd /proc/self/status | cut -f2; ulimit -n; ulimit -Hn; \
+        cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/conf/lo/forwarding /sys/fs/cgroup/pids.max; \
+        (for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 5 & done) 2>&1 | grep -c \"can't fork\"; ";
+    let flags = [
+        "--rm",
+        "--cap-drop=ALL",
+        "--cap-add=chown,NET_ADMIN",
+        "--ulimit=nofile=77:99",
+        "--pids-limit=10",
+        "--sysctl=kernel.msgmax=4321",
+        "--sysctl=net.ipv4.conf.lo.forwarding=1",
+    ];
+    let finished = finish(&mut tests::run_sh(&flags, facts)).expect_code(0);
+    assert_eq!(
+        finished.out(),
+        "0000000000001001\n77\n99\n4321\n1\n10\n1\n",
+        "{}",
+        finished.err()
+    );
+}
