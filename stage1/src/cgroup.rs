@@ -193,15 +193,19 @@ fn delegate(parent: &Path, from_root: bool) -> Vec<String> {
     for cgroup in above.into_iter().chain([parent]) {
         let file = cgroup.join("cgroup.subtree_control");
         let given = fs::read_to_string(&file).unwrap_or_default();
-        let wanted = CONTROLLERS
-            .iter()
-            .filter(|wanted| !given.split_whitespace().any(|given| given == **wanted));
-        for controller in wanted {
-            if let Err(error) = fs::write(&file, format!("+{controller}")) {
-                refused.push(format!(
-                    "controller {controller} of {} ({error})",
-                    cgroup.display()
-                ));
+        let is_given =
+            |controller: &&str| given.split_whitespace().any(|given| given == *controller);
+        let missing = CONTROLLERS
+            .into_iter()
+            .filter(|controller| !is_given(controller));
+        let missing: Vec<_> = missing.map(|controller| format!("+{controller}")).collect();
+        // All at once, which costs the kernel once; one by one only to tell which it does not have.
+        if missing.is_empty() || fs::write(&file, missing.join(" ")).is_ok() {
+            continue;
+        }
+        for controller in missing {
+            if let Err(error) = fs::write(&file, &controller) {
+                refused.push(format!("{controller} in {} ({error})", file.display()));
             }
         }
     }
