@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
@@ -104,23 +103,27 @@ impl Launch {
         Ok(exit_code(status))
     }
 
-    /// Runs the entrypoint as a child that nothing of this process's ties to it; gives it and the file with what it says.
+    /// Runs the entrypoint as a child that nothing of this process's ties to it; gives it and the file that it tells into.
     ///
     /// # Errors
     /// If the entrypoint cannot be executed.
-    pub fn detach(mut self, pod: &Pod) -> Result<(Child, PathBuf)> {
+    pub fn detach(mut self, pod: &Pod) -> Result<(Child, File)> {
         let path = pod.path().join("stderr");
-        let told = File::create_new(&path).with_context(|| format!("make {}", path.display()))?;
+        let mut options = File::options();
+        options.create_new(true).read(true).write(true);
+        let told = options.open(&path);
+        let told = told.with_context(|| format!("make {}", path.display()))?;
+        let theirs = told.try_clone().context("pass the pod's stderr on")?;
         pass_lock(&mut self.command, &self.lock)?;
         self.command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(told)
+            .stderr(theirs)
             // Not in the foreground of any terminal, so none of its signals are meant for the pod.
             .process_group(0);
         let child = self.command.spawn();
         let child = child.with_context(|| format!("execute the stage 1 of pod {}", self.uuid))?;
-        Ok((child, path))
+        Ok((child, told))
     }
 }
 

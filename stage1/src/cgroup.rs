@@ -7,14 +7,17 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use contract::PodDir;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use rustix::fs::{getxattr, major, minor};
 
 use crate::sizes::Caps;
+use crate::volumes::Share;
 
 /// Where the tree of cgroups is mounted on any host of these years.
 const TREE: &str = "/sys/fs/cgroup";
@@ -25,23 +28,37 @@ const PARENT: &str = "fairing";
 /// By what systemd marks a cgroup that its user or its unit may divide.
 const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];
 
-/// What is capped, of what the kernel can.
-const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "io"];
-
 /// Over which CPU time is counted, microseconds.
 const PERIOD_US: u64 = 100_000;
+
+/// How long a process that ends may take to leave its cgroup, milliseconds.
+const LEAVING_MS: u16 = 1000;
+
+/// Type of a ramfs, statfs(2).
+const RAMFS_MAGIC: libc::c_long = 0x8584_58f6;
 
 /// How often the common parent may vanish, with the last pod of another, before a pod has its place in it.
 const TRIES: usize = 16;
 
 /// Caps this process, which becomes that of the pod `uuid`. What cannot be had is told in one line each.
-pub fn enter(pod: &PodDir, uuid: &str, caps: &Caps) -> Vec<String> {
+///
+/// Files on a file system that is memory are charged to who writes them: where the pod's own files or a share lie on one, its
+/// memory cannot be capped at what the machine takes, and is not.
+pub fn enter(pod: &PodDir, uuid: &str, caps: &Caps, shares: &[Share]) -> Vec<String> {
+    let sources = shares.iter().map(|share| share.source.as_path());
+    let in_memory = std::iter::once(pod.path()).chain(sources).any(is_in_memory);
+    let caps = &Caps {
+        memory_bytes: caps.memory_bytes.filter(|_| !in_memory),
+        ..*caps
+    };
     let entered = place(Path::new(TREE)).and_then(|place| {
         let disk = disk_of(pod.path());
         place.enter(pod, uuid, caps, disk.as_deref())
     });
     entered.unwrap_or_else(|error| {
-        let asked = caps.cpu_milli.is_some() || caps.disk_bytes.is_some();
+        let asked = [caps.cpu_milli, caps.disk_bytes, caps.disk_operations]
+            .iter()
+            .any(Option::is_some);
         let told = format!("the host does not cap the pod's process: {error:#}");
         tracing::debug!("{told}");
         asked.then_some(told).into_iter().collect()
@@ -66,7 +83,7 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
         path.display()
     );
     let group = below(Path::new(TREE), path);
-    match fs::remove_dir(&group) {
+    match remove_once_empty(&group) {
         Ok(()) => {}
         // The host has been restarted, or it was removed before.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -77,6 +94,27 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
         let _ = fs::remove_dir(parent);
     }
     Ok(())
+}
+
+/// The pod's lock is let go of before its process has left: for that, if need be, it is waited.
+fn remove_once_empty(group: &Path) -> io::Result<()> {
+    for _ in 0..TRIES {
+        let mut events = fs::File::open(group.join("cgroup.events"))?;
+        // What has been read is what a later change is told of.
+        io::read_to_string(&mut events)?;
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            result => return result,
+        }
+        let mut change = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+        poll(&mut change, PollTimeout::from(LEAVING_MS))?;
+    }
+    fs::remove_dir(group)
+}
+
+fn is_in_memory(path: &Path) -> bool {
+    let kind = statfs(path).map(|found| found.filesystem_type());
+    kind.is_ok_and(|kind| kind == TMPFS_MAGIC || kind.0 == RAMFS_MAGIC)
 }
 
 fn below(tree: &Path, cgroup: &Path) -> PathBuf {
@@ -140,14 +178,20 @@ impl Place<'_> {
         fs::write(pod.subcgroup(), format!("{}\n", name.display()))
             .context("write the name of the pod's cgroup")?;
         let group = below(self.tree, &name);
-        self.make(&group)?;
-        if self.is_own {
-            join(&group)?;
+        let entered = self.make(&group).and_then(|()| match self.is_own {
+            true => join(&group),
+            false => Ok(()),
+        });
+        if let Err(error) = entered {
+            let _ = fs::remove_dir(&group);
+            let _ = fs::remove_file(pod.subcgroup());
+            return Err(error);
         }
         let parent = below(self.tree, &self.parent);
-        let missing = delegate(&parent, !self.is_own);
-        let (mut told, mut refused) = (Vec::new(), missing);
-        for (file, value) in files(caps, disk) {
+        let files = files(caps, disk);
+        let mut refused = delegate(&parent, !self.is_own, &controllers(&files));
+        let mut told = Vec::new();
+        for (file, value) in files {
             if let Err(error) = fs::write(group.join(file), &value) {
                 refused.push(format!("{file} to {value:?} ({error})"));
             }
@@ -185,20 +229,27 @@ fn join(group: &Path) -> Result<()> {
         .with_context(|| format!("join cgroup {}", group.display()))
 }
 
-/// Hands the controllers down to the cgroups below `parent`, from the root of the tree where that is fairing's to do; gives
+/// The controllers whose files these are: one that nobody needs costs time and memory.
+fn controllers<'a>(files: &[(&'a str, String)]) -> Vec<&'a str> {
+    let mut names: Vec<_> = files
+        .iter()
+        .filter_map(|(file, _)| file.split('.').next())
+        .collect();
+    names.dedup();
+    names
+}
+
+/// Hands controllers down to the cgroups below `parent`, from the root of the tree where that is fairing's to do; gives
 /// what could not be handed down.
-fn delegate(parent: &Path, from_root: bool) -> Vec<String> {
+fn delegate(parent: &Path, from_root: bool, controllers: &[&str]) -> Vec<String> {
     let above = parent.parent().filter(|_| from_root);
     let mut refused = Vec::new();
     for cgroup in above.into_iter().chain([parent]) {
         let file = cgroup.join("cgroup.subtree_control");
         let given = fs::read_to_string(&file).unwrap_or_default();
-        let is_given =
-            |controller: &&str| given.split_whitespace().any(|given| given == *controller);
-        let missing = CONTROLLERS
-            .into_iter()
-            .filter(|controller| !is_given(controller));
-        let missing: Vec<_> = missing.map(|controller| format!("+{controller}")).collect();
+        let is_given = |wanted: &&&str| given.split_whitespace().any(|given| given == **wanted);
+        let missing = controllers.iter().filter(|wanted| !is_given(wanted));
+        let missing: Vec<_> = missing.map(|wanted| format!("+{wanted}")).collect();
         // All at once, which costs the kernel once; one by one only to tell which it does not have.
         if missing.is_empty() || fs::write(&file, missing.join(" ")).is_ok() {
             continue;
@@ -214,11 +265,12 @@ fn delegate(parent: &Path, from_root: bool) -> Vec<String> {
 
 /// The files of a cgroup that hold caps, and what they say; `disk` as `MAJOR:MINOR`.
 fn files(caps: &Caps, disk: Option<&str>) -> Vec<(&'static str, String)> {
-    let mut files = vec![
-        ("memory.max", caps.memory_bytes.to_string()),
-        ("memory.oom.group", "1".to_owned()),
-        ("pids.max", caps.threads.to_string()),
-    ];
+    let mut files = Vec::new();
+    if let Some(bytes) = caps.memory_bytes {
+        files.push(("memory.max", bytes.to_string()));
+        files.push(("memory.oom.group", "1".to_owned()));
+    }
+    files.push(("pids.max", caps.threads.to_string()));
     let quota = |milli: u64| format!("{} {PERIOD_US}", milli.saturating_mul(PERIOD_US / 1000));
     files.extend(caps.cpu_milli.map(|milli| ("cpu.max", quota(milli))));
     let bytes = caps
@@ -258,7 +310,7 @@ mod tests {
     use super::*;
 
     const CAPS: Caps = Caps {
-        memory_bytes: 1 << 30,
+        memory_bytes: Some(1 << 30),
         threads: 40,
         cpu_milli: None,
         disk_bytes: None,
@@ -276,6 +328,7 @@ mod tests {
         };
         let least = "memory.max=1073741824;memory.oom.group=1;pids.max=40";
         assert_eq!(text(&CAPS), least);
+        assert_eq!(controllers(&files(&CAPS, None)), ["memory", "pids"]);
         let caps = Caps {
             cpu_milli: Some(1250),
             disk_bytes: Some(5),

@@ -76,7 +76,7 @@ fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
     }
 }
 
-/// The `gc` entrypoint: removes the one thing outside its directory that a pod's process does not take with it.
+/// The `gc` entrypoint: removes the pod's cgroup. Its claim on a uid is taken over by the next pod.
 fn gc(argv: impl Iterator<Item = String>) -> Result<u8> {
     let uuid = argv.last().context("the pod's UUID is missing")?;
     cgroup::remove(&PodDir::new(""), &uuid)?;

@@ -1,6 +1,7 @@
 //! The `run` entrypoint: a pod manifest and prepared images in, an exit code out, in one process that becomes the VMM.
 
 use std::fs::{self, File};
+use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -37,7 +38,8 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let timings = Timings::default();
     timings.mark("stage1");
     let arguments = RunArguments::parse(argv)?;
-    let _lock = take_lock()?;
+    // Let go of by the kernel alone, when the process is gone.
+    let _lock = ManuallyDrop::new(take_lock()?);
     let pod = PodDir::new(
         std::env::current_dir().context("find the pod directory (the working directory)")?,
     );
@@ -54,7 +56,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let scratch = scratch_disk(&pod, &plan)?;
 
     // From here on the process is the pod.
-    cgroup::enter(&pod, &arguments.uuid, &plan.caps)
+    cgroup::enter(&pod, &arguments.uuid, &plan.caps, &plan.shares)
         .iter()
         .for_each(|warning| crate::tell(&format!("warning: {warning}")));
     let identity = Identity::claim(pod.path(), plan.uids, !plan.shares.is_empty())?;

@@ -284,7 +284,7 @@ impl Session<'_> {
             Action::Close(task) => self.ports.close(&plan::ports(task)),
             Action::Kill => machine.stop_handle().stop(),
             Action::StartGrace(time) => {
-                self.grace = Some(Instant::now() + time);
+                self.grace = Instant::now().checked_add(time);
             }
         }
         Ok(())

@@ -52,8 +52,8 @@ pub struct PodLimits {
 /// What the host caps the machine's process at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
-    /// Guest memory included, bytes.
-    pub memory_bytes: u64,
+    /// Guest memory included, bytes; `None` = none.
+    pub memory_bytes: Option<u64>,
     /// Threads.
     pub threads: u64,
     /// CPU time, thousandths of a CPU; `None` = as much as its vCPUs can take.
@@ -136,7 +136,7 @@ impl PodLimits {
         let (machine_mib, apps) = (u64::from(memory_mib), self.apps.len() as u64);
         let memory_mib = machine_mib + machine_mib / TABLES_PART + PROCESS_MIB + shared_mib;
         Caps {
-            memory_bytes: memory_mib << 20,
+            memory_bytes: Some(memory_mib << 20),
             threads: THREADS + u64::from(cpus) + apps * THREADS_PER_APP,
             cpu_milli: self.together(cpu_milli),
             disk_bytes: self.together(|limits| limits.disk_bytes),
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(caps(&[cpu(500), NONE], NONE).cpu_milli, None);
         assert_eq!(caps(&[cpu(500), NONE], cpu(600)).cpu_milli, Some(600));
         let caps = caps(&[NONE], NONE);
-        assert_eq!((caps.memory_bytes, caps.threads), (584 << 20, 37));
+        assert_eq!((caps.memory_bytes, caps.threads), (Some(584 << 20), 37));
         assert!(limits(&[NONE], NONE).caps(512, 2, true).memory_bytes > caps.memory_bytes);
     }
 

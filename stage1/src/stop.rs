@@ -38,8 +38,10 @@ fn ask() -> Result<()> {
         bail!("the pod's process does not answer; --force ends it");
     }
     match packets::receive(pod.as_fd())? {
+        Received::Message(Answer::Stopping, _) => Ok(()),
         // A pod that ended at this moment has nothing left to be told.
-        Received::Message(Answer::Stopping, _) | Received::End => Ok(()),
+        Received::End if !contract::is_running(Path::new("."))? => Ok(()),
+        Received::End => bail!("the pod's process has too many visitors; try again, or --force"),
         Received::Message(..) | Received::Nothing => bail!("the pod's process did not understand"),
     }
 }

@@ -49,7 +49,7 @@ fn host_caps_the_process_of_a_pod_exactly_and_keeps_no_cgroup_after_it() {
     let throttled = throttled
         .lines()
         .find_map(|line| line.strip_prefix("nr_throttled "));
-    assert_ne!(throttled, Some("0"));
+    assert!(throttled.is_some_and(|times| times != "0"));
     let cgroup = format!("/fairing/{}", pod.uuid());
     assert_eq!(status(&pod, "jail-cgroup"), cgroup);
     let limits = status(&pod, "jail-cgroup-limits");

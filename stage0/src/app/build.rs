@@ -233,7 +233,10 @@ fn app_annotations(request: &PodRequest, flags: &AppFlags) -> Vec<Annotation> {
         (annotation::STOP_SIGNAL, signal),
         (
             annotation::APP_PROCESSES,
-            flags.pids_limit.map(|count| count.to_string()),
+            flags
+                .pids_limit
+                .filter(|count| *count > 0)
+                .map(|count| count.to_string()),
         ),
         (
             annotation::APP_RESOURCE_LIMITS,

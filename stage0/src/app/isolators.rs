@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::{AppFlags, PodFlags};
 
+const RETAIN: &str = "os/linux/capabilities-retain-set";
+const REMOVE: &str = "os/linux/capabilities-remove-set";
+
 /// Adds the command line's isolators to those of the image.
 ///
 /// # Errors
@@ -27,28 +30,26 @@ pub fn apply(isolators: &mut Vec<Isolator>, flags: &AppFlags) -> Result<()> {
     if let Some(adjustment) = flags.oom_score_adj {
         replace(isolators, &["os/linux/oom-score-adj"], json!(adjustment));
     }
-    let retain = "os/linux/capabilities-retain-set";
-    let remove = "os/linux/capabilities-remove-set";
     if !flags.caps_retain.is_empty() {
         replace(
             isolators,
-            &[retain, remove],
+            &[RETAIN, REMOVE],
             json!({"set": flags.caps_retain}),
         );
     }
     if !flags.caps_remove.is_empty() {
         replace(
             isolators,
-            &[remove, retain],
+            &[REMOVE, RETAIN],
             json!({"set": flags.caps_remove}),
         );
     }
     if !(flags.cap_add.is_empty() && flags.cap_drop.is_empty()) {
-        let kept = capabilities(flags)?;
+        let kept = capabilities(isolators, flags)?;
         // A set that is retained cannot be empty.
         match kept.is_empty() {
-            true => replace(isolators, &[remove, retain], json!({"set": DEFAULT})),
-            false => replace(isolators, &[retain, remove], json!({"set": kept})),
+            true => replace(isolators, &[REMOVE, RETAIN], json!({"set": DEFAULT})),
+            false => replace(isolators, &[RETAIN, REMOVE], json!({"set": kept})),
         }
     }
     if let Some(text) = &flags.seccomp {
@@ -69,19 +70,37 @@ pub fn of_pod(flags: &PodFlags) -> Vec<Isolator> {
     sysctls.into_iter().collect()
 }
 
-/// What of the default, or of what rkt's flags have left of it, is kept and added by podman's.
-fn capabilities(flags: &AppFlags) -> Result<Vec<&'static str>> {
-    let kept = match &flags.caps_retain[..] {
-        [] => DEFAULT.to_vec(),
-        retained => named(retained)?,
+/// What podman's flags make of what an app has by its other isolators: ALL is added before anything is dropped, and dropped
+/// before anything is added.
+fn capabilities(isolators: &[Isolator], flags: &AppFlags) -> Result<Vec<&'static str>> {
+    let (dropped, added) = (named(&flags.cap_drop)?, named(&flags.cap_add)?);
+    let all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case("all"));
+    if all(&flags.cap_add) {
+        let kept = added.into_iter();
+        return Ok(kept.filter(|name| !dropped.contains(name)).collect());
+    }
+    let both = added.iter().find(|name| dropped.contains(name));
+    if let Some(both) = both.filter(|_| !all(&flags.cap_drop)) {
+        bail!("{both} is both added and dropped");
+    }
+    let set_of = |name: &str| -> Result<Option<Vec<&'static str>>> {
+        let mut sets = isolators
+            .iter()
+            .filter(|isolator| isolator.name == name)
+            .peekable();
+        if sets.peek().is_none() {
+            return Ok(None);
+        }
+        let names = sets
+            .filter_map(|isolator| isolator.value.get("set")?.as_array())
+            .flatten();
+        let names: Vec<_> = names.filter_map(Value::as_str).map(str::to_owned).collect();
+        named(&names).map(Some)
     };
-    let (removed, dropped, added) = (
-        named(&flags.caps_remove)?,
-        named(&flags.cap_drop)?,
-        named(&flags.cap_add)?,
-    );
+    let base = set_of(RETAIN)?.unwrap_or_else(|| DEFAULT.to_vec());
+    let removed = set_of(REMOVE)?.unwrap_or_default();
     let is_left = |name: &&str| !removed.contains(name) && !dropped.contains(name);
-    let mut kept: Vec<_> = kept.into_iter().filter(is_left).collect();
+    let mut kept: Vec<_> = base.into_iter().filter(is_left).collect();
     let new: Vec<_> = added
         .into_iter()
         .filter(|name| !kept.contains(name))
@@ -188,19 +207,27 @@ mod tests {
 
     #[test]
     fn capabilities_are_added_and_dropped_by_any_spelling() -> Result<()> {
-        let kept = |add: &[&str], drop: &[&str]| {
+        let kept_of = |of_image: &[Isolator], add: &[&str], drop: &[&str]| {
             let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-            capabilities(&AppFlags {
+            let flags = AppFlags {
                 cap_add: list(add),
                 cap_drop: list(drop),
                 ..AppFlags::default()
-            })
+            };
+            capabilities(of_image, &flags)
         };
+        let kept = |add: &[&str], drop: &[&str]| kept_of(&[], add, drop);
         assert_eq!(kept(&["net_admin", "CAP_KILL"], &[])?.len(), 15);
         assert_eq!(kept(&["chown"], &["ALL"])?, ["CAP_CHOWN"]);
         assert!(kept(&[], &["all"])?.is_empty());
         assert_eq!(kept(&["ALL"], &[])?.len(), 41);
+        assert_eq!(kept(&["ALL"], &["SYS_ADMIN"])?.len(), 40);
         assert!(kept(&["FLY"], &[]).is_err());
+        assert!(kept(&["CHOWN"], &["CHOWN"]).is_err());
+        let retained = [isolator(RETAIN, json!({"set": ["CAP_KILL", "CAP_CHOWN"]}))];
+        assert_eq!(kept_of(&retained, &[], &["CHOWN"])?, ["CAP_KILL"]);
+        let removed = [isolator(REMOVE, json!({"set": ["CAP_KILL"]}))];
+        assert_eq!(kept_of(&removed, &[], &["CHOWN"])?.len(), 12);
         Ok(())
     }
 

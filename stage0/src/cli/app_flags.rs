@@ -71,9 +71,9 @@ pub struct AppFlags {
     /// Take these capabilities away, as CHOWN; or ALL, before --cap-add gives some
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
     pub cap_drop: Vec<String>,
-    /// Most processes and threads
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    pub pids_limit: Option<u32>,
+    /// Most processes and threads; 0 or -1 for no limit
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX)))]
+    pub pids_limit: Option<i64>,
     /// Limit of each process, as nofile=1024:4096 or core=0
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<ResourceLimit>,

@@ -43,7 +43,11 @@ pub fn run(cli: Cli, apps: &[AppWords]) -> Result<i32> {
         Command::Doctor(command) => command.run(&settings),
         command => {
             let pods = Pods::open(&settings.dir)?;
-            sweep(&pods, &settings)?;
+            let looks = matches!(
+                command,
+                Command::Wait(_) | Command::Logs(_) | Command::Status(_)
+            );
+            sweep(&pods, &settings, looks)?;
             run_on_pods(command, apps, &Context { settings, pods })
         }
     }

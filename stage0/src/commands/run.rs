@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Seek};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -68,9 +68,6 @@ impl Run {
         let names = Names::new(&self.start.names)?;
         let Laid { pod, lock } = lay_out(&self.pod, self.start.interactive, apps, context)?;
         names.write(&pod)?;
-        if self.rm {
-            pods::remove_once_exited(&pod)?;
-        }
         if let Some(path) = &self.uuid_file_save {
             fs::write(path, format!("{}\n", pod.uuid()))
                 .with_context(|| format!("write the pod's UUID to {}", path.display()))?;
@@ -83,7 +80,7 @@ impl Run {
             crate::note(&format!("stage0={}", begun.elapsed().as_micros()));
         }
         if self.detach {
-            return detach(pod, lock, &arguments);
+            return detach(pod, lock, &arguments, self.rm);
         }
         let terminal = apps.iter().any(|app| app.flags.tty == Some(true));
         start(
@@ -144,7 +141,7 @@ pub fn start(
     parent: Parent,
     settings: &Settings,
 ) -> Result<i32> {
-    let launch = Launch::new(&mut pod, lock, arguments);
+    let launch = launch(&mut pod, lock, arguments, parent.remove);
     let terminal = parent.terminal && std::io::stdin().is_terminal();
     let code = match launch {
         Ok(launch) if !parent.remove && !terminal => return Err(launch.exec()),
@@ -159,17 +156,26 @@ pub fn start(
     code
 }
 
+/// Makes the pod ready to be handed over, marked if it is to be removed in the end.
+fn launch(pod: &mut Pod, lock: Lock, arguments: &RunArguments, remove: bool) -> Result<Launch> {
+    let launch = Launch::new(pod, lock, arguments)?;
+    if remove {
+        pods::remove_once_exited(pod)?;
+    }
+    Ok(launch)
+}
+
 /// Hands the pod over to a process of its own, and returns once its apps run. What keeps them from that is printed.
-fn detach(mut pod: Pod, lock: Lock, arguments: &RunArguments) -> Result<i32> {
-    let launch = Launch::new(&mut pod, lock, arguments)?;
-    let (mut child, told) = launch.detach(&pod)?;
+fn detach(mut pod: Pod, lock: Lock, arguments: &RunArguments, remove: bool) -> Result<i32> {
+    let launch = launch(&mut pod, lock, arguments, remove)?;
+    let (mut child, mut told) = launch.detach(&pod)?;
     if status::is_ready(&pod).context("wait until the pod is ready")? {
         crate::print_line(pod.uuid())?;
         return Ok(0);
     }
     let code = launch::exit_code(child.wait().context("wait for the pod")?);
-    let text = fs::read(&told).with_context(|| format!("read {}", told.display()))?;
-    std::io::stderr().write_all(&text)?;
+    told.rewind().context("read what the pod has told")?;
+    std::io::copy(&mut told, &mut std::io::stderr()).context("read what the pod has told")?;
     crate::note(&format!(
         "pod {} has ended with code {code} before its apps ran",
         pod.uuid()

@@ -8,7 +8,7 @@ use super::Context;
 use super::run::{Parent, run_arguments, start};
 use crate::cli::StartFlags;
 use crate::names::Names;
-use crate::pods::{self, Folder};
+use crate::pods::Folder;
 
 /// Starts a pod that `prepare` laid out
 #[derive(Debug, Args)]
@@ -35,9 +35,6 @@ impl RunPrepared {
         }
         let lock = pod.lock_idle()?;
         names.write(&pod)?;
-        if self.rm {
-            pods::remove_once_exited(&pod)?;
-        }
         let arguments = run_arguments(&self.start, &names, &pod, &context.settings);
         let terminal =
             pod.manifest()?.apps.iter().any(|app| {

@@ -13,9 +13,11 @@ use crate::settings::Settings;
 
 /// Removes pods whose preparation or removal was cut short, and has exited pods release their networks and mounts.
 ///
+/// What was to be removed when it has exited is kept for a command that `looks`, and may have come for that very pod.
+///
 /// # Errors
 /// If the folders cannot be read; a single pod's failure is only reported.
-pub fn sweep(pods: &Pods, settings: &Settings) -> Result<()> {
+pub fn sweep(pods: &Pods, settings: &Settings, looks: bool) -> Result<()> {
     for folder in [Folder::Embryo, Folder::Prepare, Folder::Garbage] {
         for pod in pods.in_folder(folder)? {
             let Some(lock) = pod.try_lock()? else {
@@ -27,7 +29,8 @@ pub fn sweep(pods: &Pods, settings: &Settings) -> Result<()> {
         }
     }
     for pod in pods.in_folder(Folder::Run)? {
-        if is_to_be_removed(&pod)
+        if !looks
+            && is_to_be_removed(&pod)
             && let Some(lock) = pod.try_lock()?
         {
             if let Err(error) = remove(pod, &lock, settings) {

@@ -23,6 +23,6 @@ pub use argv::RunArguments;
 pub use image::ImageManifest;
 pub use pod::PodManifest;
 pub use pod_dir::PodDir;
-pub use process::PodProcess;
+pub use process::{PodProcess, is_running};
 pub use resource_limit::ResourceLimit;
 pub use uids::UidRange;

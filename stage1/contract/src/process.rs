@@ -1,10 +1,10 @@
-//! The process of a running pod, held so that a signal can reach no other: a pid alone may have become another's.
+//! The process of a running pod, held so that a signal reaches no other, should its number become another's.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -14,6 +14,20 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 pub struct PodProcess {
     pid: Pid,
     process: OwnedFd,
+}
+
+/// Whether somebody holds the lock of the pod at `directory`.
+///
+/// # Errors
+/// When that cannot be told.
+pub fn is_running(directory: &Path) -> Result<bool> {
+    let lock = File::open(directory)
+        .with_context(|| format!("open the pod directory {}", directory.display()))?;
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Ok(()) => Ok(false),
+        Err(error) => Err(error).context("test the pod's lock"),
+    }
 }
 
 impl PodProcess {
@@ -27,14 +41,9 @@ impl PodProcess {
         let pid = pid.context("the pod's pid file names no process of a pod")?;
         let process = pidfd_open(pid, PidfdFlags::empty());
         let process = process.with_context(|| format!("look for the pod's process {pid}"))?;
-        // The process holds the lock for as long as it lives: if it is still held, the number was not yet another's.
-        let lock = File::open(directory)
-            .with_context(|| format!("open the pod directory {}", directory.display()))?;
-        match flock(&lock, FlockOperation::NonBlockingLockShared) {
-            Err(Errno::WOULDBLOCK) => Ok(Self { pid, process }),
-            Ok(()) => bail!("the pod does not run any more"),
-            Err(error) => Err(error).context("test the pod's lock"),
-        }
+        // The process holds the lock as long as it lives. Who else holds it has it for moments, to remove the pod.
+        ensure!(is_running(directory)?, "the pod does not run any more");
+        Ok(Self { pid, process })
     }
 
     /// Sends it a signal, by number.
