@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use guest_init::cgroup_files;
 use guest_init::protocol::{self, Limits};
 
 /// The tree of cgroups that PID 1 sees whole.
@@ -15,13 +16,10 @@ const APPS: &str = "/sys/fs/cgroup/apps";
 /// Disks whose use is limited, by name: images and scratch.
 const DISKS: [&str; 2] = ["vda", "vdb"];
 
-/// Over which CPU time is counted, microseconds; a thousandth of a CPU is a tenth of a millisecond of it.
-const PERIOD_US: u32 = 100_000;
-
-/// Makes the cgroup of all apps, with the pod's limits and every controller that the kernel has.
-pub fn make_for_pod(limits: &Limits) -> Result<()> {
+/// Makes the cgroup of all apps, and gives it every controller that the kernel has.
+pub fn prepare() -> Result<()> {
     delegate_controllers(CGROUPS)?;
-    make(Path::new(APPS), limits)?;
+    fs::create_dir_all(APPS).with_context(|| format!("make cgroup {APPS}"))?;
     delegate_controllers(APPS)
 }
 
@@ -36,17 +34,18 @@ fn delegate_controllers(cgroup: &str) -> Result<()> {
         .with_context(|| format!("delegate the controllers {all}of cgroup {cgroup}"))
 }
 
-fn make(folder: &Path, limits: &Limits) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("make cgroup {}", folder.display()))?;
-    let disks = disk_max(limits).map(|max| DISKS.map(|disk| (disk, max.clone())));
-    let mut files = self::files(limits);
-    for (disk, max) in disks.into_iter().flatten() {
-        // A machine without a scratch disk has nothing to limit there.
-        if let Ok(device) = fs::read_to_string(format!("/sys/block/{disk}/dev")) {
-            files.push(("io.max", format!("{} {max}", device.trim())));
-        }
-    }
-    for (file, value) in files {
+/// Limits what all apps use together.
+pub fn limit_pod(limits: &Limits) -> Result<()> {
+    limit(Path::new(APPS), limits)
+}
+
+fn limit(folder: &Path, limits: &Limits) -> Result<()> {
+    // A machine without a scratch disk has nothing to limit there.
+    let number = |disk: &&str| fs::read_to_string(format!("/sys/block/{disk}/dev")).ok();
+    let limited = DISKS.iter().filter(|_| limits.are_of_disks());
+    let disks = limited.filter_map(number);
+    let disks: Vec<_> = disks.map(|number| number.trim().to_owned()).collect();
+    for (file, value) in cgroup_files(limits, &disks) {
         fs::write(folder.join(file), &value)
             .with_context(|| format!("write {value:?} to {file} of cgroup {}", folder.display()))?;
     }
@@ -60,7 +59,8 @@ impl Cgroup {
     /// Makes the cgroup of `app`, with its limits.
     pub fn make(app: &protocol::App) -> Result<Self> {
         let folder = PathBuf::from(APPS).join(&app.name);
-        make(&folder, &app.limits)?;
+        fs::create_dir_all(&folder).with_context(|| format!("make cgroup {}", folder.display()))?;
+        limit(&folder, &app.limits)?;
         Ok(Self(folder))
     }
 
@@ -88,68 +88,5 @@ impl Cgroup {
     /// Removes it; one whose last processes are still dying stays, empty, and serves an app of the same name.
     pub fn remove(&self) {
         let _ = fs::remove_dir(&self.0);
-    }
-}
-
-/// The files of a cgroup that hold limits, and what they say.
-fn files(limits: &Limits) -> Vec<(&'static str, String)> {
-    let files = [
-        ("cpu.max", limits.cpu_milli.map(cpu_max)),
-        (
-            "cpu.weight",
-            limits.cpu_weight.map(|weight| weight.to_string()),
-        ),
-        (
-            "memory.max",
-            limits.memory_bytes.map(|bytes| bytes.to_string()),
-        ),
-        (
-            "pids.max",
-            limits.processes.map(|processes| processes.to_string()),
-        ),
-    ];
-    let given = files.into_iter();
-    given
-        .filter_map(|(file, value)| Some((file, value?)))
-        .collect()
-}
-
-/// What io.max says of a disk; `None` = nothing.
-fn disk_max(limits: &Limits) -> Option<String> {
-    let Limits {
-        disk_bytes,
-        disk_operations,
-        ..
-    } = limits;
-    let bytes = disk_bytes.map(|bytes| format!("rbps={bytes} wbps={bytes}"));
-    let operations = disk_operations.map(|count| format!("riops={count} wiops={count}"));
-    let parts: Vec<_> = bytes.into_iter().chain(operations).collect();
-    (!parts.is_empty()).then(|| parts.join(" "))
-}
-
-/// What cpu.max says of a limit in thousandths of a CPU.
-fn cpu_max(milli: u32) -> String {
-    format!("{} {PERIOD_US}", milli.saturating_mul(PERIOD_US / 1000))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn disk_max_names_what_is_limited() {
-        let mut limits = Limits::default();
-        assert_eq!(disk_max(&limits), None);
-        limits.disk_operations = Some(5);
-        assert_eq!(disk_max(&limits).as_deref(), Some("riops=5 wiops=5"));
-        limits.disk_bytes = Some(1 << 20);
-        let both = "rbps=1048576 wbps=1048576 riops=5 wiops=5";
-        assert_eq!(disk_max(&limits).as_deref(), Some(both));
-    }
-
-    #[test]
-    fn cpu_max_is_the_share_of_a_period() {
-        assert_eq!(cpu_max(1500), "150000 100000");
-        assert_eq!(cpu_max(10), "1000 100000");
     }
 }

@@ -1,4 +1,8 @@
-//! The protocol between stage 1 and PID 1 of the guest. The program itself is `main.rs`.
+//! What stage 1 and PID 1 of the guest have in common: the protocol between them, and how limits are written. The program
+//! itself is `main.rs`.
 #![warn(missing_docs)]
 
+mod cgroup_files;
 pub mod protocol;
+
+pub use cgroup_files::cgroup_files;

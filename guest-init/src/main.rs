@@ -63,6 +63,7 @@ fn live() -> Result<Ending> {
     machine::leave_first_root()?;
     machine::mount_kernel_file_systems()?;
     machine::bring_loopback_up()?;
+    cgroup::prepare()?;
 
     let mut stream = host::dial(CONTROL_PORT)?;
     let boot = greet(&mut stream)?;
@@ -106,7 +107,7 @@ fn become_pod(boot: &Boot) -> Result<()> {
         machine::set_parameter(name, value)?;
     }
     disks::mount_scratch(boot.scratch)?;
-    cgroup::make_for_pod(&boot.limits)?;
+    cgroup::limit_pod(&boot.limits)?;
     if boot.shares {
         volumes::mount_shares()?;
     }

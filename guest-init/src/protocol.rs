@@ -271,6 +271,13 @@ pub struct Limits {
     pub disk_operations: Option<u64>,
 }
 
+impl Limits {
+    /// Whether the use of disks is limited.
+    pub fn are_of_disks(&self) -> bool {
+        self.disk_bytes.or(self.disk_operations).is_some()
+    }
+}
+
 /// A limit of each process of an app, setrlimit(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceLimit {

@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use anyhow::{Context, Result};
 use contract::RunArguments;
 use contract::pod_dir::LOCK_FD_VARIABLE;
+use contract::signal::PASSED_ON;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -145,17 +146,10 @@ pub fn exit_code(status: ExitStatus) -> i32 {
 
 /// What a waiting parent catches; a signal that its caller had ignored (nohup, a shell's background job) stays ignored.
 fn caught_signals() -> Result<SigSet> {
-    let passed_on = [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-    ];
     let ignored = crate::jail::ignored_signals()?;
-    let mut caught: SigSet = passed_on
+    let mut caught: SigSet = PASSED_ON
         .into_iter()
+        .filter_map(|number| Signal::try_from(number).ok())
         .filter(|signal| ignored >> (*signal as u32 - 1) & 1 == 0)
         .collect();
     caught.add(Signal::SIGCHLD);

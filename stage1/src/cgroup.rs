@@ -12,11 +12,12 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use contract::PodDir;
+use guest_init::cgroup_files;
+use guest_init::protocol::Limits;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use rustix::fs::{getxattr, major, minor};
 
-use crate::sizes::Caps;
 use crate::volumes::Share;
 
 /// Where the tree of cgroups is mounted on any host of these years.
@@ -28,9 +29,6 @@ const PARENT: &str = "fairing";
 /// By what systemd marks a cgroup that its user or its unit may divide.
 const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];
 
-/// Over which CPU time is counted, microseconds.
-const PERIOD_US: u64 = 100_000;
-
 /// How long a process that ends may take to leave its cgroup, milliseconds.
 const LEAVING_MS: u16 = 1000;
 
@@ -40,28 +38,25 @@ const RAMFS_MAGIC: libc::c_long = 0x8584_58f6;
 /// How often the common parent may vanish, with the last pod of another, before a pod has its place in it.
 const TRIES: usize = 16;
 
-/// Caps this process, which becomes that of the pod `uuid`. What cannot be had is told in one line each.
+/// Caps this process, which becomes that of the pod `uuid`. Gives what cannot be had, in one line.
 ///
 /// Files on a file system that is memory are charged to who writes them: where the pod's own files or a share lie on one, its
 /// memory cannot be capped at what the machine takes, and is not.
-pub fn enter(pod: &PodDir, uuid: &str, caps: &Caps, shares: &[Share]) -> Vec<String> {
+pub fn enter(pod: &PodDir, uuid: &str, caps: &Limits, shares: &[Share]) -> Option<String> {
     let sources = shares.iter().map(|share| share.source.as_path());
     let in_memory = std::iter::once(pod.path()).chain(sources).any(is_in_memory);
-    let caps = &Caps {
+    let caps = &Limits {
         memory_bytes: caps.memory_bytes.filter(|_| !in_memory),
         ..*caps
     };
     let entered = place(Path::new(TREE)).and_then(|place| {
-        let disk = disk_of(pod.path());
+        let disk = caps.are_of_disks().then(|| disk_of(pod.path())).flatten();
         place.enter(pod, uuid, caps, disk.as_deref())
     });
     entered.unwrap_or_else(|error| {
-        let asked = [caps.cpu_milli, caps.disk_bytes, caps.disk_operations]
-            .iter()
-            .any(Option::is_some);
-        let told = format!("the host does not cap the pod's process: {error:#}");
-        tracing::debug!("{told}");
-        asked.then_some(told).into_iter().collect()
+        let asked = caps.cpu_milli.is_some() || caps.are_of_disks();
+        let told = || format!("the host does not cap the pod's process: {error:#}");
+        asked.then(told)
     })
 }
 
@@ -170,9 +165,9 @@ impl Place<'_> {
         &self,
         pod: &PodDir,
         uuid: &str,
-        caps: &Caps,
+        caps: &Limits,
         disk: Option<&str>,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Option<String>> {
         let name = self.parent.join(uuid);
         // Before it is there: nothing may be left that gc does not find.
         fs::write(pod.subcgroup(), format!("{}\n", name.display()))
@@ -190,22 +185,19 @@ impl Place<'_> {
         let parent = below(self.tree, &self.parent);
         let files = files(caps, disk);
         let mut refused = delegate(&parent, !self.is_own, &controllers(&files));
-        let mut told = Vec::new();
         for (file, value) in files {
             if let Err(error) = fs::write(group.join(file), &value) {
                 refused.push(format!("{file} to {value:?} ({error})"));
             }
         }
-        if !refused.is_empty() {
-            told.push(format!(
-                "the host does not cap all of the pod's process: set {}",
-                refused.join(", ")
-            ));
-        }
         if !self.is_own {
             join(&group)?;
         }
-        Ok(told)
+        let told = || {
+            let refused = refused.join(", ");
+            format!("the host does not cap all of the pod's process: set {refused}")
+        };
+        Ok((!refused.is_empty()).then(told))
     }
 
     fn make(&self, group: &Path) -> Result<()> {
@@ -263,28 +255,18 @@ fn delegate(parent: &Path, from_root: bool, controllers: &[&str]) -> Vec<String>
     refused
 }
 
-/// The files of a cgroup that hold caps, and what they say; `disk` as `MAJOR:MINOR`.
-fn files(caps: &Caps, disk: Option<&str>) -> Vec<(&'static str, String)> {
-    let mut files = Vec::new();
-    if let Some(bytes) = caps.memory_bytes {
-        files.push(("memory.max", bytes.to_string()));
-        files.push(("memory.oom.group", "1".to_owned()));
-    }
-    files.push(("pids.max", caps.threads.to_string()));
-    let quota = |milli: u64| format!("{} {PERIOD_US}", milli.saturating_mul(PERIOD_US / 1000));
-    files.extend(caps.cpu_milli.map(|milli| ("cpu.max", quota(milli))));
-    let bytes = caps
-        .disk_bytes
-        .map(|rate| format!(" rbps={rate} wbps={rate}"));
-    let operations = caps
-        .disk_operations
-        .map(|rate| format!(" riops={rate} wiops={rate}"));
-    let rates: String = bytes.into_iter().chain(operations).collect();
-    if !rates.is_empty() {
-        // Where the files lie on no disk of their own, the kernel says so.
-        files.push(("io.max", format!("{}{rates}", disk.unwrap_or("0:0"))));
-    }
-    files
+/// The files of the pod's cgroup, and what they say; `disk` as `MAJOR:MINOR`.
+fn files(caps: &Limits, disk: Option<&str>) -> Vec<(&'static str, String)> {
+    // The machine dies as a whole.
+    let whole = caps
+        .memory_bytes
+        .map(|_| ("memory.oom.group", "1".to_owned()));
+    // Where the files lie on no disk of their own, the kernel says so.
+    let disk = disk.unwrap_or("0:0").to_owned();
+    whole
+        .into_iter()
+        .chain(cgroup_files(caps, &[disk]))
+        .collect()
 }
 
 /// The whole disk that `path` lies on, `MAJOR:MINOR`; `None` for file systems without one.
@@ -309,27 +291,28 @@ fn disk_of(path: &Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    const CAPS: Caps = Caps {
-        memory_bytes: Some(1 << 30),
-        threads: 40,
+    const CAPS: Limits = Limits {
         cpu_milli: None,
+        cpu_weight: None,
+        memory_bytes: Some(1 << 30),
+        processes: Some(40),
         disk_bytes: None,
         disk_operations: None,
     };
 
     #[test]
     fn files_say_what_is_capped() {
-        let text = |caps: &Caps| {
+        let text = |caps: &Limits| {
             let files = files(caps, Some("8:0")).into_iter();
             let lines: Vec<_> = files
                 .map(|(file, value)| format!("{file}={value}"))
                 .collect();
             lines.join(";")
         };
-        let least = "memory.max=1073741824;memory.oom.group=1;pids.max=40";
+        let least = "memory.oom.group=1;memory.max=1073741824;pids.max=40";
         assert_eq!(text(&CAPS), least);
         assert_eq!(controllers(&files(&CAPS, None)), ["memory", "pids"]);
-        let caps = Caps {
+        let caps = Limits {
             cpu_milli: Some(1250),
             disk_bytes: Some(5),
             disk_operations: Some(6),

@@ -195,7 +195,7 @@ impl Life {
         self.interrupts += u32::from(signal == Signal::SIGINT);
         match self.phase {
             Phase::Up if self.apps.iter().any(Member::is_running) && self.interrupts < 2 => {
-                self.signal_apps(signal)
+                self.signal_apps(|_| signal as i32)
             }
             // Only a running app could use these.
             _ if matches!(signal, Signal::SIGUSR1 | Signal::SIGUSR2) => vec![],
@@ -222,7 +222,7 @@ impl Life {
     /// The terminal has a new size.
     pub fn on_resize(&mut self, window: Window) -> Vec<Action> {
         self.tasks(Member::is_running)
-            .map(|task| Action::Send(ToGuest::Resize { task, window }))
+            .map(|(_, task)| Action::Send(ToGuest::Resize { task, window }))
             .collect()
     }
 
@@ -301,9 +301,9 @@ impl Life {
         })
     }
 
-    fn tasks(&self, is_meant: impl Fn(&Member) -> bool) -> impl Iterator<Item = TaskId> {
+    fn tasks(&self, is_meant: impl Fn(&Member) -> bool) -> impl Iterator<Item = (&Member, TaskId)> {
         let tasks = self.apps.iter().zip(0..);
-        tasks.filter_map(move |(app, task)| is_meant(app).then_some(task))
+        tasks.filter(move |(app, _)| is_meant(app))
     }
 
     fn greet(&mut self, version: u32) -> Option<Vec<Action>> {
@@ -370,12 +370,7 @@ impl Life {
 
     /// Asks the apps that live to end, once.
     fn stop_apps(&mut self) -> Vec<Action> {
-        let asked = |(app, task): (&Member, TaskId)| {
-            let signal = app.stop_signal;
-            let ask = Action::Send(ToGuest::Signal { task, signal });
-            app.is_live().then_some(ask)
-        };
-        let mut actions: Vec<_> = self.apps.iter().zip(0..).filter_map(asked).collect();
+        let mut actions = self.signal_apps(|app| app.stop_signal);
         if actions.is_empty() || std::mem::replace(&mut self.stopping, true) {
             return vec![];
         }
@@ -385,15 +380,17 @@ impl Life {
 
     fn kill_apps(&mut self) -> Vec<Action> {
         (self.stopping, self.killed) = (true, true);
-        let mut actions = self.signal_apps(Signal::SIGKILL);
+        let mut actions = self.signal_apps(|_| Signal::SIGKILL as i32);
         actions.push(Action::StartGrace(GRACE));
         actions
     }
 
-    fn signal_apps(&self, signal: Signal) -> Vec<Action> {
-        let signal = signal as i32;
+    fn signal_apps(&self, signal: impl Fn(&Member) -> i32) -> Vec<Action> {
         self.tasks(Member::is_live)
-            .map(|task| Action::Send(ToGuest::Signal { task, signal }))
+            .map(|(app, task)| {
+                let signal = signal(app);
+                Action::Send(ToGuest::Signal { task, signal })
+            })
             .collect()
     }
 

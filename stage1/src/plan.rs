@@ -19,7 +19,7 @@ use crate::environment;
 use crate::isolators;
 use crate::life::{GRACE, Stopping};
 use crate::limits;
-use crate::sizes::{Caps, PodLimits, scratch_bytes};
+use crate::sizes::{PodLimits, scratch_bytes};
 use crate::unsupported;
 use crate::volumes::{Resolver, Share};
 
@@ -104,7 +104,7 @@ pub struct Plan {
     /// Memory of the machine, MiB.
     pub memory_mib: u32,
     /// What the host caps the machine's process at.
-    pub caps: Caps,
+    pub caps: Limits,
     /// What the apps may use together.
     pub limits: Limits,
     /// Kernel parameters of the machine, by their paths below /proc/sys.

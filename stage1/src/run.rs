@@ -56,9 +56,9 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let scratch = scratch_disk(&pod, &plan)?;
 
     // From here on the process is the pod.
-    cgroup::enter(&pod, &arguments.uuid, &plan.caps, &plan.shares)
-        .iter()
-        .for_each(|warning| crate::tell(&format!("warning: {warning}")));
+    if let Some(warning) = cgroup::enter(&pod, &arguments.uuid, &plan.caps, &plan.shares) {
+        crate::tell(&format!("warning: {warning}"));
+    }
     let identity = Identity::claim(pod.path(), plan.uids, !plan.shares.is_empty())?;
     Report::prepare(&pod, identity.owner())?;
     let clients = Clients::listen(&PodDir::new("").socket())?;
@@ -73,7 +73,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let Inside {
         report,
         descriptors,
-    } = jail::enter(&pod, &identity, &plan.shares, plan.caps.threads)
+    } = jail::enter(&pod, &identity, &plan.shares, plan.caps.processes)
         .context("jail the machine's process")?;
     timings.mark("jailed");
 

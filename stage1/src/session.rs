@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use contract::signal::PASSED_ON;
 use guest_init::protocol::{Entry, Stdio, TaskId, ToHost};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -24,16 +25,6 @@ use crate::streams::{Ports, Pumps};
 use crate::terminal;
 use crate::timings::Timings;
 
-/// Signals that reach the app.
-const FORWARDED: [Signal; 6] = [
-    Signal::SIGINT,
-    Signal::SIGTERM,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-];
-
 /// Blocks the signals that the session reads from the returned descriptor. Called before any thread is started, so
 /// that none of them takes a signal away.
 ///
@@ -41,8 +32,9 @@ const FORWARDED: [Signal; 6] = [
 /// Those of the kernel.
 pub fn block_signals() -> Result<SignalFd> {
     // A signal that the caller had ignored (nohup, a shell's background job) stays ignored.
-    let mut signals: SigSet = FORWARDED
+    let mut signals: SigSet = PASSED_ON
         .into_iter()
+        .filter_map(|number| Signal::try_from(number).ok())
         .filter(|signal| !is_ignored(*signal))
         .collect();
     signals.add(Signal::SIGWINCH);

@@ -49,21 +49,6 @@ pub struct PodLimits {
     pub pod: Limits,
 }
 
-/// What the host caps the machine's process at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caps {
-    /// Guest memory included, bytes; `None` = none.
-    pub memory_bytes: Option<u64>,
-    /// Threads.
-    pub threads: u64,
-    /// CPU time, thousandths of a CPU; `None` = as much as its vCPUs can take.
-    pub cpu_milli: Option<u64>,
-    /// Read from the disk of the pod's files in a second, and written to it, bytes.
-    pub disk_bytes: Option<u64>,
-    /// Operations on it in a second, reads and writes apart.
-    pub disk_operations: Option<u64>,
-}
-
 impl PodLimits {
     /// Sum of what the apps are limited to, and whether there is an app without a limit.
     fn of_apps(&self, limit: impl Fn(&Limits) -> Option<u64>) -> (u64, bool) {
@@ -131,14 +116,17 @@ impl PodLimits {
     }
 
     /// What the host caps the process of such a machine at, exactly, where there is a limit.
-    pub fn caps(&self, memory_mib: u32, cpus: u8, shares: bool) -> Caps {
+    pub fn caps(&self, memory_mib: u32, cpus: u8, shares: bool) -> Limits {
         let shared_mib = if shares { SHARED_FILES_MIB } else { 0 };
         let (machine_mib, apps) = (u64::from(memory_mib), self.apps.len() as u64);
         let memory_mib = machine_mib + machine_mib / TABLES_PART + PROCESS_MIB + shared_mib;
-        Caps {
+        let threads = THREADS + u64::from(cpus) + apps * THREADS_PER_APP;
+        let cpu_milli = self.together(cpu_milli);
+        Limits {
+            cpu_milli: cpu_milli.map(|milli| u32::try_from(milli).unwrap_or(u32::MAX)),
+            cpu_weight: None,
             memory_bytes: Some(memory_mib << 20),
-            threads: THREADS + u64::from(cpus) + apps * THREADS_PER_APP,
-            cpu_milli: self.together(cpu_milli),
+            processes: Some(u32::try_from(threads).unwrap_or(u32::MAX)),
             disk_bytes: self.together(|limits| limits.disk_bytes),
             disk_operations: self.together(|limits| limits.disk_operations),
         }
@@ -248,7 +236,10 @@ mod tests {
         assert_eq!(caps(&[cpu(500), NONE], NONE).cpu_milli, None);
         assert_eq!(caps(&[cpu(500), NONE], cpu(600)).cpu_milli, Some(600));
         let caps = caps(&[NONE], NONE);
-        assert_eq!((caps.memory_bytes, caps.threads), (Some(584 << 20), 37));
+        assert_eq!(
+            (caps.memory_bytes, caps.processes),
+            (Some(584 << 20), Some(37))
+        );
         assert!(limits(&[NONE], NONE).caps(512, 2, true).memory_bytes > caps.memory_bytes);
     }
 

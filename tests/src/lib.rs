@@ -204,6 +204,12 @@ pub fn finish(command: &mut Command) -> Finished {
     finish_within(DEADLINE, command)
 }
 
+/// Runs `command` to its end, which must be a success.
+#[track_caller]
+pub fn succeed(command: &mut Command) -> Finished {
+    finish(command).expect_code(0)
+}
+
 /// Runs `command`, whose work is long, to its end within a deadline of its own.
 #[track_caller]
 pub fn finish_within(deadline: Duration, command: &mut Command) -> Finished {

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::{Value, json};
 
-use crate::{checkout, finish, proved, temporary, test_image};
+use crate::{checkout, proved, succeed, temporary, test_image};
 
 /// Ids of the trees of stage 1 and of the app's image.
 const STAGE1: &str = "deps-sha512-1111111111111111111111111111111111111111111111111111111111111111";
@@ -30,10 +30,6 @@ pub struct Pod<'a> {
     /// Lower-case dashed.
     pub uuid: &'static str,
     lock: Option<File>,
-}
-
-fn succeed(command: &mut Command) {
-    finish(command).expect_code(0);
 }
 
 impl Rkt {

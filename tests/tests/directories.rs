@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tests::{Finished, fairing, finish, proved, tell, test_image, wait_until};
+use tests::{fairing, finish, proved, succeed, tell, test_image, wait_until};
 
 /// Runs the app as the simplest of stage 1s would: changes root, nothing else.
 const CHROOT: &str = r#"#!/bin/sh
@@ -146,10 +146,6 @@ impl Drop for Host {
             .arg(self.dir.path())
             .status();
     }
-}
-
-fn succeed(command: &mut Command) -> Finished {
-    finish(command).expect_code(0)
 }
 
 /// The one file below `dir` called `name`.

@@ -30,11 +30,8 @@ impl Enter {
     /// If the pod is not running, or its stage 1 cannot enter it.
     pub fn run(self, context: &Context) -> Result<i32> {
         let pod = context.pods.find(&self.uuid)?;
-        pod.expect_running()?;
+        let pid = pod.running_pid()?;
         let app = self.app_name(&pod)?;
-        let pid = pod
-            .pid()
-            .with_context(|| format!("pod {} is still starting", pod.uuid()))?;
         let mut words = self.command;
         if words.is_empty() {
             words.push("/bin/bash".to_owned());

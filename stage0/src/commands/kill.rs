@@ -3,22 +3,12 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use contract::PodProcess;
+use contract::signal::PASSED_ON;
 use nix::libc;
 
 use super::Context;
 use super::chosen::ChosenPods;
 use crate::cli::parse_signal;
-use crate::pods::Pod;
-
-/// Signals that a stage 1 passes on to the apps.
-const PASSED_ON: [i32; 6] = [
-    libc::SIGHUP,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGTERM,
-];
 
 /// Sends a signal to the apps of running pods; KILL ends the pods at once
 #[derive(Debug, Args)]
@@ -44,16 +34,9 @@ impl Kill {
         }
         self.pods.for_each(context, |pod| {
             let what = || format!("signal pod {}", pod.uuid());
-            process(&pod)?.signal(signal).with_context(what)?;
+            let process = PodProcess::open(pod.path(), pod.running_pid()?).with_context(what)?;
+            process.signal(signal).with_context(what)?;
             crate::print_line(&format!("{:?}", pod.uuid()))
         })
     }
-}
-
-fn process(pod: &Pod) -> Result<PodProcess> {
-    pod.expect_running()?;
-    let pid = pod
-        .pid()
-        .with_context(|| format!("pod {} is still starting", pod.uuid()))?;
-    PodProcess::open(pod.path(), pid)
 }

@@ -91,17 +91,7 @@ impl Pod {
     /// # Errors
     /// If the directory has gone.
     pub fn state(&self) -> Result<State> {
-        Ok(State::of(self.folder, self.locked()?))
-    }
-
-    fn locked(&self) -> Result<bool> {
-        match self.open()?.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("test the lock of {}", self.path().display()))
-            }
-        }
+        Ok(State::of(self.folder, contract::is_running(self.path())?))
     }
 
     fn open(&self) -> Result<File> {
@@ -253,6 +243,16 @@ impl Pod {
             let only = children.next()?.parse().ok()?;
             children.next().is_none().then_some(only)
         })
+    }
+
+    /// The pid of the pod's process, which runs.
+    ///
+    /// # Errors
+    /// What the pod is doing instead.
+    pub fn running_pid(&self) -> Result<u32> {
+        self.expect_running()?;
+        self.pid()
+            .with_context(|| format!("pod {} is still starting", self.uuid))
     }
 
     /// When the directory was moved to its folder: a rename changes its ctime.

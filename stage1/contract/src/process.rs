@@ -1,12 +1,10 @@
 //! The process of a running pod, held so that a signal reaches no other, should its number become another's.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// The process.
@@ -23,10 +21,10 @@ pub struct PodProcess {
 pub fn is_running(directory: &Path) -> Result<bool> {
     let lock = File::open(directory)
         .with_context(|| format!("open the pod directory {}", directory.display()))?;
-    match flock(&lock, FlockOperation::NonBlockingLockShared) {
-        Err(Errno::WOULDBLOCK) => Ok(true),
+    match lock.try_lock_shared() {
         Ok(()) => Ok(false),
-        Err(error) => Err(error).context("test the pod's lock"),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error).context("test the pod's lock"),
     }
 }
 

@@ -2,6 +2,9 @@
 
 use anyhow::{Context, Result};
 
+/// Signals to a pod's process that reach its apps: HUP, INT, QUIT, USR1, USR2, TERM.
+pub const PASSED_ON: [i32; 6] = [1, 2, 3, 10, 12, 15];
+
 /// The first of the real-time signals, as C libraries count them.
 const REALTIME_FIRST: i32 = 34;
 

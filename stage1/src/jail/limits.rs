@@ -12,7 +12,7 @@ const OPEN_FILES_WITH_SHARES: u64 = 1 << 20;
 
 /// Sets hard and soft limits alike, each as far as the process may. Without root the uid is the user's, with processes of
 /// his own, and a limit of threads would count those.
-pub(super) fn set(shares: bool, threads: u64) -> Result<()> {
+pub(super) fn set(shares: bool, threads: Option<u32>) -> Result<()> {
     let root = nix::unistd::geteuid().is_root();
     let files = if shares {
         OPEN_FILES_WITH_SHARES
@@ -21,7 +21,11 @@ pub(super) fn set(shares: bool, threads: u64) -> Result<()> {
     };
     let limits = [
         (Resource::RLIMIT_NOFILE, Some(files), "open files"),
-        (Resource::RLIMIT_NPROC, root.then_some(threads), "threads"),
+        (
+            Resource::RLIMIT_NPROC,
+            threads.filter(|_| root).map(u64::from),
+            "threads",
+        ),
         (Resource::RLIMIT_CORE, Some(0), "core dumps"),
         (Resource::RLIMIT_MSGQUEUE, Some(0), "message queues"),
         (Resource::RLIMIT_MEMLOCK, Some(0), "locked memory"),

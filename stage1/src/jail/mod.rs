@@ -36,7 +36,12 @@ pub struct Inside {
 ///
 /// # Errors
 /// When a step fails; the process is then good for nothing but to report it and end.
-pub fn enter(pod: &PodDir, identity: &Identity, shares: &[Share], threads: u64) -> Result<Inside> {
+pub fn enter(
+    pod: &PodDir,
+    identity: &Identity,
+    shares: &[Share],
+    threads: Option<u32>,
+) -> Result<Inside> {
     let shared = !shares.is_empty();
     // Raising a limit needs privilege, lowering one does not.
     limits::set(shared, threads).context("set resource limits")?;
