@@ -144,7 +144,7 @@ fn place(tree: &Path) -> Result<Place<'_>> {
     };
     ensure!(
         is_own || nix::unistd::geteuid().is_root(),
-        "without root it needs a cgroup that is delegated to the user: systemd-run --user --scope -p Delegate=yes fairing …"
+        "without root it needs a cgroup that is delegated to the user (systemd: Delegate=yes)"
     );
     Ok(Place {
         tree,

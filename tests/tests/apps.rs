@@ -120,7 +120,9 @@ fn pod_that_is_stopped_asks_each_app_by_its_signal_and_kills_the_one_that_does_n
     let mut rest: Vec<_> = rest.lines().collect();
     rest.sort_unstable();
     assert_eq!(rest, ["asked: asked", "differently: asked"]);
-    // It was to be removed when it had exited.
+    // It was to be removed when it had exited, and is there for those who come to look until another command has come.
+    assert_eq!(finish(&mut of_pod(&["wait"])).expect_code(0).out(), "137\n");
+    finish(fairing().arg("list")).expect_code(0);
     finish(&mut of_pod(&["status"])).expect_code(254);
 }
 

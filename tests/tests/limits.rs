@@ -2,9 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use serde_json::json;
+use tests::mounted::Mounted;
 use tests::pod::Pod;
-use tests::{fairing, finish};
+use tests::running::Running;
+use tests::{fairing, fairing_in, finish, image_file, proved, succeed, temporary, test_image};
 
 /// The cgroup of all pods.
 const PODS: &str = "/sys/fs/cgroup/fairing";
@@ -85,4 +89,59 @@ fn limits_by_flags_of_podman_hold_in_the_machine() {
         "{}",
         finished.err()
     );
+}
+
+/// Joins the cgroup in $1, and becomes the rest.
+const JOIN: &str = "echo 0 >\"$1/cgroup.procs\" && shift && exec \"$@\"";
+
+#[test]
+fn pod_in_a_delegated_cgroup_stays_below_it_and_its_disk_is_capped_there() {
+    let folder = temporary("fairing-limits-");
+    let disk = Mounted::ext4(folder.path(), "disk");
+    let store = disk.path().join("store");
+    let mut import = fairing_in(&store);
+    succeed(import.args(["image", "import"]).arg(test_image("busybox")));
+    let id = image_file(&store);
+    let id = id
+        .parent()
+        .and_then(Path::file_name)
+        .expect("an id")
+        .to_str();
+    let script = proved("echo ready; exec sleep 1000");
+    let manifest = json!({"acVersion": "0.8.11", "acKind": "PodManifest",
+        "apps": [{"name": "app", "image": {"id": id},
+            "app": {"exec": ["/bin/sh", "-c", script], "user": "0", "group": "0"}}],
+        "isolators": [{"name": "resource/block-bandwidth", "value": {"default": true, "limit": "2M"}}]});
+    let (path, file) = (folder.path().join("pod"), folder.path().join("uuid"));
+    fs::write(&path, manifest.to_string()).expect("room for a manifest");
+    let delegated = Path::new("/sys/fs/cgroup/fairing-delegated");
+    fs::create_dir(delegated).expect("a cgroup");
+    xattr::set(delegated, "user.delegate", b"1").expect("an attribute");
+    let mut fairing = fairing_in(&store);
+    fairing.arg("run").arg("--pod-manifest").arg(&path);
+    fairing.arg("--uuid-file-save").arg(&file);
+    let mut run = Command::new("sh");
+    run.args(["-c", JOIN, "sh"])
+        .arg(delegated)
+        .arg(fairing.get_program());
+    let mut running = Running::start(run.args(fairing.get_args()));
+    assert_eq!(running.line(), "ready");
+    let uuid = fs::read_to_string(&file).expect("the pod's UUID");
+    let group = delegated.join(uuid.trim());
+    let members = value(&group, "cgroup.procs");
+    let pid = running.pid().to_string();
+    assert!(
+        members.lines().any(|member| member == pid),
+        "{pid} not in {members}"
+    );
+    assert_eq!(value(delegated, "cgroup.procs"), "");
+    let rates = value(&group, "io.max");
+    assert!(
+        rates.ends_with(" rbps=2000000 wbps=2000000 riops=max wiops=max"),
+        "{rates}"
+    );
+    running.signal("TERM");
+    assert_eq!(running.finish().expect_code(143).err(), "");
+    succeed(fairing_in(&store).args(["gc", "--grace-period=0s"]));
+    fs::remove_dir(delegated).expect("nothing is left below it");
 }

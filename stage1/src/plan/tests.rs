@@ -50,6 +50,21 @@ fn plan(pod: &Value, image: &Value) -> Result<Plan> {
 }
 
 #[test]
+fn app_is_asked_to_end_as_its_annotations_or_its_image_say() {
+    let signals = |pod: &Value, image: &Value| plan(pod, image).map(|plan| plan.stopping.signals);
+    assert_eq!(signals(&pod(), &image()).expect("a plan"), [15]);
+    let named = |signal: &str| json!([{"name": annotation::STOP_SIGNAL, "value": signal}]);
+    let mut of_image = image();
+    of_image["annotations"] = named("SIGQUIT");
+    assert_eq!(signals(&pod(), &of_image).expect("a plan"), [3]);
+    let mut of_app = pod();
+    of_app["apps"][0]["annotations"] = named("SIGRTMIN+3");
+    assert_eq!(signals(&of_app, &of_image).expect("a plan"), [37]);
+    of_app["apps"][0]["annotations"] = named("SIGNONE");
+    assert!(signals(&of_app, &of_image).is_err());
+}
+
+#[test]
 fn plan_of_good_manifests_has_what_they_say() {
     let plan = plan(&pod(), &image()).expect("a plan");
     let app = &plan.apps[0];
