@@ -15,22 +15,32 @@ use crate::stage1::Stage1;
 /// Marks a pod that was released whole; also the lock between commands that try at once.
 const MARK: &str = "released";
 
-/// Releases an exited pod, once.
+/// Releases an exited pod, once; one that another command is at is left to it.
 pub(super) fn release(pod: &Pod, settings: &Settings) -> Result<()> {
-    match pod.state()? {
-        State::Exited => release_exited(pod, settings),
-        _ => Ok(()),
+    if pod.state()? != State::Exited {
+        return Ok(());
+    }
+    let mark = open_mark(pod)?;
+    match mark.try_lock() {
+        Ok(()) => release_marked(pod, mark, settings),
+        Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| locking(pod)),
     }
 }
 
-/// Releases a pod that is known to have exited, once.
+/// Releases a pod that is known to have exited, once. A command that is at it is waited for: what it runs lies in the pod's
+/// directory, which the caller is about to move.
 ///
 /// # Errors
 /// If its stage 1 cannot clean up, or something stays mounted.
 pub fn release_exited(pod: &Pod, settings: &Settings) -> Result<()> {
-    let Some(mut mark) = open_mark(pod)? else {
-        return Ok(());
-    };
+    let mark = open_mark(pod)?;
+    mark.lock().with_context(|| locking(pod))?;
+    release_marked(pod, mark, settings)
+}
+
+/// The same, with the mark locked.
+fn release_marked(pod: &Pod, mut mark: File, settings: &Settings) -> Result<()> {
     let mut done = String::new();
     mark.read_to_string(&mut done)?;
     if done.is_empty() {
@@ -43,23 +53,19 @@ pub fn release_exited(pod: &Pod, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// The mark, locked; `None` if another command is at it.
-fn open_mark(pod: &Pod) -> Result<Option<File>> {
+fn open_mark(pod: &Pod) -> Result<File> {
     let path = pod.path().join(MARK);
-    let mark = OpenOptions::new()
+    OpenOptions::new()
         .create(true)
         .truncate(false)
         .read(true)
         .write(true)
         .open(&path)
-        .with_context(|| format!("open {}", path.display()))?;
-    match mark.try_lock() {
-        Ok(()) => Ok(Some(mark)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("lock {}", path.display()))
-        }
-    }
+        .with_context(|| format!("open {}", path.display()))
+}
+
+fn locking(pod: &Pod) -> String {
+    format!("lock {}", pod.path().join(MARK).display())
 }
 
 /// Runs the `gc` entrypoint of a pod that has run and waits for it; a stage 1 without one holds nothing.
