@@ -37,9 +37,9 @@ pub struct Options {
     /// Folders, besides the checkout, that are the same files on both sides.
     #[arg(long = "folder")]
     folders: Vec<PathBuf>,
-    /// Leaves the host running for later calls.
-    #[arg(long)]
-    keep: bool,
+    /// Leaves the host running for later calls that ask for one of the same name.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    keep: Option<String>,
     /// The host's clock counts instructions: times read in it are deterministic.
     #[arg(long)]
     icount: bool,

@@ -82,7 +82,7 @@ pub fn find_or_start(options: &Options) -> Result<Host> {
     let folder = place::user_folder()?;
     let lock = place::lock(&folder)?;
     let shape = shape(options, &folder)?;
-    if options.keep
+    if options.keep.is_some()
         && let Ok(keeper) = UnixStream::connect(shape.dir.join(keeper::SOCKET))
     {
         return Ok(Host {
@@ -102,7 +102,7 @@ pub fn find_or_start(options: &Options) -> Result<Host> {
         dir: shape.dir,
         keeper,
         is_new: true,
-        is_kept: options.keep,
+        is_kept: options.keep.is_some(),
     })
 }
 
@@ -113,9 +113,10 @@ fn shape(options: &Options, folder: &Path) -> Result<Shape> {
         .cloned()
         .chain([options.place.checkout.clone()]);
     let folders = place::bound_folders(wanted);
-    let name = if options.keep {
+    let name = if let Some(name) = &options.keep {
         let program = fs::metadata("/proc/self/exe").context("look at this program")?;
         let made_of = (
+            name,
             &folders,
             &options.kernel,
             options.memory_mib,
@@ -137,7 +138,7 @@ fn shape(options: &Options, folder: &Path) -> Result<Shape> {
         folders,
         memory_mib: options.memory_mib,
         icount: options.icount,
-        idle_seconds: options.keep.then_some(options.idle_seconds),
+        idle_seconds: options.keep.as_ref().map(|_| options.idle_seconds),
     })
 }
 
