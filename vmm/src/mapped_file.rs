@@ -4,12 +4,14 @@
 //!
 //! Of a file whose most pages the guest will write, those are copied at once: else KVM would bring in each of them twice, first
 //! to be read and then to be written. Measured on a kernel, which patches nearly all of its code, that halves the nested
-//! page faults. What pads the kernel's parts to whole huge pages, and nobody looks at, stays in the file.
+//! page faults. What the guest is known to write little of stays in the file, and so does what pads the kernel's parts to whole huge
+//! pages, which nobody looks at.
 //!
 //! Used by the boot recipe, before the guest runs. Nothing here parses the file.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use vm_memory::bitmap::BitmapSlice;
@@ -24,23 +26,25 @@ use crate::memory::HUGE_PAGE_BYTES;
 /// A file that is mapped into the guest memory it is read to.
 pub struct MappedFile<'a> {
     file: &'a mut File,
-    written: bool,
+    /// The parts of the file that the guest hardly writes to, in bytes, in order.
+    hardly_written: Vec<Range<u64>>,
 }
 
 impl<'a> MappedFile<'a> {
-    /// A file which the guest will write most of.
-    pub fn written(file: &'a mut File) -> Self {
+    /// A file which the guest will write most of, but for the parts `hardly_written`, in bytes and in order.
+    pub fn written(file: &'a mut File, hardly_written: Vec<Range<u64>>) -> Self {
         Self {
             file,
-            written: true,
+            hardly_written,
         }
     }
 
     /// A file which the guest will only read.
     pub fn read_only(file: &'a mut File) -> Self {
+        let whole = 0..u64::MAX;
         Self {
             file,
-            written: false,
+            hardly_written: vec![whole],
         }
     }
 }
@@ -80,9 +84,7 @@ impl MappedFile<'_> {
         let bytes = self.mappable(position, memory)?;
         if bytes > 0 {
             self.map(position, memory, bytes)?;
-            if self.written {
-                self.copy_content(position, memory, bytes)?;
-            }
+            self.copy_content(position, memory, bytes)?;
             memory.bitmap().mark_dirty(0, bytes);
             self.file.seek(SeekFrom::Start(position + bytes as u64))?;
         }
@@ -131,21 +133,44 @@ impl MappedFile<'_> {
         Ok(())
     }
 
-    /// Gives the guest its own copy of what is mapped at the start of `memory`, padding at the ends of huge pages apart.
+    /// Where, in the `bytes` from `position` on, the guest writes: whole pages, cut at the ends of huge pages.
+    fn written_parts(&self, position: u64, bytes: usize) -> Vec<Range<usize>> {
+        let end = position + bytes as u64;
+        let place = |at: u64| usize::try_from(at.clamp(position, end) - position).unwrap_or(bytes);
+        let mut start = 0;
+        let mut parts = Vec::new();
+        for part in &self.hardly_written {
+            let first = place(part.start.next_multiple_of(PAGE_BYTES));
+            let last = place(part.end - part.end % PAGE_BYTES);
+            if first < last {
+                parts.push(start..first);
+                start = last;
+            }
+        }
+        parts.push(start..bytes);
+        parts.retain(|part| !part.is_empty());
+        parts.into_iter().flat_map(huge_pages).collect()
+    }
+
+    /// Gives the guest its own copy of what it writes to of what is mapped at the start of `memory`, padding at the ends of huge
+    /// pages apart.
     fn copy_content<B: BitmapSlice>(
         &self,
         position: u64,
         memory: &VolatileSlice<B>,
         bytes: usize,
     ) -> io::Result<()> {
+        let parts = self.written_parts(position, bytes);
+        if parts.is_empty() {
+            return Ok(());
+        }
         // Looked at in a mapping aside: a page that is mapped to be read is more work to copy.
         let file = FileOffset::new(self.file.try_clone()?, position);
         let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
         let aside = MmapRegion::<()>::build(Some(file), bytes, libc::PROT_READ, flags)
             .map_err(io::Error::other)?;
         let page_bytes = usize::try_from(PAGE_BYTES).map_err(io::Error::other)?;
-        for start in (0..bytes).step_by(HUGE_PAGE_BYTES) {
-            let end = bytes.min(start + HUGE_PAGE_BYTES);
+        for Range { start, end } in parts {
             let mut content_end = end;
             if is_padding(&aside, end - page_bytes) {
                 let pages: Vec<_> = (start..end).step_by(page_bytes).collect();
@@ -156,6 +181,13 @@ impl MappedFile<'_> {
         }
         Ok(())
     }
+}
+
+/// The parts of `part` that lie in one huge page each.
+fn huge_pages(part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let first = part.start - part.start % HUGE_PAGE_BYTES;
+    let starts = (first..part.end).step_by(HUGE_PAGE_BYTES);
+    starts.map(move |start| start.max(part.start)..part.end.min(start + HUGE_PAGE_BYTES))
 }
 
 /// Whether the page at `page` holds one word over and over, by its first and a few far apart. An error costs a page's
@@ -214,7 +246,7 @@ mod tests {
         memory
             .read_exact_volatile_from(
                 GuestAddress(address),
-                &mut MappedFile::written(&mut file),
+                &mut MappedFile::written(&mut file, vec![]),
                 bytes,
             )
             .unwrap();
@@ -268,7 +300,7 @@ mod tests {
         bytes.extend(content(12 << 10));
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
-        let memory = memory::map(8).unwrap();
+        let memory = memory::map(12).unwrap();
         let place = |address, file: &mut MappedFile<'_>| {
             let address = GuestAddress(address);
             file.rewind().unwrap();
@@ -280,7 +312,17 @@ mod tests {
             assert!(copy == bytes);
             private_kib(memory.get_host_address(address).unwrap().addr())
         };
-        assert_eq!(place(2 << 20, &mut MappedFile::written(&mut file)), 28);
+        assert_eq!(
+            place(2 << 20, &mut MappedFile::written(&mut file, vec![])),
+            28
+        );
+        // Of the second part, the page in its middle.
+        let huge_page = HUGE_PAGE_BYTES as u64;
+        let hardly_written = vec![0..1, 5..8193, huge_page + 4000..huge_page + 8192];
+        assert_eq!(
+            place(8 << 20, &mut MappedFile::written(&mut file, hardly_written)),
+            20
+        );
         assert_eq!(place(5 << 20, &mut MappedFile::read_only(&mut file)), 0);
     }
 
@@ -292,7 +334,7 @@ mod tests {
         let memory = memory::map(2).unwrap();
         let read = memory.read_exact_volatile_from(
             GuestAddress(0),
-            &mut MappedFile::written(&mut file),
+            &mut MappedFile::written(&mut file, vec![]),
             8192,
         );
         assert!(read.is_err());

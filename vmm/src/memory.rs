@@ -68,10 +68,14 @@ fn region(start: u64, bytes: usize) -> Result<GuestRegionMmap<Bitmap>> {
     // SAFETY: `lead` is at most a huge page, so `bytes` from there on lie in the mapping, and nothing ever unmaps them.
     // What surrounds them is unmapped and used by nobody.
     let region = unsafe {
-        let start = mapped.byte_add(lead);
+        let first = mapped.byte_add(lead);
         libc::munmap(mapped, lead);
-        libc::munmap(start.byte_add(bytes), HUGE_PAGE_BYTES - lead);
-        MmapRegion::build_raw(start.cast(), bytes, PROTECTION, FLAGS)?
+        libc::munmap(first.byte_add(bytes), HUGE_PAGE_BYTES - lead);
+        // Below the kernel lie tables of a few pages, written one by one: no huge page is cleared for them.
+        if start == 0 {
+            libc::madvise(first, HUGE_PAGE_BYTES.min(bytes), libc::MADV_NOHUGEPAGE);
+        }
+        MmapRegion::build_raw(first.cast(), bytes, PROTECTION, FLAGS)?
     };
     GuestRegionMmap::new(region, GuestAddress(start)).context("no such guest-physical addresses")
 }

@@ -3,8 +3,11 @@
 //! Linux, Documentation/arch/x86/boot.rst and zero-page.rst.
 
 use std::fs::File;
+use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
+use elf::ElfStream;
+use elf::endian::LittleEndian;
 use linux_loader::cmdline::Cmdline;
 use linux_loader::configurator::linux::LinuxBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams};
@@ -60,10 +63,11 @@ pub struct Kernel {
 /// # Errors
 /// When it is no 64-bit x86 ELF file or does not fit the low memory of `memory_mib`.
 pub fn load_kernel(memory: &GuestMemory, memory_mib: u32, kernel: &mut File) -> Result<Kernel> {
+    let hardly_written = constants(kernel).into_iter().collect();
     let loaded = Elf::load(
         memory,
         None,
-        &mut MappedFile::written(kernel),
+        &mut MappedFile::written(kernel, hardly_written),
         Some(GuestAddress(HIGH_MEMORY)),
     )
     .context(
@@ -78,6 +82,14 @@ pub fn load_kernel(memory: &GuestMemory, memory_mib: u32, kernel: &mut File) -> 
         entry: loaded.kernel_load.0,
         end,
     })
+}
+
+/// Where an ELF kernel has its constants, bytes of the file: some of them are written once, while it starts. Those of a kernel
+/// without names of sections are copied with the rest.
+fn constants(kernel: &File) -> Option<Range<u64>> {
+    let mut elf = ElfStream::<LittleEndian, _>::open_stream(kernel).ok()?;
+    let constants = *elf.section_header_by_name(".rodata").ok()??;
+    Some(constants.sh_offset..constants.sh_offset.checked_add(constants.sh_size)?)
 }
 
 /// Puts the initramfs at the top of low memory.
