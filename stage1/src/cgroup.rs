@@ -1,21 +1,23 @@
 //! The pod's cgroup on the host, which caps the machine's process as a whole: `/fairing/UUID`, or, where the caller's own
 //! cgroup was delegated to him (a systemd unit with `Delegate=yes`), `UUID` below that. Version 2 only.
 //!
-//! `run` makes it and moves itself into it; `gc` removes it. Without it a pod runs all the same: its limits then hold in the
-//! guest alone, which `fairing status` shows.
+//! `run` makes it, moves itself into it, and caps it once it knows at what; `gc` removes it. Without it a pod runs all the
+//! same: its limits then hold in the guest alone, which `fairing status` shows.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use contract::PodDir;
 use guest_init::cgroup_files;
 use guest_init::protocol::Limits;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
 use rustix::fs::{getxattr, major, minor};
 
 use crate::volumes::Share;
@@ -38,26 +40,65 @@ const RAMFS_MAGIC: libc::c_long = 0x8584_58f6;
 /// How often the common parent may vanish, with the last pod of another, before a pod has its place in it.
 const TRIES: usize = 16;
 
-/// Caps this process, which becomes that of the pod `uuid`. Gives what cannot be had, in one line.
-///
-/// Files on a file system that is memory are charged to who writes them: where the pod's own files or a share lie on one, its
-/// memory cannot be capped at what the machine takes, and is not.
-pub fn enter(pod: &PodDir, uuid: &str, caps: &Limits, shares: &[Share]) -> Option<String> {
-    let sources = shares.iter().map(|share| share.source.as_path());
-    let in_memory = std::iter::once(pod.path()).chain(sources).any(is_in_memory);
-    let caps = &Limits {
-        memory_bytes: caps.memory_bytes.filter(|_| !in_memory),
-        ..*caps
-    };
-    let entered = place(Path::new(TREE)).and_then(|place| {
+/// What caps every pod, whatever is asked for.
+const ALWAYS: [&str; 2] = ["memory", "pids"];
+
+/// The cgroup that this process, which becomes the pod's, enters; or why it cannot.
+pub struct Cgroup {
+    entering: Result<Entering>,
+    /// Somebody has asked for limits that the machine itself does not keep, or not as exactly.
+    asked: bool,
+}
+
+struct Entering {
+    place: Place,
+    group: PathBuf,
+    moving: Option<Moving>,
+    /// What could not be had.
+    refused: Vec<String>,
+}
+
+impl Cgroup {
+    /// Makes the cgroup of the pod `uuid` and begins to move this process into it, which must have a single thread.
+    pub fn enter(pod: &PodDir, uuid: &str) -> Self {
+        Self {
+            entering: place().and_then(|place| place.enter(pod, uuid)),
+            asked: false,
+        }
+    }
+
+    /// Caps what is in the cgroup.
+    ///
+    /// Files on a file system that is memory are charged to who writes them: where the pod's own files or a share lie on one,
+    /// its memory cannot be capped at what the machine takes, and is not.
+    pub fn cap(&mut self, pod: &PodDir, caps: &Limits, shares: &[Share]) {
+        self.asked = caps.cpu_milli.is_some() || caps.are_of_disks();
+        let Ok(entering) = &mut self.entering else {
+            return;
+        };
+        let sources = shares.iter().map(|share| share.source.as_path());
+        let in_memory = std::iter::once(pod.path()).chain(sources).any(is_in_memory);
+        let caps = &Limits {
+            memory_bytes: caps.memory_bytes.filter(|_| !in_memory),
+            ..*caps
+        };
         let disk = caps.are_of_disks().then(|| disk_of(pod.path())).flatten();
-        place.enter(pod, uuid, caps, disk.as_deref())
-    });
-    entered.unwrap_or_else(|error| {
-        let asked = caps.cpu_milli.is_some() || caps.are_of_disks();
-        let told = || format!("the host does not cap the pod's process: {error:#}");
-        asked.then(told)
-    })
+        entering.cap(caps, disk.as_deref());
+    }
+
+    /// Waits until the process is there: what it takes from now on is charged to the cgroup. Gives what cannot be had, in one
+    /// line.
+    pub fn arrive(self) -> Option<String> {
+        match self.entering.and_then(Entering::arrive) {
+            Ok(refused) => (!refused.is_empty()).then(|| {
+                let refused = refused.join(", ");
+                format!("the host does not cap all of the pod's process: set {refused}")
+            }),
+            Err(error) => self
+                .asked
+                .then(|| format!("the host does not cap the pod's process: {error:#}")),
+        }
+    }
 }
 
 /// Removes the cgroup of the pod in the working directory, if it is there.
@@ -77,7 +118,7 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
         "{} cannot be the pod's cgroup",
         path.display()
     );
-    let group = below(Path::new(TREE), path);
+    let group = folder_of(path);
     match remove_once_empty(&group) {
         Ok(()) => {}
         // The host has been restarted, or it was removed before.
@@ -94,7 +135,7 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
 /// The pod's lock is let go of before its process has left: for that, if need be, it is waited.
 fn remove_once_empty(group: &Path) -> io::Result<()> {
     for _ in 0..TRIES {
-        let mut events = fs::File::open(group.join("cgroup.events"))?;
+        let mut events = File::open(group.join("cgroup.events"))?;
         // What has been read is what a later change is told of.
         io::read_to_string(&mut events)?;
         match fs::remove_dir(group) {
@@ -112,32 +153,31 @@ fn is_in_memory(path: &Path) -> bool {
     kind.is_ok_and(|kind| kind == TMPFS_MAGIC || kind.0 == RAMFS_MAGIC)
 }
 
-fn below(tree: &Path, cgroup: &Path) -> PathBuf {
-    tree.join(cgroup.strip_prefix("/").unwrap_or(cgroup))
+/// The folder of a cgroup.
+fn folder_of(cgroup: &Path) -> PathBuf {
+    Path::new(TREE).join(cgroup.strip_prefix("/").unwrap_or(cgroup))
 }
 
 /// Where the pod's cgroup can be.
-struct Place<'a> {
-    tree: &'a Path,
+struct Place {
     /// Path of the parent in the tree, `/` first.
     parent: PathBuf,
     /// The parent is the caller's own cgroup: it can have limits below it only when he has left it.
     is_own: bool,
 }
 
-fn place(tree: &Path) -> Result<Place<'_>> {
-    let magic = statfs(tree).with_context(|| format!("look at {}", tree.display()))?;
+fn place() -> Result<Place> {
+    let magic = statfs(TREE).with_context(|| format!("look at {TREE}"))?;
     ensure!(
         magic.filesystem_type() == CGROUP2_SUPER_MAGIC,
-        "{} is not the unified tree of cgroups (version 2); with version 1 a pod's process has no limits of its own",
-        tree.display()
+        "{TREE} is not the unified tree of cgroups (version 2); with version 1 a pod's process has no limits of its own"
     );
     let of_process = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
     let own = own(&of_process).context("this process has no cgroup of version 2")?;
     let mut value = [0; 1];
     let is_own = DELEGATED
         .iter()
-        .any(|name| getxattr(below(tree, own), *name, &mut value[..]).is_ok() && value == *b"1");
+        .any(|name| getxattr(folder_of(own), *name, &mut value[..]).is_ok() && value == *b"1");
     let parent = match is_own {
         true => own.to_owned(),
         false => Path::new("/").join(PARENT),
@@ -146,11 +186,7 @@ fn place(tree: &Path) -> Result<Place<'_>> {
         is_own || nix::unistd::geteuid().is_root(),
         "without root it needs a cgroup that is delegated to the user (systemd: Delegate=yes)"
     );
-    Ok(Place {
-        tree,
-        parent,
-        is_own,
-    })
+    Ok(Place { parent, is_own })
 }
 
 /// The unified cgroup, of a process's list of them.
@@ -159,45 +195,40 @@ fn own(list: &str) -> Option<&Path> {
     own.map(Path::new)
 }
 
-impl Place<'_> {
-    /// Makes the cgroup and moves this process into it; gives what could not be had.
-    fn enter(
-        &self,
-        pod: &PodDir,
-        uuid: &str,
-        caps: &Limits,
-        disk: Option<&str>,
-    ) -> Result<Option<String>> {
+impl Place {
+    /// Makes the cgroup and begins to move this process into it.
+    fn enter(self, pod: &PodDir, uuid: &str) -> Result<Entering> {
         let name = self.parent.join(uuid);
         // Before it is there: nothing may be left that gc does not find.
         fs::write(pod.subcgroup(), format!("{}\n", name.display()))
             .context("write the name of the pod's cgroup")?;
-        let group = below(self.tree, &name);
-        let entered = self.make(&group).and_then(|()| match self.is_own {
-            true => join(&group),
-            false => Ok(()),
+        let group = folder_of(&name);
+        let entering = self.make(&group).and_then(|()| {
+            if self.is_own {
+                Moving::start(&group)?.wait()?;
+                return Ok((None, self.hand_down(&ALWAYS)));
+            }
+            let refused = self.hand_down(&ALWAYS);
+            Ok((Some(Moving::start(&group)?), refused))
         });
-        if let Err(error) = entered {
-            let _ = fs::remove_dir(&group);
-            let _ = fs::remove_file(pod.subcgroup());
-            return Err(error);
-        }
-        let parent = below(self.tree, &self.parent);
-        let files = files(caps, disk);
-        let mut refused = delegate(&parent, !self.is_own, &controllers(&files));
-        for (file, value) in files {
-            if let Err(error) = fs::write(group.join(file), &value) {
-                refused.push(format!("{file} to {value:?} ({error})"));
+        match entering {
+            Ok((moving, refused)) => Ok(Entering {
+                place: self,
+                group,
+                moving,
+                refused,
+            }),
+            Err(error) => {
+                let _ = fs::remove_dir(&group);
+                let _ = fs::remove_file(pod.subcgroup());
+                Err(error)
             }
         }
-        if !self.is_own {
-            join(&group)?;
-        }
-        let told = || {
-            let refused = refused.join(", ");
-            format!("the host does not cap all of the pod's process: set {refused}")
-        };
-        Ok((!refused.is_empty()).then(told))
+    }
+
+    /// Hands controllers down to the pod's cgroup; gives what could not be handed down.
+    fn hand_down(&self, controllers: &[&str]) -> Vec<String> {
+        delegate(&folder_of(&self.parent), !self.is_own, controllers)
     }
 
     fn make(&self, group: &Path) -> Result<()> {
@@ -215,10 +246,72 @@ impl Place<'_> {
     }
 }
 
-/// Moves this process.
-fn join(group: &Path) -> Result<()> {
-    fs::write(group.join("cgroup.procs"), "0")
-        .with_context(|| format!("join cgroup {}", group.display()))
+impl Entering {
+    fn cap(&mut self, caps: &Limits, disk: Option<&str>) {
+        let files = settings(caps, disk);
+        let mut more = controllers(&files);
+        more.retain(|controller| !ALWAYS.contains(controller));
+        self.refused.extend(self.place.hand_down(&more));
+        for (file, value) in files {
+            if let Err(error) = fs::write(self.group.join(file), &value) {
+                self.refused.push(format!("{file} to {value:?} ({error})"));
+            }
+        }
+    }
+
+    fn arrive(self) -> Result<Vec<String>> {
+        self.moving.map_or(Ok(()), Moving::wait)?;
+        Ok(self.refused)
+    }
+}
+
+/// A child that moves this process: the host's kernel first waits for a grace period of RCU, milliseconds in which the process
+/// can go on. No thread, which a process that enters a user namespace cannot have.
+struct Moving {
+    child: Pid,
+    group: PathBuf,
+}
+
+impl Moving {
+    fn start(group: &Path) -> Result<Self> {
+        let processes = group.join("cgroup.procs");
+        let mut processes = File::options()
+            .write(true)
+            .open(&processes)
+            .with_context(|| format!("open {}", processes.display()))?;
+        let process = std::process::id().to_string();
+        #[expect(unsafe_code, reason = "a fork of a process that has a single thread")]
+        // SAFETY: there is no other thread whose locks the child could find held.
+        match unsafe { fork() }.context("fork")? {
+            ForkResult::Child => {
+                let moved = processes.write_all(process.as_bytes());
+                let code = moved.map_or_else(|error| error.raw_os_error().unwrap_or(1), |()| 0);
+                std::process::exit(code)
+            }
+            ForkResult::Parent { child } => {
+                let priority = libc::sched_param { sched_priority: 1 };
+                #[expect(unsafe_code, reason = "no crate here has this call")]
+                // SAFETY: `priority` is there as long as the call takes. Where it is refused, the child waits for its turn, which
+                // on a host with one CPU is behind this process, before it begins to wait for the kernel.
+                unsafe {
+                    libc::sched_setscheduler(child.as_raw(), libc::SCHED_FIFO, &raw const priority);
+                }
+                Ok(Self {
+                    child,
+                    group: group.to_owned(),
+                })
+            }
+        }
+    }
+
+    fn wait(self) -> Result<()> {
+        let moved = match waitpid(self.child, None).context("wait for the child that joins")? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, code) => Err(io::Error::from_raw_os_error(code).into()),
+            status => Err(anyhow!("the child that does it ended with {status:?}")),
+        };
+        moved.with_context(|| format!("join cgroup {}", self.group.display()))
+    }
 }
 
 /// The controllers whose files these are: one that nobody needs costs time and memory.
@@ -256,7 +349,7 @@ fn delegate(parent: &Path, from_root: bool, controllers: &[&str]) -> Vec<String>
 }
 
 /// The files of the pod's cgroup, and what they say; `disk` as `MAJOR:MINOR`.
-fn files(caps: &Limits, disk: Option<&str>) -> Vec<(&'static str, String)> {
+fn settings(caps: &Limits, disk: Option<&str>) -> Vec<(&'static str, String)> {
     // The machine dies as a whole.
     let whole = caps
         .memory_bytes
@@ -303,7 +396,7 @@ mod tests {
     #[test]
     fn files_say_what_is_capped() {
         let text = |caps: &Limits| {
-            let files = files(caps, Some("8:0")).into_iter();
+            let files = settings(caps, Some("8:0")).into_iter();
             let lines: Vec<_> = files
                 .map(|(file, value)| format!("{file}={value}"))
                 .collect();
@@ -311,7 +404,7 @@ mod tests {
         };
         let least = "memory.oom.group=1;memory.max=1073741824;pids.max=40";
         assert_eq!(text(&CAPS), least);
-        assert_eq!(controllers(&files(&CAPS, None)), ["memory", "pids"]);
+        assert_eq!(controllers(&settings(&CAPS, None)), ["memory", "pids"]);
         let caps = Limits {
             cpu_milli: Some(1250),
             disk_bytes: Some(5),

@@ -3,16 +3,19 @@
 use std::fs;
 use std::os::fd::RawFd;
 use std::path::Path;
-use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use vmm::Kvm;
 use vmm::probe::probe;
 
-/// CPUs this process may run on.
+/// CPUs this process may run on. Not `available_parallelism`: that asks for the process's cgroup, too, which is being changed.
 pub fn cpus() -> u64 {
-    thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64)
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    let cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true));
+    cpus.count().max(1) as u64
 }
 
 /// The most CPUs KVM gives one machine.

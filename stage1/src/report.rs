@@ -34,6 +34,7 @@ pub fn write_pid(pod: &PodDir) -> Result<()> {
 }
 
 /// The `rkt` folder, seen by whoever may write it.
+#[derive(Clone)]
 pub struct Report {
     folder: Arc<OwnedFd>,
 }
@@ -82,24 +83,31 @@ impl Report {
     /// # Errors
     /// Those of the file system.
     pub fn status(&self, app: &str, code: u8) -> Result<()> {
-        let (temporary, path) = (format!("status/.{app}"), format!("status/{app}"));
+        self.record(&format!("status/.{app}"), &format!("status/{app}"), code)
+            .with_context(|| format!("record exit code of app {app:?}"))
+    }
+
+    /// Records the pod's exit code, whole or not at all.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn exit_code(&self, code: u8) -> Result<()> {
+        self.record(".exit-code", "exit-code", code)
+            .context("record the pod's exit code")
+    }
+
+    fn record(&self, temporary: &str, path: &str, code: u8) -> Result<()> {
         let flags = OFlag::O_WRONLY
             | OFlag::O_CREAT
             | OFlag::O_TRUNC
             | OFlag::O_NOFOLLOW
             | OFlag::O_CLOEXEC;
-        let record = || -> io::Result<()> {
-            let file = openat(
-                &*self.folder,
-                &*temporary,
-                flags,
-                Mode::from_bits_truncate(0o644),
-            )?;
+        let mode = Mode::from_bits_truncate(0o644);
+        let write = || -> io::Result<()> {
+            let file = openat(&*self.folder, temporary, flags, mode)?;
             File::from(file).write_all(format!("{code}\n").as_bytes())?;
-            Ok(renameat(&*self.folder, &*temporary, &*self.folder, &*path)?)
+            Ok(renameat(&*self.folder, temporary, &*self.folder, path)?)
         };
-        record().with_context(|| {
-            format!("record exit code of app {app:?} in rkt/{path} of the pod directory")
-        })
+        write().with_context(|| format!("write rkt/{path} in the pod directory"))
     }
 }

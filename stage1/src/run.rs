@@ -10,14 +10,16 @@ use anyhow::{Context, Result, ensure};
 use contract::pod_dir::LOCK_FD_VARIABLE;
 use contract::{PodDir, PodManifest, RunArguments};
 use guest_init::protocol::{App, Boot, CONTROL_PORT, Scratch, Stdio};
+use nix::sys::signalfd::SignalFd;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::assets::{self, Assets, Root};
+use crate::cgroup::Cgroup;
 use crate::clients::Clients;
 use crate::control::Control;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
-use crate::life::Life;
+use crate::life::{self, Life};
 use crate::outcome;
 use crate::plan::{Host, Plan, PreparedImage, PreparedRoot};
 use crate::report::{self, Report};
@@ -25,7 +27,7 @@ use crate::session::{self, Session};
 use crate::streams::{self, Label, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
 use crate::timings::Timings;
-use crate::{cgroup, devices, host};
+use crate::{devices, host};
 
 /// Bytes of entropy given to the guest.
 const ENTROPY_BYTES: usize = 64;
@@ -44,6 +46,9 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         std::env::current_dir().context("find the pod directory (the working directory)")?,
     );
 
+    // To get there takes the process longer than all that comes before its jail, most of it waiting.
+    let mut cgroup = Cgroup::enter(&pod, &arguments.uuid);
+
     // What can fail for the user's reasons comes first, and as long as everything can still be opened.
     let manifest: PodManifest = assets::read_json(&pod.manifest())?;
     let assets = Assets::open(&pod, &manifest)?;
@@ -56,9 +61,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let scratch = scratch_disk(&pod, &plan)?;
 
     // From here on the process is the pod.
-    if let Some(warning) = cgroup::enter(&pod, &arguments.uuid, &plan.caps, &plan.shares) {
-        crate::tell(&format!("warning: {warning}"));
-    }
+    cgroup.cap(&pod, &plan.caps, &plan.shares);
     let identity = Identity::claim(pod.path(), plan.uids, !plan.shares.is_empty())?;
     Report::prepare(&pod, identity.owner())?;
     let clients = Clients::listen(&PodDir::new("").socket())?;
@@ -70,49 +73,98 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         .apps
         .iter()
         .any(|app| matches!(app.stdio, Stdio::Terminal { .. }));
-    let Inside {
-        report,
-        descriptors,
-    } = jail::enter(&pod, &identity, &plan.shares, plan.caps.processes)
+    let inside = jail::enter(&pod, &identity, &plan.shares, plan.caps.processes)
         .context("jail the machine's process")?;
+    if let Some(warning) = cgroup.arrive() {
+        crate::tell(&format!("warning: {warning}"));
+    }
     timings.mark("jailed");
 
-    let ports = Ports::default();
-    let control = Control::new(ports.open(CONTROL_PORT)?)?;
-    let (machine, disk_full) =
-        devices::machine(assets, scratch, &plan, &ports, descriptors, arguments.debug)?;
-    let _raw = (terminal && terminal::window().is_some())
-        .then(Raw::enter)
-        .transpose()?;
-    let drained = streams::drained_event()?;
-    let pumps = pumps(&plan.apps, &ports, &drained, &report)?;
-    timings.mark("kvm_run");
-    let running = machine
-        .start(devices::confine)
-        .context("start the machine")?;
-    let deadline = plan
-        .timeout
-        .and_then(|timeout| Instant::now().checked_add(timeout));
-    let life = Life::new(boot, plan.apps, plan.stopping);
-    let session = Session {
-        life,
-        control,
-        ports,
-        pumps,
+    let report = inside.report.clone();
+    let jailed = Jailed {
+        assets,
+        plan,
+        scratch,
+        boot,
+        terminal,
         clients,
-        drained,
         signals,
-        report,
-        deadline,
-        grace: None,
-        timings: &timings,
+        inside,
+        debug: arguments.debug,
     };
-    let (code, ended) = session.run(running)?;
-    timings.mark("ended");
-    if plan.timings {
-        eprint!("{}", timings.report());
+    let code = jailed.live(&timings).unwrap_or_else(|error| {
+        crate::tell(&format!("{error:#}"));
+        life::FAILED
+    });
+    if let Err(error) = report.exit_code(code) {
+        crate::tell(&format!("{error:#}"));
     }
-    Ok(outcome::exit_code(code, &ended, &disk_full))
+    Ok(code)
+}
+
+/// A pod whose process has given up the host; all that its machine needs is open.
+struct Jailed {
+    assets: Assets,
+    plan: Plan,
+    scratch: Option<(File, u64)>,
+    boot: Boot,
+    terminal: bool,
+    clients: Clients,
+    signals: SignalFd,
+    inside: Inside,
+    debug: bool,
+}
+
+impl Jailed {
+    /// Makes the machine, and is with it until it has ended; returns the pod's exit code.
+    fn live(self, timings: &Timings) -> Result<u8> {
+        let Inside {
+            report,
+            descriptors,
+        } = self.inside;
+        let plan = self.plan;
+        let ports = Ports::default();
+        let control = Control::new(ports.open(CONTROL_PORT)?)?;
+        let (machine, disk_full) = devices::machine(
+            self.assets,
+            self.scratch,
+            &plan,
+            &ports,
+            descriptors,
+            self.debug,
+        )?;
+        let _raw = (self.terminal && terminal::window().is_some())
+            .then(Raw::enter)
+            .transpose()?;
+        let drained = streams::drained_event()?;
+        let pumps = pumps(&plan.apps, &ports, &drained, &report)?;
+        timings.mark("kvm_run");
+        let running = machine
+            .start(devices::confine)
+            .context("start the machine")?;
+        let deadline = plan
+            .timeout
+            .and_then(|timeout| Instant::now().checked_add(timeout));
+        let session = Session {
+            life: Life::new(self.boot, plan.apps, plan.stopping),
+            control,
+            ports,
+            pumps,
+            clients: self.clients,
+            drained,
+            signals: self.signals,
+            report,
+            deadline,
+            grace: None,
+            timings,
+        };
+        let (code, ended) = session.run(running)?;
+        timings.mark("ended");
+        if plan.timings {
+            eprint!("{}", timings.report());
+        }
+        Ok(outcome::exit_code(code, &ended, &disk_full))
+    }
 }
 
 /// The pod's lock: held by this process, through the descriptor stage 0 passed, as long as it lives.

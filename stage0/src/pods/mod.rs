@@ -1,6 +1,6 @@
 //! Every pod of a data directory: made, listed and found by UUID (contract sections 1.8 and 1.9).
 
-mod app_status;
+mod ended;
 mod pod;
 mod release;
 mod remove;

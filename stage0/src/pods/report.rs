@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::app_status::AppStatus;
+use super::ended::Ended;
 use super::{Pod, State};
 use crate::times;
 
@@ -26,6 +26,9 @@ pub struct Report {
     pub app_names: Vec<String>,
     /// By app name.
     pub apps: BTreeMap<String, AppReport>,
+    /// Of the pod, once it has ended and where its stage 1 says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
     /// Nanoseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<u128>,
@@ -85,6 +88,7 @@ impl Report {
                 .into_iter()
                 .map(|app| (app.name.clone(), app))
                 .collect(),
+            exit_code: Ended::of_pod(pod.dir()).map(|ended| ended.exit_code),
             created_at: created.map(times::nanoseconds),
             started_at: started.map(times::nanoseconds),
             pid: (state == State::Running).then(|| pod.pid()).flatten(),
@@ -93,8 +97,12 @@ impl Report {
         })
     }
 
-    /// The pod's exit code, once it has ended: that of the first app that failed; `None` where an app has none.
+    /// The pod's exit code, once it has ended: where its stage 1 leaves none, that of the first app that failed; `None` where an
+    /// app has none.
     pub fn exit_code(&self) -> Option<i32> {
+        if self.exit_code.is_some() {
+            return self.exit_code;
+        }
         let mut ended: Vec<_> = self
             .apps
             .values()
@@ -122,7 +130,7 @@ impl Report {
 
 impl AppReport {
     fn of(pod: &Pod, state: State, app: contract::pod::PodApp) -> Self {
-        let status = AppStatus::of(pod.dir(), &app.name);
+        let status = Ended::of_app(pod.dir(), &app.name);
         let exit_code = status.as_ref().map(|status| status.exit_code);
         Self {
             state: match (exit_code, state) {

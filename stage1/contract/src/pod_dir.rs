@@ -83,6 +83,11 @@ impl PodDir {
         self.status().join(app)
     }
 
+    /// Exit code of the pod, decimal: an addition of fairing's, which not every stage 1 makes.
+    pub fn exit_code(&self) -> PathBuf {
+        self.report().join("exit-code")
+    }
+
     /// Logs of the apps.
     pub fn logs(&self) -> PathBuf {
         self.report().join("log")

@@ -58,7 +58,8 @@ const EVERY: &[c_long] = &[
     libc::SYS_ppoll,
 ];
 
-/// Starting threads and putting filters on them; gone once a thread has its own filter.
+/// Starting threads and putting filters on them, and waiting for the child that moves the process into its cgroup; gone once
+/// a thread has its own filter.
 const STARTING: &[c_long] = &[
     libc::SYS_clone3,
     libc::SYS_clone,
@@ -72,6 +73,7 @@ const STARTING: &[c_long] = &[
     libc::SYS_signalfd4,
     libc::SYS_socketpair,
     libc::SYS_getuid,
+    libc::SYS_wait4,
     libc::SYS_fstat,
     libc::SYS_lseek,
 ];
