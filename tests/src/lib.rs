@@ -138,6 +138,16 @@ pub fn fairing_in(store: &Path) -> Command {
     command
 }
 
+/// `fairing --dir STORE` with the store that holds the image `runtimes`, which scripts/system-tests imports beforehand, on
+/// the machine itself: emulated, that takes minutes.
+pub fn fairing_with_runtimes() -> Command {
+    let store = std::env::var_os("FAIRING_TEST_RUNTIMES")
+        .expect("FAIRING_TEST_RUNTIMES: run scripts/system-tests");
+    let mut command = Command::new(checkout().join("target/fairing"));
+    command.arg("--dir").arg(store).stdin(Stdio::null());
+    command
+}
+
 /// The file of the only image in `store`.
 #[track_caller]
 pub fn image_file(store: &Path) -> PathBuf {

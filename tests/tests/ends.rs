@@ -52,3 +52,15 @@ fn app_without_a_trap_is_killed_by_a_signal_from_outside() {
     signal(child_of(pod.pid()), "TERM");
     pod.finish().expect_code(143);
 }
+
+#[test]
+fn pod_whose_time_is_up_says_so_to_who_waits_for_it() {
+    let run = &mut run_sh(&["--timeout=1s"], "exec sleep 1000");
+    finish(run).expect_code(124);
+    let list = finish(fairing().args(["list", "--no-legend"])).expect_code(0);
+    let out = list.out();
+    let uuid = out.split_whitespace().next().expect("a pod");
+    let waited = finish(fairing().args(["wait", uuid])).expect_code(0);
+    assert_eq!(waited.out(), "124\n");
+    finish(fairing().args(["rm", uuid])).expect_code(0);
+}

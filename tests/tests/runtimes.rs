@@ -1,27 +1,19 @@
 //! What people run: a database, a JVM, Node and a C compiler, in pods.
-//!
-//! Their image is imported beforehand by scripts/system-tests, on the machine itself: emulated, that takes minutes.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use tests::{Finished, checkout, finish, finish_within, proved, rounds, tell};
+use tests::{Finished, fairing_with_runtimes, finish, finish_within, proved, rounds, tell};
 
 /// A pod of the image of runtimes that runs `script` up to its first failure.
 fn pod(options: &[&str], script: &str) -> Command {
-    let store = std::env::var_os("FAIRING_TEST_RUNTIMES")
-        .expect("FAIRING_TEST_RUNTIMES: run scripts/system-tests");
-    let mut command = Command::new(checkout().join("target/fairing"));
+    let mut command = fairing_with_runtimes();
     command
-        .arg("--dir")
-        .arg(store)
         .args(["run", "--rm", "--memory=700Mi"])
         .args(options)
         .arg("runtimes");
     let script = proved(&format!("set -e; {script}"));
-    command
-        .args(["--", "/bin/sh", "-c", &script])
-        .stdin(Stdio::null());
+    command.args(["--", "/bin/sh", "-c", &script]);
     command
 }
 
