@@ -1,21 +1,18 @@
 //! A pod of three apps, as people run them: PostgreSQL on a volume of the host, a client, and a logger; through run, enter,
 //! logs, stop and gc. What it has committed outlives a `kill -9` of the pod.
 
-use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
 use tests::mounted::Mounted;
 use tests::running::{Running, signal};
-use tests::{fairing_with_runtimes, finish, proved, temporary};
+use tests::{fairing_with_runtimes, finish, proved, temporary, test_image};
 
-/// Puts the cluster that Debian's package has made onto the volume if there is none yet, as one restores a backup, and becomes
-/// its server, as the database's own user.
-const DATABASE: &str = "install -d -o postgres -g postgres /shared/log; chown postgres /data; cd /data; \
-    [ -e cluster ] || { cp -a /var/lib/postgresql/*/main new && mv new cluster; }; \
+/// Becomes the server of the cluster on the volume, as the database's own user.
+const DATABASE: &str = "install -d -o postgres -g postgres /shared/log; \
     echo host all all 127.0.0.1/32 trust >/shared/log/hba; \
     exec setpriv --reuid=postgres --regid=postgres --clear-groups $(echo /usr/lib/postgresql/*/bin/postgres) \
-        -D /data/cluster -c config_file=$(echo /etc/postgresql/*/main/postgresql.conf) -c data_directory=/data/cluster \
+        -D /data -c config_file=$(echo /etc/postgresql/*/main/postgresql.conf) -c data_directory=/data \
         -c hba_file=/shared/log/hba -c unix_socket_directories=/shared/log -c external_pid_file= -c ssl=off \
         -c shared_buffers=16MB 2>>/shared/log/server";
 
@@ -27,6 +24,21 @@ const CLIENT: &str = "sql() { psql -h 127.0.0.1 -U postgres -qtAc \"$1\"; }; \
 /// Says what the server writes to the volume that they share.
 const LOGGER: &str =
     "until [ -e /shared/log/server ]; do sleep 1; done; exec tail -n +1 -f /shared/log/server";
+
+/// Restores the cluster that Debian's package has made, on the host: emulated, its thousand files take a pod minutes.
+#[track_caller]
+fn restore_cluster(folder: &Path) {
+    let mut tar = Command::new("tar");
+    tar.arg("-xf").arg(test_image("runtimes.tar"));
+    tar.args([
+        "--numeric-owner",
+        "--strip-components=5",
+        "--wildcards",
+        "-C",
+    ]);
+    tar.arg(folder).arg("./var/lib/postgresql/*/main");
+    finish(&mut tar).expect_code(0);
+}
 
 /// A pod in the background whose first app keeps its data in `data`.
 struct Database(String);
@@ -102,10 +114,10 @@ impl Database {
 fn database_with_client_and_logger_keeps_what_it_committed_when_its_pod_is_killed() {
     let folder = temporary("fairing-database-");
     let disk = Mounted::ext4(folder.path(), "disk");
-    // As an administrator might have left it.
-    chown(disk.path(), Some(12345), Some(12345)).expect("a folder of root's");
+    let data = disk.path().join("main");
+    restore_cluster(disk.path());
 
-    let first = Database::start(disk.path());
+    let first = Database::start(&data);
     assert_eq!(first.wait_for("client", "rows"), "rows 1");
     first.wait_for("logger", "ready to accept connections");
     first.ask("insert into seen select 2 from generate_series(1, 1000)");
@@ -113,7 +125,7 @@ fn database_with_client_and_logger_keeps_what_it_committed_when_its_pod_is_kille
     let state = finish(&mut first.command(&["status", "--wait"], &[])).expect_code(0);
     assert!(state.out().contains("state=exited"), "{}", state.out());
 
-    let second = Database::start(disk.path());
+    let second = Database::start(&data);
     assert_eq!(second.wait_for("client", "rows"), "rows 1002");
     second.wait_for("logger", "database system was not properly shut down");
     finish(&mut second.command(&["stop"], &[])).expect_code(0);

@@ -66,9 +66,9 @@ impl Gc {
     }
 }
 
-/// Whether the pod was moved to its folder at least `period` ago: a rename changes a directory's ctime.
+/// Whether the pod was moved to its folder at least `period` ago: a rename changes a directory's ctime. The clock of its file
+/// system may be ahead of this machine's: then it was now.
 fn is_older(pod: &Pod, period: Duration) -> bool {
-    pod.moved()
-        .and_then(|moved| SystemTime::now().duration_since(moved).ok())
-        .is_some_and(|age| age >= period)
+    let age = |moved| SystemTime::now().duration_since(moved).unwrap_or_default();
+    pod.moved().is_some_and(|moved| age(moved) >= period)
 }
