@@ -7,19 +7,21 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use contract::PodDir;
 use guest_init::cgroup_files;
 use guest_init::protocol::Limits;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::fs::{getxattr, major, minor};
 
+use crate::host;
 use crate::volumes::Share;
 
 /// Where the tree of cgroups is mounted on any host of these years.
@@ -40,7 +42,10 @@ const RAMFS_MAGIC: libc::c_long = 0x8584_58f6;
 /// How often the common parent may vanish, with the last pod of another, before a pod has its place in it.
 const TRIES: usize = 16;
 
-/// What caps every pod, whatever is asked for.
+/// The file that lists a cgroup's processes, and takes more.
+const PROCESSES: &str = "cgroup.procs";
+
+/// Controllers of what caps pods whatever is asked for.
 const ALWAYS: [&str; 2] = ["memory", "pids"];
 
 /// The cgroup that this process, which becomes the pod's, enters; or why it cannot.
@@ -205,7 +210,9 @@ impl Place {
         let group = folder_of(&name);
         let entering = self.make(&group).and_then(|()| {
             if self.is_own {
-                Moving::start(&group)?.wait()?;
+                // Only a cgroup that has no process of its own hands anything down.
+                fs::write(group.join(PROCESSES), "0")
+                    .with_context(|| format!("join cgroup {}", group.display()))?;
                 return Ok((None, self.hand_down(&ALWAYS)));
             }
             let refused = self.hand_down(&ALWAYS);
@@ -219,8 +226,9 @@ impl Place {
                 refused,
             }),
             Err(error) => {
-                let _ = fs::remove_dir(&group);
-                let _ = fs::remove_file(pod.subcgroup());
+                if fs::remove_dir(&group).is_ok() || !group.exists() {
+                    let _ = fs::remove_file(pod.subcgroup());
+                }
                 Err(error)
             }
         }
@@ -274,7 +282,7 @@ struct Moving {
 
 impl Moving {
     fn start(group: &Path) -> Result<Self> {
-        let processes = group.join("cgroup.procs");
+        let processes = group.join(PROCESSES);
         let mut processes = File::options()
             .write(true)
             .open(&processes)
@@ -284,15 +292,21 @@ impl Moving {
         // SAFETY: there is no other thread whose locks the child could find held.
         match unsafe { fork() }.context("fork")? {
             ForkResult::Child => {
+                // It may have to wait for longer than its parent lives, whose lock and pipes then are to be free.
+                let _ = host::close_descriptors_except(Some(processes.as_raw_fd()));
+                for stdio in 0..3 {
+                    let _ = nix::unistd::close(stdio);
+                }
                 let moved = processes.write_all(process.as_bytes());
                 let code = moved.map_or_else(|error| error.raw_os_error().unwrap_or(1), |()| 0);
                 std::process::exit(code)
             }
             ForkResult::Parent { child } => {
                 let priority = libc::sched_param { sched_priority: 1 };
+                // On a host with one CPU the child's turn is behind this process: only with priority does it begin to wait at
+                // once. Where that is refused it begins later.
                 #[expect(unsafe_code, reason = "no crate here has this call")]
-                // SAFETY: `priority` is there as long as the call takes. Where it is refused, the child waits for its turn, which
-                // on a host with one CPU is behind this process, before it begins to wait for the kernel.
+                // SAFETY: `priority` is there as long as the call takes.
                 unsafe {
                     libc::sched_setscheduler(child.as_raw(), libc::SCHED_FIFO, &raw const priority);
                 }
@@ -305,10 +319,13 @@ impl Moving {
     }
 
     fn wait(self) -> Result<()> {
-        let moved = match waitpid(self.child, None).context("wait for the child that joins")? {
-            WaitStatus::Exited(_, 0) => Ok(()),
-            WaitStatus::Exited(_, code) => Err(io::Error::from_raw_os_error(code).into()),
-            status => Err(anyhow!("the child that does it ended with {status:?}")),
+        let moved = match waitpid(self.child, None) {
+            Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+            Ok(WaitStatus::Exited(_, code)) => Err(io::Error::from_raw_os_error(code).into()),
+            Ok(status) => Err(anyhow!("the child that does it ended with {status:?}")),
+            // The caller ignores SIGCHLD: then children are waited for all the same, but leave no word.
+            Err(Errno::ECHILD) => Ok(()),
+            Err(error) => Err(error.into()),
         };
         moved.with_context(|| format!("join cgroup {}", self.group.display()))
     }

@@ -3,19 +3,16 @@
 use std::fs;
 use std::os::fd::RawFd;
 use std::path::Path;
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
 use vmm::Kvm;
 use vmm::probe::probe;
 
-/// CPUs this process may run on. Not `available_parallelism`: that asks for the process's cgroup, too, which is being changed.
+/// CPUs this process may run on, or those that its cgroup gives it the time of. To ask while it is moved is to wait for that.
 pub fn cpus() -> u64 {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
-    let cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true));
-    cpus.count().max(1) as u64
+    thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64)
 }
 
 /// The most CPUs KVM gives one machine.
@@ -64,7 +61,7 @@ pub fn close_descriptors_except(kept: Option<RawFd>) -> Result<()> {
             unsafe_code,
             reason = "no safe binding of close_range among the crates used"
         )]
-        // SAFETY: called before this process has opened anything of its own above stdio.
+        // SAFETY: called before this process has opened anything of its own above stdio, or in a child that touches nothing of it.
         let result = unsafe { libc::close_range(first, last, 0) };
         Errno::result(result).context("close inherited descriptors")?;
     }

@@ -35,7 +35,7 @@ const ENTROPY_BYTES: usize = 64;
 /// Runs the pod in the working directory; returns its exit code.
 ///
 /// # Errors
-/// For everything that keeps the pod from running; nothing of it is left behind but its directory.
+/// For everything that keeps the pod from running; nothing of it is left behind but its directory and, for `gc`, an empty cgroup.
 pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let timings = Timings::default();
     timings.mark("stage1");
@@ -46,13 +46,14 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         std::env::current_dir().context("find the pod directory (the working directory)")?,
     );
 
+    let cpus = host::cpus();
     // To get there takes the process longer than all that comes before its jail, most of it waiting.
     let mut cgroup = Cgroup::enter(&pod, &arguments.uuid);
 
     // What can fail for the user's reasons comes first, and as long as everything can still be opened.
     let manifest: PodManifest = assets::read_json(&pod.manifest())?;
     let assets = Assets::open(&pod, &manifest)?;
-    let plan = plan(&pod, &manifest, &assets, &arguments)?;
+    let plan = plan(&pod, &manifest, &assets, &arguments, cpus)?;
     plan.warnings
         .iter()
         .for_each(|warning| crate::tell(&format!("warning: {warning}")));
@@ -197,6 +198,7 @@ fn plan(
     manifest: &PodManifest,
     assets: &Assets,
     arguments: &RunArguments,
+    cpus: u64,
 ) -> Result<Plan> {
     let mut images = Vec::new();
     for (app, root) in manifest.apps.iter().zip(&assets.roots) {
@@ -215,7 +217,7 @@ fn plan(
         });
     }
     let host = Host {
-        cpus: host::cpus(),
+        cpus,
         memory_mib: host::memory_mib()?,
         kvm_cpus: host::kvm_cpus(&assets.kvm),
         window: terminal::window(),

@@ -137,11 +137,13 @@ impl MappedFile<'_> {
     fn written_parts(&self, position: u64, bytes: usize) -> Vec<Range<usize>> {
         let end = position + bytes as u64;
         let place = |at: u64| usize::try_from(at.clamp(position, end) - position).unwrap_or(bytes);
+        let page_bytes = usize::try_from(PAGE_BYTES).unwrap_or(bytes);
         let mut start = 0;
         let mut parts = Vec::new();
         for part in &self.hardly_written {
-            let first = place(part.start.next_multiple_of(PAGE_BYTES));
-            let last = place(part.end - part.end % PAGE_BYTES);
+            // `position` is at a page: rounded here, no place near the largest number overflows.
+            let first = place(part.start).next_multiple_of(page_bytes);
+            let last = place(part.end) / page_bytes * page_bytes;
             if first < last {
                 parts.push(start..first);
                 start = last;
@@ -318,7 +320,12 @@ mod tests {
         );
         // Of the second part, the page in its middle.
         let huge_page = HUGE_PAGE_BYTES as u64;
-        let hardly_written = vec![0..1, 5..8193, huge_page + 4000..huge_page + 8192];
+        let hardly_written = vec![
+            0..1,
+            5..8193,
+            huge_page + 4000..huge_page + 8192,
+            u64::MAX - 5..u64::MAX,
+        ];
         assert_eq!(
             place(8 << 20, &mut MappedFile::written(&mut file, hardly_written)),
             20

@@ -66,7 +66,7 @@ fn region(start: u64, bytes: usize) -> Result<GuestRegionMmap<Bitmap>> {
     let lead = mapped.addr().next_multiple_of(HUGE_PAGE_BYTES) - mapped.addr();
     #[expect(unsafe_code, reason = "the region is a part of a larger mapping")]
     // SAFETY: `lead` is at most a huge page, so `bytes` from there on lie in the mapping, and nothing ever unmaps them.
-    // What surrounds them is unmapped and used by nobody.
+    // What surrounds them is unmapped and used by nobody. Advice leaves their bytes as they are.
     let region = unsafe {
         let first = mapped.byte_add(lead);
         libc::munmap(mapped, lead);

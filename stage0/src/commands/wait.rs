@@ -32,7 +32,10 @@ fn exit_code(pod: &Pod, context: &Context) -> Result<i32> {
     // As long as it is looked at, nobody removes it.
     let _look = pod.wait_unlocked()?;
     let pod = context.pods.find(pod.uuid())?;
-    Report::of(&pod)?
-        .exit_code()
-        .with_context(|| format!("pod {} was killed: it left no exit code", pod.uuid()))
+    Report::of(&pod)?.exit_code().with_context(|| {
+        format!(
+            "pod {} left no exit code: it was killed, or failed before it had a machine",
+            pod.uuid()
+        )
+    })
 }

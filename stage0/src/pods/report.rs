@@ -88,7 +88,9 @@ impl Report {
                 .into_iter()
                 .map(|app| (app.name.clone(), app))
                 .collect(),
-            exit_code: Ended::of_pod(pod.dir()).map(|ended| ended.exit_code),
+            exit_code: Ended::of_pod(pod.dir())
+                .filter(|_| state.has_ended())
+                .map(|ended| ended.exit_code),
             created_at: created.map(times::nanoseconds),
             started_at: started.map(times::nanoseconds),
             pid: (state == State::Running).then(|| pod.pid()).flatten(),
