@@ -5,6 +5,7 @@
 pub mod leftovers;
 pub mod mounted;
 pub mod pod;
+pub mod random;
 pub mod rkt;
 pub mod running;
 pub mod trials;

@@ -7,9 +7,10 @@
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tests::leftovers::Leftovers;
+use tests::random::Random;
 use tests::running::signal;
 use tests::{fairing, finish, rounds, run_sh, store, tell, test_image, wait_until};
 
@@ -77,25 +78,11 @@ fn is_ready() -> bool {
 
 /// Victims, and the random moments of their deaths.
 struct Killer {
-    state: u64,
+    random: Random,
     command: fn() -> Command,
 }
 
 impl Killer {
-    /// A random number below `bound`, which is not 0.
-    fn below(&mut self, bound: usize) -> usize {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        usize::try_from(self.state).expect("64-bit numbers") % bound
-    }
-
-    /// A random moment within `span`.
-    fn moment(&mut self, span: Duration) -> Duration {
-        let micros = usize::try_from(span.as_micros()).expect("a short time");
-        Duration::from_micros(self.below(micros.max(1)) as u64)
-    }
-
     fn victim(&self) -> std::process::Child {
         let mut command = (self.command)();
         command
@@ -123,7 +110,7 @@ impl Killer {
         let mut victim = self.victim();
         wait_until(phase.name, || (phase.begun)(victim.id()));
         // The moment is the test's subject: nothing is being waited for.
-        thread::sleep(self.moment(span));
+        thread::sleep(self.random.moment(span));
         signal(victim.id(), "STOP");
         let hit = !next.is_some_and(|next| (next.begun)(victim.id()));
         victim.kill().expect("the victim is there");
@@ -194,7 +181,8 @@ fn kill_preparations(killer: &mut Killer, kills: usize) {
         attempts += 1;
         assert!(attempts <= kills * MISSES, "preparations cannot be hit");
         // strace counts the calls of each name.
-        let call = first + killer.below(calls.len() - first);
+        let after = killer.random.below((calls.len() - first) as u64);
+        let call = first + usize::try_from(after).expect("64-bit numbers");
         let name = calls[call];
         let count = calls[..=call].iter().filter(|other| **other == name);
         let inject = format!("inject={name}:signal=KILL:when={}", count.count());
@@ -236,11 +224,6 @@ fn clean() {
 #[test]
 fn victim_killed_in_any_phase_leaves_nothing_that_the_next_command_does_not_clean() {
     let kills = rounds("kills in each phase", 1, 20);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock");
-    let state = u64::from(now.subsec_nanos()) | 1;
-    tell(&format!("seed {state}"));
     // The store is made, and known to be empty.
     finish(fairing().args(["gc"])).expect_code(0);
     clean();
@@ -252,7 +235,7 @@ fn victim_killed_in_any_phase_leaves_nothing_that_the_next_command_does_not_clea
         command
     };
     let mut killer = Killer {
-        state,
+        random: Random::seeded(),
         command: import,
     };
     killer.kill_in_each(&IMPORT, None, kills);

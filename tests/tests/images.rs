@@ -143,6 +143,28 @@ fn debian_runs_and_keeps_its_writes_off_the_image() {
         before,
         "an image file was changed by a pod"
     );
+    // The image as the commands about images see it.
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    let listed = list.as_array().expect("images").iter();
+    let is_debian = |image: &&serde_json::Value| image["names"][0] == "debian";
+    let debian = listed.clone().find(is_debian).expect("the image");
+    let id = debian["id"].as_str().expect("an id");
+    let inspect = |name: &str| {
+        let inspect = ["image", "inspect", "--format=json", name];
+        finish(fairing().args(inspect)).expect_code(0).out()
+    };
+    assert_eq!(inspect("debian"), inspect(&id[..20]));
+    assert!(
+        inspect(id).contains("\"kind\":\"rootfs\""),
+        "{}",
+        inspect(id)
+    );
+    finish(fairing().args(["image", "rm", "debian"])).expect_code(0);
+    assert_ne!(
+        finish(fairing().args(["image", "inspect", id])).code,
+        0,
+        "a removed image is still there"
+    );
 }
 
 /// SHA-256 of every image file of the store.

@@ -87,7 +87,7 @@ fn lines_on_both_outputs_at_once_all_arrive() {
 
 #[test]
 fn app_sees_its_environment_user_host_name_and_stdio() {
-    let script = "echo $A $HOME $AC_APP_NAME; id -u; id -g; hostname; pwd; echo x >/dev/stdout; cat; mount | grep -c '^overlay on / '";
+    let script = "echo $A $HOME $AC_APP_NAME; id -u; id -g; hostname; pwd; echo x >/dev/stdout; cat; mount | grep -c '^overlay on / '; ls /sys/class/net";
     let options = [
         "--name=web",
         "-e",
@@ -96,15 +96,15 @@ fn app_sees_its_environment_user_host_name_and_stdio() {
         "--group=worker",
         "--hostname=box",
         "--workdir=/tmp/new",
+        "--net=default",
+        "--net=storage:IP=10.1.2.3",
     ];
     let finished = finish(&mut run_sh(&options, script)).expect_code(0);
     assert_eq!(
         finished.out(),
-        "b c /root web\n1000\n1000\nbox\n/tmp/new\nx\n1\n"
+        "b c /root web\n1000\n1000\nbox\n/tmp/new\nx\n1\nlo\n"
     );
-}
-
-#[test]
-fn timeout_ends_the_pod_with_124() {
-    finish(&mut run_sh(&["--timeout=3"], "sleep 1000")).expect_code(124);
+    let told =
+        "network \"default,storage:IP=10.1.2.3\" is not supported yet: the pod has loopback only";
+    assert!(finished.err().contains(told), "{}", finished.err());
 }
