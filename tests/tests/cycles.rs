@@ -35,12 +35,12 @@ fn pods_that_are_started_stopped_and_collected_leave_nothing() {
 
 #[test]
 fn pods_that_are_killed_at_random_moments_leave_nothing() {
-    let before = before();
     let begin = Instant::now();
     let started = finish(&mut run_sh(&["-d"], APP)).expect_code(0).out();
     // From the start into the app's life.
     let span = begin.elapsed() + Duration::from_secs(1);
-    finish(fairing().args(["kill", "--signal=KILL", started.trim()])).expect_code(0);
+    finish(fairing().args(["stop", started.trim()])).expect_code(0);
+    let before = before();
     let mut random = Random::seeded();
     for round in 0..rounds("kills at random moments", 5, 50) {
         let mut run = run_sh(&[], APP);

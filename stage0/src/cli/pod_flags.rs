@@ -94,9 +94,9 @@ pub struct PodFlags {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of the start")]
 pub struct StartFlags {
-    /// Networks: default, none, host, or a list of NAME[:ARGUMENTS]
+    /// Networks: default, none, host, or a list of NAME[:ARGUMENTS]; repeatable
     #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, default_missing_value = "default", default_value = "default")]
-    pub net: String,
+    pub net: Vec<String>,
     /// Host name of the pod
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,

@@ -224,15 +224,13 @@ mod tests {
     #[test]
     fn flags_of_one_app_may_stand_on_both_sides_of_its_image() -> Result<()> {
         let (cli, apps) = parse(
-            "fairing --dir /d run --name=a -it --net=none IMAGE --user 5 --hostname h -- sh -c --name=b",
+            "fairing --dir /d run --name=a -it --net=one --net=two:IP=10.1.2.3 IMAGE --user 5 --hostname h -- sh -c --name=b",
         )?;
         let Command::Run(run) = cli.command else {
             panic!("not run");
         };
-        assert_eq!(
-            (run.start.net.as_str(), run.start.hostname.as_deref()),
-            ("none", Some("h"))
-        );
+        assert_eq!(run.start.net, ["one", "two:IP=10.1.2.3"]);
+        assert_eq!(run.start.hostname.as_deref(), Some("h"));
         assert_eq!(apps.len(), 1);
         assert_eq!(apps[0].flags.name.as_deref(), Some("a"));
         assert_eq!(apps[0].flags.user.as_deref(), Some("5"));

@@ -108,7 +108,7 @@ pub fn run_arguments(
     }
     RunArguments {
         debug: settings.debug,
-        net: flags.net.clone(),
+        net: flags.net.join(","),
         interactive: flags.interactive,
         hostname: flags.hostname.clone(),
         dns_conf_mode: names.mode(),
