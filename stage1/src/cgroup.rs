@@ -7,21 +7,18 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use contract::PodDir;
 use guest_init::cgroup_files;
 use guest_init::protocol::Limits;
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
 use rustix::fs::{getxattr, major, minor};
 
-use crate::host;
+use crate::child::Child;
 use crate::volumes::Share;
 
 /// Where the tree of cgroups is mounted on any host of these years.
@@ -58,7 +55,7 @@ pub struct Cgroup {
 struct Entering {
     place: Place,
     group: PathBuf,
-    moving: Option<Moving>,
+    moving: Option<Child>,
     /// What could not be had.
     refused: Vec<String>,
 }
@@ -216,7 +213,7 @@ impl Place {
                 return Ok((None, self.hand_down(&ALWAYS)));
             }
             let refused = self.hand_down(&ALWAYS);
-            Ok((Some(Moving::start(&group)?), refused))
+            Ok((Some(start_moving(&group)?), refused))
         });
         match entering {
             Ok((moving, refused)) => Ok(Entering {
@@ -268,67 +265,23 @@ impl Entering {
     }
 
     fn arrive(self) -> Result<Vec<String>> {
-        self.moving.map_or(Ok(()), Moving::wait)?;
+        let arrived = self.moving.map_or(Ok(()), Child::wait);
+        arrived.with_context(|| format!("join cgroup {}", self.group.display()))?;
         Ok(self.refused)
     }
 }
 
-/// A child that moves this process: the host's kernel first waits for a grace period of RCU, milliseconds in which the process
-/// can go on. No thread, which a process that enters a user namespace cannot have.
-struct Moving {
-    child: Pid,
-    group: PathBuf,
-}
-
-impl Moving {
-    fn start(group: &Path) -> Result<Self> {
-        let processes = group.join(PROCESSES);
-        let mut processes = File::options()
-            .write(true)
-            .open(&processes)
-            .with_context(|| format!("open {}", processes.display()))?;
-        let process = std::process::id().to_string();
-        #[expect(unsafe_code, reason = "a fork of a process that has a single thread")]
-        // SAFETY: there is no other thread whose locks the child could find held.
-        match unsafe { fork() }.context("fork")? {
-            ForkResult::Child => {
-                // It may have to wait for longer than its parent lives, whose lock and pipes then are to be free.
-                let _ = host::close_descriptors_except(Some(processes.as_raw_fd()));
-                for stdio in 0..3 {
-                    let _ = nix::unistd::close(stdio);
-                }
-                let moved = processes.write_all(process.as_bytes());
-                let code = moved.map_or_else(|error| error.raw_os_error().unwrap_or(1), |()| 0);
-                std::process::exit(code)
-            }
-            ForkResult::Parent { child } => {
-                let priority = libc::sched_param { sched_priority: 1 };
-                // On a host with one CPU the child's turn is behind this process: only with priority does it begin to wait at
-                // once. Where that is refused it begins later.
-                #[expect(unsafe_code, reason = "no crate here has this call")]
-                // SAFETY: `priority` is there as long as the call takes.
-                unsafe {
-                    libc::sched_setscheduler(child.as_raw(), libc::SCHED_FIFO, &raw const priority);
-                }
-                Ok(Self {
-                    child,
-                    group: group.to_owned(),
-                })
-            }
-        }
-    }
-
-    fn wait(self) -> Result<()> {
-        let moved = match waitpid(self.child, None) {
-            Ok(WaitStatus::Exited(_, 0)) => Ok(()),
-            Ok(WaitStatus::Exited(_, code)) => Err(io::Error::from_raw_os_error(code).into()),
-            Ok(status) => Err(anyhow!("the child that does it ended with {status:?}")),
-            // The caller ignores SIGCHLD: then children are waited for all the same, but leave no word.
-            Err(Errno::ECHILD) => Ok(()),
-            Err(error) => Err(error.into()),
-        };
-        moved.with_context(|| format!("join cgroup {}", self.group.display()))
-    }
+/// Has a child move this process, which can go on: the host's kernel first waits for a grace period of RCU, milliseconds.
+fn start_moving(group: &Path) -> Result<Child> {
+    let path = group.join(PROCESSES);
+    let processes = File::options().write(true).open(&path);
+    let processes = processes.with_context(|| format!("open {}", path.display()))?;
+    let process = std::process::id().to_string();
+    let child = Child::start(processes, |mut processes| {
+        processes.write_all(process.as_bytes())
+    })?;
+    child.put_first();
+    Ok(child)
 }
 
 /// The controllers whose files these are: one that nobody needs costs time and memory.

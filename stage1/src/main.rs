@@ -3,6 +3,7 @@
 
 mod assets;
 mod cgroup;
+mod child;
 mod clients;
 mod control;
 mod devices;

@@ -50,16 +50,11 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     // To get there takes the process longer than all that comes before its jail, most of it waiting.
     let mut cgroup = Cgroup::enter(&pod, &arguments.uuid);
 
-    // What can fail for the user's reasons comes first, and as long as everything can still be opened.
-    let manifest: PodManifest = assets::read_json(&pod.manifest())?;
-    let assets = Assets::open(&pod, &manifest)?;
-    let plan = plan(&pod, &manifest, &assets, &arguments, cpus)?;
-    plan.warnings
-        .iter()
-        .for_each(|warning| crate::tell(&format!("warning: {warning}")));
-    host::check_kvm(&assets.kvm)?;
-    shares::check(&plan.shares)?;
-    let scratch = scratch_disk(&pod, &plan)?;
+    let Prepared {
+        assets,
+        plan,
+        scratch,
+    } = Prepared::open(&pod, &arguments, cpus)?;
 
     // From here on the process is the pod.
     cgroup.cap(&pod, &plan.caps, &plan.shares);
@@ -101,6 +96,33 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         crate::tell(&format!("{error:#}"));
     }
     Ok(code)
+}
+
+/// What a pod's machine is made of. What can fail for the user's reasons comes first, and as long as everything can still be
+/// opened.
+struct Prepared {
+    assets: Assets,
+    plan: Plan,
+    scratch: Option<(File, u64)>,
+}
+
+impl Prepared {
+    fn open(pod: &PodDir, arguments: &RunArguments, cpus: u64) -> Result<Self> {
+        let manifest: PodManifest = assets::read_json(&pod.manifest())?;
+        let assets = Assets::open(pod, &manifest)?;
+        let plan = plan(pod, &manifest, &assets, arguments, cpus)?;
+        plan.warnings
+            .iter()
+            .for_each(|warning| crate::tell(&format!("warning: {warning}")));
+        host::check_kvm(&assets.kvm)?;
+        shares::check(&plan.shares)?;
+        let scratch = scratch_disk(pod, &plan)?;
+        Ok(Self {
+            assets,
+            plan,
+            scratch,
+        })
+    }
 }
 
 /// A pod whose process has given up the host; all that its machine needs is open.

@@ -45,6 +45,17 @@ impl Finished {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
+    /// What its line `KEY=VALUE` on stdout says of `key`.
+    #[track_caller]
+    pub fn value(&self, key: &str) -> String {
+        let (out, prefix) = (self.out(), format!("{key}="));
+        let mut values = out.lines().filter_map(|line| line.strip_prefix(&*prefix));
+        let value = values.next();
+        value
+            .unwrap_or_else(|| panic!("no {key} in {out}"))
+            .to_owned()
+    }
+
     /// Fails the test unless the code was `code`.
     #[track_caller]
     pub fn expect_code(self, code: i32) -> Self {

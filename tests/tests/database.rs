@@ -101,12 +101,8 @@ impl Database {
 
     #[track_caller]
     fn process(&self) -> u32 {
-        let status = finish(&mut self.command(&["status"], &[]))
-            .expect_code(0)
-            .out();
-        let pid = status.lines().find_map(|line| line.strip_prefix("pid="));
-        let pid = pid.and_then(|pid| pid.parse().ok());
-        pid.unwrap_or_else(|| panic!("no pid in {status}"))
+        let status = finish(&mut self.command(&["status"], &[])).expect_code(0);
+        status.value("pid").parse().expect("a number")
     }
 }
 
@@ -123,16 +119,16 @@ fn database_with_client_and_logger_keeps_what_it_committed_when_its_pod_is_kille
     first.ask("insert into seen select 2 from generate_series(1, 1000)");
     signal(first.process(), "KILL");
     let state = finish(&mut first.command(&["status", "--wait"], &[])).expect_code(0);
-    assert!(state.out().contains("state=exited"), "{}", state.out());
+    assert_eq!(state.value("state"), "exited");
 
     let second = Database::start(&data);
     assert_eq!(second.wait_for("client", "rows"), "rows 1002");
     second.wait_for("logger", "database system was not properly shut down");
     finish(&mut second.command(&["stop"], &[])).expect_code(0);
     let state = finish(&mut second.command(&["status"], &[])).expect_code(0);
-    let ends = ["app-database=0", "app-client=143", "app-logger=143"];
-    let ended = |end: &&str| state.out().lines().any(|line| line == *end);
-    assert!(ends.iter().all(ended), "{}", state.out());
+    for (app, code) in [("database", "0"), ("client", "143"), ("logger", "143")] {
+        assert_eq!(state.value(&format!("app-{app}")), code);
+    }
     finish(fairing_with_runtimes().args(["gc", "--grace-period=0s"])).expect_code(0);
     let left = finish(fairing_with_runtimes().args(["list", "--no-legend"])).expect_code(0);
     assert_eq!(left.out(), "");

@@ -3,6 +3,14 @@
 use tests::running::{Running, child_of, signal};
 use tests::{fairing, finish, rounds, run_sh};
 
+/// What `fairing list` calls the pod that is there.
+#[track_caller]
+fn only_pod() -> String {
+    let list = finish(fairing().args(["list", "--no-legend"])).expect_code(0);
+    let out = list.out();
+    out.split_whitespace().next().expect("a pod").to_owned()
+}
+
 #[test]
 fn app_that_ends_itself_gives_its_code_or_128_and_the_signal() {
     let ends = [
@@ -17,10 +25,7 @@ fn app_that_ends_itself_gives_its_code_or_128_and_the_signal() {
     ];
     for (script, code) in &ends[..rounds("ends of an app", 2, ends.len())] {
         finish(&mut run_sh(&["--name=ends"], script)).expect_code(*code);
-        let list = finish(fairing().args(["list", "--no-legend"]))
-            .expect_code(0)
-            .out();
-        let uuid = list.split_whitespace().next().expect("a pod");
+        let uuid = &only_pod();
         let status = finish(fairing().args(["status", uuid]))
             .expect_code(0)
             .out();
@@ -57,9 +62,7 @@ fn app_without_a_trap_is_killed_by_a_signal_from_outside() {
 fn pod_whose_time_is_up_says_so_to_who_waits_for_it() {
     let run = &mut run_sh(&["--timeout=1s"], "exec sleep 1000");
     finish(run).expect_code(124);
-    let list = finish(fairing().args(["list", "--no-legend"])).expect_code(0);
-    let out = list.out();
-    let uuid = out.split_whitespace().next().expect("a pod");
+    let uuid = &only_pod();
     let waited = finish(fairing().args(["wait", uuid])).expect_code(0);
     assert_eq!(waited.out(), "124\n");
     finish(fairing().args(["rm", uuid])).expect_code(0);

@@ -18,10 +18,7 @@ const PODS: &str = "/sys/fs/cgroup/fairing";
 fn status(pod: &Pod, key: &str) -> String {
     let mut status = fairing();
     status.args(["status", pod.uuid()]);
-    let out = finish(&mut status).expect_code(0).out();
-    let prefix = format!("{key}=");
-    let mut values = out.lines().filter_map(|line| line.strip_prefix(&*prefix));
-    values.next().expect("the key").to_owned()
+    finish(&mut status).expect_code(0).value(key)
 }
 
 fn value(group: &Path, file: &str) -> String {

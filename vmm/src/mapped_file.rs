@@ -26,13 +26,13 @@ use crate::memory::HUGE_PAGE_BYTES;
 /// A file that is mapped into the guest memory it is read to.
 pub struct MappedFile<'a> {
     file: &'a mut File,
-    /// The parts of the file that the guest hardly writes to, in bytes, in order.
-    hardly_written: Vec<Range<u64>>,
+    /// The part of the file that the guest hardly writes to, in bytes.
+    hardly_written: Range<u64>,
 }
 
 impl<'a> MappedFile<'a> {
-    /// A file which the guest will write most of, but for the parts `hardly_written`, in bytes and in order.
-    pub fn written(file: &'a mut File, hardly_written: Vec<Range<u64>>) -> Self {
+    /// A file which the guest will write most of, but for the part `hardly_written`, in bytes.
+    pub fn written(file: &'a mut File, hardly_written: Range<u64>) -> Self {
         Self {
             file,
             hardly_written,
@@ -41,10 +41,9 @@ impl<'a> MappedFile<'a> {
 
     /// A file which the guest will only read.
     pub fn read_only(file: &'a mut File) -> Self {
-        let whole = 0..u64::MAX;
         Self {
             file,
-            hardly_written: vec![whole],
+            hardly_written: 0..u64::MAX,
         }
     }
 }
@@ -138,20 +137,12 @@ impl MappedFile<'_> {
         let end = position + bytes as u64;
         let place = |at: u64| usize::try_from(at.clamp(position, end) - position).unwrap_or(bytes);
         let page_bytes = usize::try_from(PAGE_BYTES).unwrap_or(bytes);
-        let mut start = 0;
-        let mut parts = Vec::new();
-        for part in &self.hardly_written {
-            // `position` is at a page: rounded here, no place near the largest number overflows.
-            let first = place(part.start).next_multiple_of(page_bytes);
-            let last = place(part.end) / page_bytes * page_bytes;
-            if first < last {
-                parts.push(start..first);
-                start = last;
-            }
-        }
-        parts.push(start..bytes);
-        parts.retain(|part| !part.is_empty());
-        parts.into_iter().flat_map(huge_pages).collect()
+        // `position` is at a page: rounded here, no place near the largest number overflows.
+        let first = place(self.hardly_written.start).next_multiple_of(page_bytes);
+        let last = place(self.hardly_written.end) / page_bytes * page_bytes;
+        let parts = [0..first.min(last), last..bytes];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        parts.flat_map(huge_pages).collect()
     }
 
     /// Gives the guest its own copy of what it writes to of what is mapped at the start of `memory`, padding at the ends of huge
@@ -248,7 +239,7 @@ mod tests {
         memory
             .read_exact_volatile_from(
                 GuestAddress(address),
-                &mut MappedFile::written(&mut file, vec![]),
+                &mut MappedFile::written(&mut file, 0..0),
                 bytes,
             )
             .unwrap();
@@ -302,7 +293,7 @@ mod tests {
         bytes.extend(content(12 << 10));
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
-        let memory = memory::map(12).unwrap();
+        let memory = memory::map(24).unwrap();
         let place = |address, file: &mut MappedFile<'_>| {
             let address = GuestAddress(address);
             file.rewind().unwrap();
@@ -314,23 +305,24 @@ mod tests {
             assert!(copy == bytes);
             private_kib(memory.get_host_address(address).unwrap().addr())
         };
-        assert_eq!(
-            place(2 << 20, &mut MappedFile::written(&mut file, vec![])),
-            28
-        );
-        // Of the second part, the page in its middle.
+        // The whole pages of what is hardly written stay in the file.
         let huge_page = HUGE_PAGE_BYTES as u64;
-        let hardly_written = vec![
-            0..1,
-            5..8193,
-            huge_page + 4000..huge_page + 8192,
-            u64::MAX - 5..u64::MAX,
-        ];
-        assert_eq!(
-            place(8 << 20, &mut MappedFile::written(&mut file, hardly_written)),
-            20
-        );
-        assert_eq!(place(5 << 20, &mut MappedFile::read_only(&mut file)), 0);
+        for (index, (hardly_written, private)) in [
+            (0..0, 28),
+            (0..1, 28),
+            (5..8193, 24),
+            (huge_page + 4000..huge_page + 8192, 24),
+            (8192..huge_page + 4096, 16),
+            (u64::MAX - 5..u64::MAX, 28),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let address = (2 + 3 * index as u64) << 20;
+            let mapped = &mut MappedFile::written(&mut file, hardly_written.clone());
+            assert_eq!(place(address, mapped), private, "{hardly_written:?}");
+        }
+        assert_eq!(place(20 << 20, &mut MappedFile::read_only(&mut file)), 0);
     }
 
     #[test]
@@ -341,7 +333,7 @@ mod tests {
         let memory = memory::map(2).unwrap();
         let read = memory.read_exact_volatile_from(
             GuestAddress(0),
-            &mut MappedFile::written(&mut file, vec![]),
+            &mut MappedFile::written(&mut file, 0..0),
             8192,
         );
         assert!(read.is_err());

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use contract::UidRange;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Gid, Uid, fork, getegid, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
+
+use crate::child::Child;
 
 /// Where claims lie: machine-wide, for two stores must not give out the same uid.
 const CLAIMS: &str = "/run/fairing/uids";
@@ -105,36 +106,18 @@ fn enter_as(inside: u32) -> Result<()> {
 /// Enters a user namespace in which all ids are as they are. Such a map is written by a process outside, a child that
 /// lives no longer than that takes.
 fn enter_with_all_ids() -> Result<()> {
-    let (mut entered, mut tell_entered) = io::pipe().context("make a pipe")?;
+    let (entered, mut tell_entered) = io::pipe().context("make a pipe")?;
     let process = PathBuf::from(format!("/proc/{}", std::process::id()));
     let [uids, gids] = ["uid_map", "gid_map"].map(|name| same_ids(&process.join(name)));
     let (uids, gids) = (uids?, gids?);
-    #[expect(unsafe_code, reason = "a fork of a process that has a single thread")]
-    // SAFETY: there is no other thread whose locks the child could find held.
-    match unsafe { fork() }.context("fork")? {
-        ForkResult::Child => {
-            drop(tell_entered);
-            let write = || {
-                entered.read_exact(&mut [0])?;
-                fs::write(process.join("uid_map"), uids)?;
-                fs::write(process.join("gid_map"), gids)
-            };
-            std::process::exit(
-                write().map_or_else(|error| error.raw_os_error().unwrap_or(1), |()| 0),
-            )
-        }
-        ForkResult::Parent { child } => {
-            unshare(CloneFlags::CLONE_NEWUSER).context("unshare")?;
-            tell_entered.write_all(&[0]).context("tell the child")?;
-            match waitpid(child, None).context("wait for the child")? {
-                WaitStatus::Exited(_, 0) => Ok(()),
-                WaitStatus::Exited(_, code) => {
-                    Err(io::Error::from_raw_os_error(code)).context("map all ids")
-                }
-                status => bail!("the child that maps ids ended with {status:?}"),
-            }
-        }
-    }
+    let child = Child::start(entered, |mut entered| {
+        entered.read_exact(&mut [0])?;
+        fs::write(process.join("uid_map"), uids)?;
+        fs::write(process.join("gid_map"), gids)
+    })?;
+    unshare(CloneFlags::CLONE_NEWUSER).context("unshare")?;
+    tell_entered.write_all(&[0]).context("tell the child")?;
+    child.wait().context("map all ids")
 }
 
 /// The map that gives every id of the caller's own map to itself.

@@ -63,7 +63,7 @@ pub struct Kernel {
 /// # Errors
 /// When it is no 64-bit x86 ELF file or does not fit the low memory of `memory_mib`.
 pub fn load_kernel(memory: &GuestMemory, memory_mib: u32, kernel: &mut File) -> Result<Kernel> {
-    let hardly_written = constants(kernel).into_iter().collect();
+    let hardly_written = constants(kernel).unwrap_or_default();
     let loaded = Elf::load(
         memory,
         None,

@@ -1,0 +1,101 @@
+//! A child that does one thing for this process: from outside the user namespace that it enters, or while it goes on. Not a
+//! thread, which a process that enters a user namespace cannot have.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, close, fork};
+
+use crate::host;
+
+/// The child, which is to be waited for.
+pub struct Child(Pid);
+
+impl Child {
+    /// Starts `work` in a child of this process, which must have a single thread. Of all that is open the child has `kept`
+    /// alone: it may have to wait for longer than this process lives, whose lock and pipes then are to be free.
+    ///
+    /// # Errors
+    /// Those of fork.
+    pub fn start<F: AsRawFd>(kept: F, work: impl FnOnce(F) -> io::Result<()>) -> Result<Self> {
+        #[expect(unsafe_code, reason = "dispositions are the whole process's")]
+        // SAFETY: the default is no function of ours. A caller may have had it ignored: then children leave no code.
+        unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.context("reset SIGCHLD")?;
+        #[expect(unsafe_code, reason = "a fork of a process that has a single thread")]
+        // SAFETY: there is no other thread whose locks the child could find held.
+        match unsafe { fork() }.context("fork")? {
+            ForkResult::Child => {
+                let _ = host::close_descriptors_except(Some(kept.as_raw_fd()));
+                for stdio in 0..3 {
+                    let _ = close(stdio);
+                }
+                let code = |error: io::Error| error.raw_os_error().unwrap_or(1);
+                std::process::exit(work(kept).map_or_else(code, |()| 0))
+            }
+            ForkResult::Parent { child } => Ok(Self(child)),
+        }
+    }
+
+    /// Lets the child run before this process, where that may be: on a host with one CPU it would wait for its turn.
+    pub fn put_first(&self) {
+        let priority = libc::sched_param { sched_priority: 1 };
+        #[expect(unsafe_code, reason = "no crate here has this call")]
+        // SAFETY: `priority` is there as long as the call takes.
+        unsafe {
+            libc::sched_setscheduler(self.0.as_raw(), libc::SCHED_FIFO, &raw const priority);
+        }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// What kept the child from its work.
+    pub fn wait(self) -> Result<()> {
+        match waitpid(self.0, None).context("wait for the child")? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, code) => Err(io::Error::from_raw_os_error(code).into()),
+            status => bail!("the child ended with {status:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// In a process of its own with a single thread: the harness has several.
+    const SELF: &str = "FAIRING_TEST_CHILD";
+
+    #[test]
+    fn child_has_only_what_it_keeps_and_its_error_is_its_parents() {
+        if std::env::var_os(SELF).is_none() {
+            let mut again = Command::new("/proc/self/exe");
+            again.args(["--test-threads=1", "--exact"]);
+            again.arg("child::tests::child_has_only_what_it_keeps_and_its_error_is_its_parents");
+            let again = again.env(SELF, "1").stdout(Stdio::null()).status();
+            assert!(again.expect("this program again").success());
+            return;
+        }
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let (kept, told) = io::pipe().expect("a pipe");
+        let child = Child::start(kept, |mut kept| {
+            // The end of what only the parent holds open.
+            kept.read_to_end(&mut Vec::new())?;
+            Err(io::Error::from_raw_os_error(libc::EXDEV))
+        });
+        let child = child.expect("a child");
+        // It has not kept this one open.
+        drop(writer);
+        assert_eq!(reader.read(&mut [0]).expect("an end"), 0);
+        drop(told);
+        let error = child.wait().expect_err("the child's error");
+        let error = error.downcast_ref::<io::Error>().expect("of the system");
+        assert_eq!(error.raw_os_error(), Some(libc::EXDEV));
+    }
+}
