@@ -210,6 +210,7 @@ fn kill_preparations(killer: &mut Killer, kills: usize) {
 /// pods, which has one, stays.
 fn clean() {
     finish(fairing().args(["gc", "--grace-period=0s", "--expire-prepared=0s"])).expect_code(0);
+    assert!(!holds_any("store/tmp"), "gc sweeps the store too");
     let list = ["image", "list", "--no-legend", "--full", "--fields=id,name"];
     let images = finish(fairing().args(list)).expect_code(0).out();
     for image in images.lines() {

@@ -1,4 +1,4 @@
-//! `fairing gc`: deletes pods that have been exited long enough.
+//! `fairing gc`: deletes pods that have been exited long enough, and what killed imports left in the store.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,9 +7,10 @@ use clap::Args;
 
 use super::Context;
 use crate::cli::parse_duration;
+use crate::images;
 use crate::pods::{Folder, Pod, release_exited, remove};
 
-/// Removes pods that exited some time ago
+/// Removes pods that exited some time ago, and what killed commands left
 #[derive(Debug, Args)]
 pub struct Gc {
     /// How long an exited pod is kept after it was marked
@@ -27,7 +28,8 @@ impl Gc {
     /// Marks and removes.
     ///
     /// # Errors
-    /// If the pods cannot be listed; a single pod's failure is told, and the exit code then is our failure code.
+    /// If the pods cannot be listed or the store cannot be swept; a single pod's failure is told, and the exit code then is
+    /// our failure code.
     pub fn run(self, context: &Context) -> Result<i32> {
         let mut code = 0;
         for pod in context.pods.all()? {
@@ -36,6 +38,8 @@ impl Gc {
                 code = crate::FAILED;
             }
         }
+        // To open the store is to sweep it.
+        images::store(&context.settings)?;
         Ok(code)
     }
 
