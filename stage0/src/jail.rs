@@ -127,12 +127,12 @@ pub fn ignored_signals() -> Result<u64> {
     u64::from_str_radix(&mask, 16).with_context(|| format!("read SigIgn {mask:?}"))
 }
 
-fn read(path: &Path) -> Result<String> {
+pub fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
 }
 
 /// The value of a line `Name:\tvalue`, its blanks single.
-fn field(status: &str, name: &str) -> String {
+pub fn field(status: &str, name: &str) -> String {
     status
         .lines()
         .filter_map(|line| line.split_once(':'))

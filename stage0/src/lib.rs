@@ -20,6 +20,7 @@ mod settings;
 mod stage1;
 mod table;
 mod times;
+mod usage;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -27,3 +27,36 @@ pub fn print<Row: AsRef<[String]>>(rows: &[Row]) -> Result<()> {
     }
     Ok(())
 }
+
+/// A number of bytes in the largest unit of which there is one, as `1.5MiB`.
+#[expect(clippy::cast_precision_loss, reason = "one decimal place is shown")]
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (bytes.max(1).ilog2() / 10).min(4);
+    match unit {
+        0 => format!("{bytes}B"),
+        _ => format!(
+            "{:.1}{}",
+            bytes as f64 / 1024f64.powi(unit.cast_signed()),
+            UNITS[unit as usize]
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_are_in_the_largest_unit() {
+        for (number, expected) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1536, "1.5KiB"),
+            (1 << 30, "1.0GiB"),
+            (u64::MAX, "16777216.0TiB"),
+        ] {
+            assert_eq!(bytes(number), expected);
+        }
+    }
+}

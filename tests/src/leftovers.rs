@@ -91,7 +91,7 @@ fn locks() -> Vec<String> {
 }
 
 /// Processes of the installation's programs and its pods' stage 1.
-fn processes() -> Vec<String> {
+pub fn processes() -> Vec<String> {
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let of_ours = processes.filter_map(|process| {
         let program = fs::read_link(process.path().join("exe")).ok()?;

@@ -20,7 +20,7 @@ use crate::commands;
 const AFTER_HELP: &str = "\
 First steps: `fairing doctor` tells whether this host can run pods, `fairing run IMAGE -- CMD` runs one.
 
-Exit codes: the app's own; 126 not executable; 127 not found; 128+n killed by signal n; 124 timed out; 254 fairing
+Exit codes: the app's own; 126 not executable; 127 not found; 128+n killed by signal n; 124 timed out; 254 fairing \
 itself failed.
 
 Configuration: config.toml in --user-config, --local-config and --system-config; of a setting, the first counts.
@@ -46,7 +46,7 @@ pub struct Cli {
 
 impl Cli {
     /// The command line's parser, as the derived one but for what holds in all commands alike.
-    fn with_switches() -> clap::Command {
+    pub fn with_switches() -> clap::Command {
         all_alike(Self::command())
     }
 }
@@ -157,10 +157,14 @@ pub enum Command {
     Rm(commands::rm::Rm),
     Gc(commands::gc::Gc),
     CatManifest(commands::cat_manifest::CatManifest),
+    Inspect(commands::inspect::Inspect),
+    Stats(commands::stats::Stats),
     #[command(subcommand)]
     Image(commands::image::Image),
     /// Tells whether this host can run pods, and what to do if not
     Doctor(commands::doctor::Doctor),
+    Completion(commands::completion::Completion),
+    Man(commands::man::Man),
     /// Prints the versions of fairing and of what passes between the stages
     Version,
 }

@@ -44,21 +44,47 @@ pub struct ChosenPods {
 }
 
 impl ChosenPods {
-    /// Does the same with each pod, telling what fails; the exit code is 0 only if nothing did.
+    /// Does the same with each pod, telling what fails; gives what came of those where it did not. The exit code is 0 only if
+    /// nothing failed.
+    ///
+    /// # Errors
+    /// If the file of UUIDs cannot be read.
+    pub fn map<T>(
+        &self,
+        context: &Context,
+        act: impl Fn(Pod) -> Result<T>,
+    ) -> Result<(Vec<T>, i32)> {
+        let in_file = self.uuid_file.as_deref().map(read_uuid).transpose()?;
+        Ok(map(self.uuids.iter().chain(&in_file), context, act))
+    }
+
+    /// Does the same with each pod, as [`map`](Self::map) does.
     ///
     /// # Errors
     /// If the file of UUIDs cannot be read.
     pub fn for_each(&self, context: &Context, act: impl Fn(Pod) -> Result<()>) -> Result<i32> {
-        let mut code = 0;
-        let in_file = self.uuid_file.as_deref().map(read_uuid).transpose()?;
-        for uuid in self.uuids.iter().chain(&in_file) {
-            if let Err(error) = context.pods.find(uuid).and_then(&act) {
+        let (_, code) = self.map(context, act)?;
+        Ok(code)
+    }
+}
+
+/// Does the same with each of the pods that `uuids` name, telling what fails; the exit code is 0 only if nothing did.
+pub fn map<'a, T>(
+    uuids: impl IntoIterator<Item = &'a String>,
+    context: &Context,
+    act: impl Fn(Pod) -> Result<T>,
+) -> (Vec<T>, i32) {
+    let (mut done, mut code) = (Vec::new(), 0);
+    for uuid in uuids {
+        match context.pods.find(uuid).and_then(&act) {
+            Ok(result) => done.push(result),
+            Err(error) => {
                 crate::warn(&error);
                 code = crate::FAILED;
             }
         }
-        Ok(code)
     }
+    (done, code)
 }
 
 fn read_uuid(path: &Path) -> Result<String> {

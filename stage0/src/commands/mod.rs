@@ -2,17 +2,21 @@
 
 pub mod cat_manifest;
 mod chosen;
+pub mod completion;
 pub mod doctor;
 pub mod enter;
 pub mod gc;
 pub mod image;
+pub mod inspect;
 pub mod kill;
 pub mod list;
 pub mod logs;
+pub mod man;
 pub mod prepare;
 pub mod rm;
 pub mod run;
 pub mod run_prepared;
+pub mod stats;
 pub mod status;
 pub mod stop;
 mod version;
@@ -41,11 +45,13 @@ pub fn run(cli: Cli, apps: &[AppWords]) -> Result<i32> {
     match cli.command {
         Command::Version => version::run(),
         Command::Doctor(command) => command.run(&settings),
+        Command::Completion(command) => command.run(),
+        Command::Man(command) => command.run(),
         command => {
             let pods = Pods::open(&settings.dir)?;
             let looks = matches!(
                 command,
-                Command::Wait(_) | Command::Logs(_) | Command::Status(_)
+                Command::Wait(_) | Command::Logs(_) | Command::Status(_) | Command::Inspect(_)
             );
             sweep(&pods, &settings, looks)?;
             run_on_pods(command, apps, &Context { settings, pods })
@@ -68,7 +74,9 @@ fn run_on_pods(command: Command, apps: &[AppWords], context: &Context) -> Result
         Command::Rm(command) => command.run(context),
         Command::Gc(command) => command.run(context),
         Command::CatManifest(command) => command.run(context),
+        Command::Inspect(command) => command.run(context),
+        Command::Stats(command) => command.run(context),
         Command::Image(command) => command.run(context),
-        Command::Version | Command::Doctor(_) => Ok(0),
+        Command::Version | Command::Doctor(_) | Command::Completion(_) | Command::Man(_) => Ok(0),
     }
 }

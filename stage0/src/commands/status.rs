@@ -42,11 +42,28 @@ pub enum Wait {
 
 /// The JSON form.
 #[derive(Serialize)]
-struct Json<'a> {
+pub struct Json {
     #[serde(flatten)]
-    report: &'a Report,
+    report: Report,
     #[serde(skip_serializing_if = "Option::is_none")]
     jail: Option<Jail>,
+}
+
+impl Json {
+    /// Of a pod as it is now; without its jail where the kernel does not show it.
+    ///
+    /// # Errors
+    /// If the pod has gone.
+    pub fn of(pod: &Pod) -> Result<Self> {
+        let report = Report::of(pod)?;
+        let jail = jail(pod, &report).ok().flatten();
+        Ok(Self { report, jail })
+    }
+}
+
+/// What confines the pod's process, if it has one.
+fn jail(pod: &Pod, report: &Report) -> Result<Option<Jail>> {
+    report.pid.map(|pid| Jail::of(pid, pod.uuid())).transpose()
 }
 
 impl Status {
@@ -64,20 +81,16 @@ impl Status {
                 .context("wait until the pod has exited")?;
             pod = context.pods.find(pod.uuid())?;
         }
-        let report = Report::of(&pod)?;
-        let jail = report.pid.map(|pid| Jail::of(pid, pod.uuid())).transpose();
         match self.format {
-            Some(format) => format.print(&Json {
-                report: &report,
-                jail: jail.ok().flatten(),
-            })?,
-            None => print(&pod, &report, jail)?,
+            Some(format) => format.print(&Json::of(&pod)?)?,
+            None => print(&pod)?,
         }
         Ok(0)
     }
 }
 
-fn print(pod: &Pod, report: &Report, jail: Result<Option<Jail>>) -> Result<()> {
+fn print(pod: &Pod) -> Result<()> {
+    let report = Report::of(pod)?;
     let mut lines = vec![format!("state={}", report.state)];
     lines.extend(
         report
@@ -101,7 +114,7 @@ fn print(pod: &Pod, report: &Report, jail: Result<Option<Jail>>) -> Result<()> {
         let code = report.apps.get(name).and_then(|app| app.exit_code);
         lines.extend(code.map(|code| format!("app-{name}={code}")));
     }
-    match jail {
+    match jail(pod, &report) {
         Ok(jail) => lines.extend(jail.iter().flat_map(Jail::lines)),
         Err(error) => lines.push(format!("jail=unknown ({error:#})")),
     }

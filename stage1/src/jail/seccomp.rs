@@ -1,8 +1,9 @@
 //! seccomp filters: one for the process, set before any other thread exists, and one a thread on top of it, by the
-//! thread's kind (filters stack: a call must pass both). A denied call ends the process with its number, so that a
+//! thread's kind (filters stack: a call must pass both). A denied call ends the process with its name, so that a
 //! filter that is too narrow shows itself.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::fd::RawFd;
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Compare,
     SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
+use syscalls::Sysno;
 use vmm_sys_util::signal::register_signal_handler;
 
 /// What a thread does, and so what it may ask of the kernel.
@@ -364,16 +366,21 @@ extern "C" fn report_denied(_signal: c_int, info: *mut siginfo_t, _context: *mut
             .cast::<c_int>()
             .read_unaligned()
     };
-    let mut digits = *b"fairing: the jail denied system call 0000 to one of its threads\n";
-    let mut rest = call.unsigned_abs();
-    for place in (37..41).rev() {
-        digits[place] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-    }
+    let name = usize::try_from(call).ok().and_then(Sysno::new);
+    let name = name.map_or("of no name", |call| call.name());
+    let mut line = [0; 128];
+    let mut left = &mut line[..];
+    // Formatted on the stack, without an allocation; what does not fit is cut off.
+    let _ = writeln!(
+        left,
+        "fairing: the jail denied system call {call} ({name}) to one of its threads"
+    );
+    let unused = left.len();
+    let line = &line[..line.len() - unused];
     #[expect(unsafe_code, reason = "only async-signal-safe calls are allowed here")]
     // SAFETY: write gets a buffer of its own length; _exit does not return.
     unsafe {
-        libc::write(2, digits.as_ptr().cast(), digits.len());
+        libc::write(2, line.as_ptr().cast(), line.len());
         libc::_exit(i32::from(crate::life::FAILED));
     }
 }

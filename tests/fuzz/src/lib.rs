@@ -7,6 +7,7 @@
 
 pub mod block;
 pub mod control;
+pub mod fs;
 pub mod import;
 pub mod layers;
 pub mod manifests;
@@ -30,12 +31,31 @@ macro_rules! targets {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 6] = targets![block, control, import, layers, manifests, vsock];
+pub const TARGETS: [Target; 7] = targets![block, control, fs, import, layers, manifests, vsock];
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    /// Set in a process that is root in a user namespace.
+    const INSIDE: &str = "FAIRING_FUZZ_INSIDE";
+
     #[test]
     fn targets_take_their_seeds_whole_and_cut_short() {
+        if std::env::var_os(INSIDE).is_none() {
+            let this = std::env::current_exe().expect("the path of this program");
+            let test = "tests::targets_take_their_seeds_whole_and_cut_short";
+            let mut again = Command::new("unshare");
+            again.arg("--map-root-user").arg(this);
+            let output = again.args(["--exact", test]).env(INSIDE, "1").output();
+            let output = output.expect("unshare starts");
+            let report = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && report.contains("1 passed"),
+                "{output:?}"
+            );
+            return;
+        }
         for super::Target { name, run, seeds } in super::TARGETS {
             let seeds = seeds();
             assert!(!seeds.is_empty(), "{name} has no seeds");

@@ -1,0 +1,104 @@
+//! `fairing stats`: what running pods take of the host.
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+use super::Context;
+use super::chosen;
+use crate::cli::Format;
+use crate::jail::Jail;
+use crate::pods::Pod;
+use crate::table;
+use crate::usage::Usage;
+
+/// Tells what running pods have taken of the host so far: CPU time, memory, disk
+///
+/// To look again and again: watch fairing stats
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Pods; a unique beginning of each is enough [default: all that run]
+    #[arg(value_name = "UUID")]
+    pub uuids: Vec<String>,
+    /// Whole UUIDs and exact figures
+    #[arg(long)]
+    pub full: bool,
+    /// No line of titles
+    #[arg(long)]
+    pub no_legend: bool,
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub format: Option<Format>,
+    /// Accepted for podman's sake: the figures are always printed once
+    #[arg(long, hide = true)]
+    pub no_stream: bool,
+}
+
+/// One pod.
+#[derive(Serialize)]
+struct Row {
+    /// UUID.
+    name: String,
+    #[serde(flatten)]
+    usage: Usage,
+    /// What its cgroup on the host allows, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_limit: Option<u64>,
+}
+
+impl Stats {
+    /// Prints the figures; of a pod that is named and does not run, tells that.
+    ///
+    /// # Errors
+    /// If the pods cannot be read, or stdout is closed.
+    pub fn run(self, context: &Context) -> Result<i32> {
+        let (rows, code) = if self.uuids.is_empty() {
+            let pods = context.pods.all()?;
+            // A pod may end while it is looked at.
+            (pods.iter().filter_map(|pod| row(pod).ok()).collect(), 0)
+        } else {
+            chosen::map(&self.uuids, context, |pod| row(&pod))
+        };
+        if let Some(format) = self.format {
+            format.print(&rows)?;
+            return Ok(code);
+        }
+        let titles = [
+            "UUID", "CPU TIME", "MEMORY", "LIMIT", "PEAK", "THREADS", "READ", "WRITTEN",
+        ];
+        let titles = (!self.no_legend).then(|| titles.map(str::to_owned));
+        let rows = rows.iter().map(|row| self.cells(row));
+        table::print(&titles.into_iter().chain(rows).collect::<Vec<_>>())?;
+        Ok(code)
+    }
+
+    fn cells(&self, row: &Row) -> [String; 8] {
+        let bytes = |bytes: Option<u64>| match bytes {
+            Some(bytes) if self.full => bytes.to_string(),
+            Some(bytes) => table::bytes(bytes),
+            None => "-".to_owned(),
+        };
+        let usage = &row.usage;
+        [
+            row.name[..if self.full { row.name.len() } else { 8 }].to_owned(),
+            format!("{:.2}s", usage.cpu_time.as_secs_f64()),
+            bytes(Some(usage.memory)),
+            bytes(row.memory_limit),
+            bytes(Some(usage.memory_peak)),
+            usage.threads.to_string(),
+            bytes(usage.read),
+            bytes(usage.written),
+        ]
+    }
+}
+
+/// The figures of a pod, which must run.
+fn row(pod: &Pod) -> Result<Row> {
+    let pid = pod.running_pid()?;
+    let limit = |jail: Jail| jail.cgroup_limits.get("memory.max")?.parse().ok();
+    Ok(Row {
+        name: pod.uuid().to_owned(),
+        usage: Usage::of(pid)?,
+        memory_limit: Jail::of(pid, pod.uuid()).ok().and_then(limit),
+    })
+}

@@ -1,0 +1,224 @@
+//! The file system device with the file server behind it. Input: a byte of options, then guest memory.
+//!
+//! The server's last wall is the root of its process, as in a pod: here the thread that serves gets one of its own, for
+//! which the process is root in a user namespace; so no input reaches a file or makes a device of the host.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use nix::libc::O_PATH;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::chroot;
+use vmm::fs::{Fs, Share};
+
+use crate::queues::{Guest, Image};
+
+const EVENT_IDX: u8 = 1;
+
+const ROOT_ID: u64 = 1;
+/// What the first lookup of a fresh server finds.
+const FOUND: u64 = 2;
+/// What the first opening gives.
+const HANDLE: u64 = 0;
+
+/// Serves three rounds of requests about a folder of a file, a link and a folder.
+///
+/// # Panics
+/// If the thread may have no root of its own.
+pub fn run(input: &[u8]) {
+    let folder = shared();
+    let descriptors = own_descriptors();
+    let serving = || {
+        unshare(CloneFlags::CLONE_FS)
+            .and_then(|()| chroot(folder.path()))
+            .expect("a root for this thread: call this under unshare --map-root-user");
+        serve(input, Path::new("/"), descriptors);
+    };
+    thread::scope(|scope| scope.spawn(serving).join()).expect("requests are answered");
+}
+
+fn shared() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("file"), [7; 5000]).expect("a file");
+    fs::create_dir(path("folder")).expect("a folder");
+    symlink("../file", path("folder/link")).expect("a link");
+    folder
+}
+
+fn serve(input: &[u8], root: &Path, own_descriptors: File) -> Option<Guest> {
+    let (options, image) = input.split_first()?;
+    let share = Share {
+        root: root.to_str().expect("a name of ours").to_owned(),
+        own_descriptors,
+        max_descriptors: 64,
+        trust: Duration::from_secs(1),
+    };
+    let device = Fs::new("fuzz", share).expect("a folder to share");
+    let mut guest = Guest::new(image, Box::new(device), options & EVENT_IDX != 0);
+    for _ in 0..3 {
+        guest.turn();
+        guest.offer_again();
+    }
+    Some(guest)
+}
+
+/// /proc/self/fd, which a server in a root of its own has no path to.
+fn own_descriptors() -> File {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(O_PATH);
+    options.open("/proc/self/fd").expect("a mounted /proc")
+}
+
+/// One request, and how many bytes its answer may have.
+type Request = (Vec<u8>, usize);
+
+/// FUSE's `opcode` about `node`, with a body of numbers and names.
+fn ask(opcode: u32, node: u64, body: &[&[u8]], room: usize) -> Request {
+    let body = body.concat();
+    let length = u32::try_from(40 + body.len()).expect("a small request");
+    let header = [
+        &length.to_le_bytes()[..],
+        &opcode.to_le_bytes(),
+        &1u64.to_le_bytes(),
+        &node.to_le_bytes(),
+        &[0; 16],
+    ];
+    ([&header.concat()[..], &body].concat(), room)
+}
+
+fn half<const N: usize>(numbers: [u32; N]) -> Vec<u8> {
+    numbers.map(u32::to_le_bytes).concat()
+}
+
+fn whole<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
+    numbers.map(u64::to_le_bytes).concat()
+}
+
+fn lookup(parent: u64, name: &[u8]) -> Request {
+    ask(1, parent, &[name], 144)
+}
+
+/// An opened file or folder is read from `offset`.
+fn read(opcode: u32, node: u64, size: u32) -> Request {
+    let place = [whole([HANDLE, 0]), half([size, 0]), whole([0, 0])];
+    ask(opcode, node, &[&place.concat()], 16 + size as usize)
+}
+
+/// A guest that reads a file.
+fn reading() -> Vec<Request> {
+    vec![
+        lookup(ROOT_ID, b"file\0"),
+        ask(3, FOUND, &[&whole([0, 0])], 120),
+        ask(14, FOUND, &[&half([0, 0])], 32),
+        read(15, FOUND, 4096),
+        ask(46, FOUND, &[&whole([HANDLE, 0, 4])], 24),
+        ask(20, FOUND, &[&whole([HANDLE, 0])], 16),
+        ask(18, FOUND, &[&whole([HANDLE, 0, 0])], 16),
+    ]
+}
+
+/// A guest that looks into folders.
+fn listing() -> Vec<Request> {
+    vec![
+        lookup(ROOT_ID, b"folder\0"),
+        ask(27, ROOT_ID, &[&half([0, 0])], 32),
+        read(44, ROOT_ID, 1024),
+        read(28, ROOT_ID, 512),
+        lookup(FOUND, b"link\0"),
+        ask(5, FOUND + 1, &[], 272),
+        ask(17, ROOT_ID, &[], 96),
+    ]
+}
+
+/// A guest that makes a file and fills it.
+fn writing() -> Vec<Request> {
+    let copied = whole([HANDLE, 0, FOUND, HANDLE, 8192, 100, 0]);
+    let truncated = [half([1 << 3, 0]), whole([0, 100]), vec![0; 64]].concat();
+    let data = [whole([HANDLE, 0]), half([64, 0]), whole([0, 0])].concat();
+    vec![
+        ask(35, ROOT_ID, &[&half([2, 0o100_640, 0, 0]), b"new\0"], 160),
+        ask(16, FOUND, &[&data, &[5; 64]], 24),
+        ask(43, FOUND, &[&whole([HANDLE, 0, 9000, 0])], 16),
+        ask(47, FOUND, &[&copied], 24),
+        ask(4, FOUND, &[&truncated], 120),
+        ask(25, FOUND, &[&whole([HANDLE, 0, 0])], 16),
+        ask(50, FOUND, &[&whole([0])], 16),
+    ]
+}
+
+/// A guest that makes, moves and removes names.
+fn naming() -> Vec<Request> {
+    vec![
+        lookup(ROOT_ID, b"file\0"),
+        ask(13, ROOT_ID, &[&whole([FOUND]), b"hard\0"], 144),
+        ask(9, ROOT_ID, &[&half([0o755, 0]), b"made\0"], 144),
+        ask(6, ROOT_ID, &[b"soft\0../file\0"], 144),
+        ask(8, ROOT_ID, &[&half([0o010_644, 0, 0, 0]), b"pipe\0"], 144),
+        ask(45, ROOT_ID, &[&whole([ROOT_ID, 1]), b"hard\0moved\0"], 16),
+        ask(10, ROOT_ID, &[b"moved\0"], 16),
+    ]
+}
+
+/// A guest that keeps extended attributes.
+fn attributes() -> Vec<Request> {
+    vec![
+        lookup(ROOT_ID, b"file\0"),
+        ask(21, FOUND, &[&half([5, 0]), b"user.a\0value"], 16),
+        ask(22, FOUND, &[&half([64, 0]), b"user.a\0"], 80),
+        ask(23, FOUND, &[&half([64, 0])], 80),
+        ask(24, FOUND, &[b"user.a\0"], 16),
+        ask(11, ROOT_ID, &[b"folder\0"], 16),
+        ask(12, ROOT_ID, &[&whole([ROOT_ID]), b"file\0other\0"], 16),
+    ]
+}
+
+/// What guests do with files; each forgets what it found at the end.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    let guests = [reading(), listing(), writing(), naming(), attributes()];
+    let image = |requests: &Vec<Request>| {
+        let mut image = Image::new(2);
+        let (forget, _) = ask(42, 0, &[&half([1, 0]), &whole([FOUND, 1])], 0);
+        image.chain(0, &[&forget], &[]);
+        // With submounts, of whose absence the server would print a line each time.
+        let init = ask(26, 0, &[&half([7, 39, 0, 1 << 27])], 80);
+        for (request, room) in [&init].into_iter().chain(requests) {
+            image.chain(1, &[request], &[*room]);
+        }
+        image.with_options(EVENT_IDX)
+    };
+    guests.iter().map(image).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names in the folder after each seed.
+    const MADE: [&[&str]; 5] = [
+        &["file", "folder"],
+        &["file", "folder"],
+        &["file", "folder", "new"],
+        &["file", "folder", "made", "pipe", "soft"],
+        &["folder", "other"],
+    ];
+
+    #[test]
+    fn seeds_are_what_the_server_does() {
+        for (seed, made) in seeds().iter().zip(MADE) {
+            let folder = shared();
+            let guest = serve(seed, folder.path(), own_descriptors()).expect("a whole input");
+            assert!(guest.used(1) >= 8, "{} requests", guest.used(1));
+            let entries = fs::read_dir(folder.path()).expect("a folder");
+            let mut names: Vec<_> = entries
+                .map(|entry| entry.expect("an entry").file_name())
+                .collect();
+            names.sort();
+            assert_eq!(names, made);
+        }
+    }
+}

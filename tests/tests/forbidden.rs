@@ -1,0 +1,232 @@
+//! What a guest could do that has taken over the process of its machine: from inside, on each of the threads of a running pod,
+//! with its filters, ids and namespaces, what it must not do is tried.
+
+use std::fs;
+
+use nix::errno::Errno;
+use nix::libc::{self, c_long};
+use tests::running::Running;
+use tests::tracee::{Outcome, Tracee};
+use tests::{run_sh, store, tell, temporary, wait_until};
+
+macro_rules! calls {
+    ($($name:ident)*) => { &[$((stringify!($name), libc::$name)),*] };
+}
+
+/// For no thread of any pod, whatever the arguments.
+const FORBIDDEN: &[(&str, c_long)] = calls![
+    SYS_execve SYS_execveat SYS_fork SYS_vfork SYS_clone SYS_clone3
+    SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_pidfd_open SYS_pidfd_getfd SYS_pidfd_send_signal
+    SYS_kill SYS_tkill SYS_rt_sigqueueinfo
+    SYS_socket SYS_socketpair SYS_connect SYS_bind SYS_listen
+    SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_fsopen SYS_mount_setattr
+    SYS_setns SYS_unshare
+    SYS_bpf SYS_perf_event_open SYS_seccomp SYS_userfaultfd SYS_io_uring_setup SYS_io_setup
+    SYS_keyctl SYS_add_key SYS_request_key
+    SYS_open SYS_creat SYS_open_by_handle_at SYS_name_to_handle_at SYS_fanotify_init SYS_inotify_init1
+    SYS_init_module SYS_finit_module SYS_delete_module SYS_kexec_load SYS_reboot SYS_swapon SYS_acct SYS_syslog
+    SYS_settimeofday SYS_clock_settime SYS_sethostname SYS_quotactl
+    SYS_iopl SYS_ioperm SYS_modify_ldt SYS_personality
+    SYS_memfd_create SYS_memfd_secret SYS_shmget SYS_shmat SYS_msgget SYS_mq_open
+    SYS_setuid SYS_setgid SYS_setreuid SYS_setfsuid
+    SYS_prlimit64 SYS_setrlimit SYS_setpriority SYS_sched_setaffinity SYS_sched_setscheduler SYS_ioprio_set
+    SYS_migrate_pages SYS_move_pages SYS_mbind
+];
+
+/// For no thread but the file server's.
+const OF_FILE_SERVER: &[(&str, c_long)] = calls![
+    SYS_openat SYS_openat2 SYS_mkdirat SYS_mknodat SYS_symlinkat SYS_linkat SYS_unlinkat SYS_renameat SYS_renameat2
+    SYS_fchmod SYS_fchmodat SYS_fchownat SYS_setxattr SYS_getdents64 SYS_fchdir
+    SYS_setresuid SYS_setresgid SYS_setgroups SYS_capset
+];
+
+/// For no thread, with these arguments.
+const WITH_ARGUMENTS: &[(&str, c_long, [u64; 6])] = &[
+    ("TIOCSTI", libc::SYS_ioctl, [0, libc::TIOCSTI, 0, 0, 0, 0]),
+    (
+        "F_SETOWN",
+        libc::SYS_fcntl,
+        [0, libc::F_SETOWN as u64, 1, 0, 0, 0],
+    ),
+    ("F_SETSIG", libc::SYS_fcntl, [0, 10, 9, 0, 0, 0]),
+    (
+        "executable memory",
+        libc::SYS_mmap,
+        [0, 4096, 5, 0x22, u64::MAX, 0],
+    ),
+    (
+        "memory made executable",
+        libc::SYS_mprotect,
+        [0, 4096, 5, 0, 0, 0],
+    ),
+    ("a signal to init", libc::SYS_tgkill, [1, 1, 9, 0, 0, 0]),
+    ("PR_SET_DUMPABLE", libc::SYS_prctl, [4, 1, 0, 0, 0, 0]),
+    (
+        "a user namespace",
+        libc::SYS_unshare,
+        [0x1000_0000, 0, 0, 0, 0, 0],
+    ),
+];
+
+/// The descriptor of a pod's report folder, below which its session may open files.
+const REPORT: u64 = 1000;
+const HERE: u64 = (libc::AT_FDCWD as i64).cast_unsigned();
+const FILE_SERVER: &str = "fs";
+
+fn start(options: &[&str]) -> Running {
+    let options = [&["-i"], options].concat();
+    let mut pod = Running::with_stdin(&mut run_sh(&options, "echo up; read word; echo $word"));
+    assert_eq!(pod.line(), "up");
+    pod
+}
+
+/// That the app is none the worse for what its machine's process went through.
+fn end(mut pod: Running) {
+    pod.write("well\n");
+    assert_eq!(pod.line(), "well");
+    pod.finish().expect_code(0);
+}
+
+/// The threads' names and ids.
+fn threads(pod: &Running) -> Vec<(String, u32)> {
+    let folder = format!("/proc/{}/task", pod.pid());
+    let threads = fs::read_dir(folder).expect("the pod runs").map(|task| {
+        let task = task.expect("a thread").path();
+        let name = fs::read_to_string(task.join("comm")).expect("a name");
+        let id = task.file_name().and_then(|id| id.to_str()?.parse().ok());
+        (name.trim_end().to_owned(), id.expect("an id"))
+    });
+    threads.collect()
+}
+
+/// Tries on each thread of the pod what its filter must not let through; gives how often.
+fn try_all(pod: &Running) -> usize {
+    let mut tried = 0;
+    for (name, thread) in threads(pod) {
+        let mut thread = Tracee::stop(pod.pid(), thread);
+        let server: &[_] = if name == FILE_SERVER {
+            &[]
+        } else {
+            OF_FILE_SERVER
+        };
+        let whole = FORBIDDEN.iter().chain(server);
+        let whole = whole.map(|(call, number)| (*call, *number, [0; 6]));
+        for (call, number, arguments) in whole.chain(WITH_ARGUMENTS.iter().copied()) {
+            assert_eq!(
+                thread.call(number, arguments),
+                Outcome::Trapped,
+                "{call} on {name}"
+            );
+            tried += 1;
+        }
+    }
+    tried
+}
+
+/// Tries to open `path` below the folder `at` on a thread.
+fn open(thread: &mut Tracee, at: u64, path: &str) -> Outcome {
+    thread.call_on(libc::SYS_openat, path, 1, [at, 0, 0, 0, 0, 0])
+}
+
+fn failed(error: Errno) -> Outcome {
+    Outcome::Answered(-i64::from(error as i32))
+}
+
+fn thread_called(pod: &Running, name: &str) -> Tracee {
+    let threads = threads(pod);
+    let thread = threads.iter().find(|(known, _)| known == name);
+    let (_, thread) = thread.unwrap_or_else(|| panic!("no thread {name}: {threads:?}"));
+    Tracee::stop(pod.pid(), *thread)
+}
+
+#[test]
+fn no_thread_of_a_pod_can_do_more_than_its_work() {
+    let pod = start(&[]);
+    let tried = try_all(&pod);
+    tell(&format!(
+        "{tried} forbidden calls on {} threads",
+        threads(&pod).len()
+    ));
+    let mut session = Tracee::stop(pod.pid(), pod.pid());
+    for path in [
+        "/etc/shadow",
+        "../../../../../../../../etc/shadow",
+        "/proc/1/environ",
+        "../pod",
+    ] {
+        assert_eq!(
+            open(&mut session, REPORT, path),
+            failed(Errno::ENOENT),
+            "{path}"
+        );
+    }
+    drop(session);
+    end(pod);
+}
+
+#[test]
+fn file_server_reaches_its_shares_and_nothing_else() {
+    let folder = temporary("fairing-forbidden-");
+    fs::write(folder.path().join("file"), "").expect("a file");
+    let volume = format!("{}:/data", folder.path().display());
+    let other = start(&[]);
+    let pod = start(&["-v", &volume]);
+    let tried = try_all(&pod);
+    tell(&format!(
+        "{tried} forbidden calls on {} threads",
+        threads(&pod).len()
+    ));
+    let mut server = thread_called(&pod, FILE_SERVER);
+    assert!(matches!(
+        open(&mut server, HERE, "/0/file"),
+        Outcome::Answered(0..)
+    ));
+    let others = store().join("pods/run");
+    let climbing = format!("/0/../../..{}", others.display());
+    for path in [
+        "/etc/shadow",
+        "../../../../../../../../etc/shadow",
+        "/0/../etc/shadow",
+        "/proc/self/root/etc/shadow",
+        "/proc/1/environ",
+        "/dev/kvm",
+        "/dev/mem",
+        "/sys/kernel",
+        "/run/fairing/uids",
+        others.to_str().expect("a name of ours"),
+        &climbing,
+    ] {
+        assert_eq!(
+            open(&mut server, HERE, path),
+            failed(Errno::ENOENT),
+            "{path}"
+        );
+    }
+    let device = u64::from(libc::S_IFCHR | 0o666);
+    let made = server.call_on(
+        libc::SYS_mknodat,
+        "/0/mem",
+        1,
+        [HERE, 0, device, 0x101, 0, 0],
+    );
+    assert_eq!(made, failed(Errno::EPERM), "a device in the share");
+    let made = server.call_on(libc::SYS_mkdirat, "/1", 1, [HERE, 0, 0o755, 0, 0, 0]);
+    assert_eq!(made, failed(Errno::EROFS), "a folder beside the share");
+    drop(server);
+    end(pod);
+    end(other);
+}
+
+#[test]
+fn denied_call_ends_the_pod_and_is_named() {
+    let pod = start(&[]);
+    thread_called(&pod, "vcpu0").call_untraced(libc::SYS_unshare);
+    let report = pod.finish().expect_code(254).err();
+    assert!(
+        report.contains("denied system call 272 (unshare)"),
+        "{report}"
+    );
+    wait_until("nothing of the pod runs", || {
+        tests::leftovers::processes().is_empty()
+    });
+}
