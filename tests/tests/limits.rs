@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::mounted::Mounted;
 use tests::pod::Pod;
 use tests::running::Running;
@@ -19,6 +19,12 @@ fn status(pod: &Pod, key: &str) -> String {
     let mut status = fairing();
     status.args(["status", pod.uuid()]);
     finish(&mut status).expect_code(0).value(key)
+}
+
+#[track_caller]
+fn json_of(words: &[&str]) -> Value {
+    let output = finish(fairing().args(words)).expect_code(0).out();
+    serde_json::from_str(&output).expect("JSON")
 }
 
 fn value(group: &Path, file: &str) -> String {
@@ -58,6 +64,22 @@ fn host_caps_the_process_of_a_pod_exactly_and_keeps_no_cgroup_after_it() {
         limits.contains("cpu.max:50000 100000,memory.max:236978176"),
         "{limits}"
     );
+    let stats = &json_of(&["stats", "--format=json"])[0];
+    assert_eq!(stats["name"], pod.uuid());
+    assert_eq!(stats["memory_limit"], 226_u64 << 20);
+    let memory = stats["memory"].as_u64().expect("a number");
+    assert!((16 << 20..226 << 20).contains(&memory), "{stats}");
+    assert!(
+        stats["cpu_time"].as_u64() > Some(0) && stats["threads"].as_u64() > Some(4),
+        "{stats}"
+    );
+    let inspected = &json_of(&["inspect", pod.uuid()])[0];
+    assert_eq!(
+        (&inspected["state"], &inspected["jail"]["cgroup"]),
+        (&json!("running"), &json!(cgroup))
+    );
+    let limit = &inspected["manifest"]["apps"][0]["app"]["isolators"][0]["value"]["limit"];
+    assert_eq!(limit, "96Mi", "{inspected}");
     pod.end();
     assert!(!group.exists(), "the pod's cgroup goes with it");
     // What it lay in goes with the last pod: other tests' pods that have ended may not be removed yet.
