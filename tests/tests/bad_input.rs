@@ -1,9 +1,12 @@
 //! What users get wrong, and what hosts lack: a clear error, the right exit code, nothing left behind.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tests::{Finished, fairing, finish, run_sh, test_image};
+use tests::mounted::Mounted;
+use tests::running::Running;
+use tests::{Finished, fairing, fairing_in, finish, proved, run_sh, temporary, test_image};
 
 /// Runs busybox with `options`; expects fairing's own failure and `words` in its error.
 fn refused(options: &[&str], words: &[&str]) -> Finished {
@@ -154,30 +157,38 @@ fn memory_that_no_kernel_boots_in_is_an_error_that_says_so() {
 }
 
 #[test]
-fn full_disk_of_the_host_is_an_io_error_in_the_guest_and_said() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=192m", "tmpfs"])
-        .arg(folder.path())
-        .status();
-    assert!(mount.expect("mount runs").success());
-    let script = "dd if=/dev/urandom of=/big bs=1M count=300 && sync && echo written";
-    let mut command = Command::new(tests::checkout().join("target/fairing"));
-    command
-        .arg("--dir")
-        .arg(folder.path())
-        .arg("run")
-        .arg(test_image("busybox"));
-    let finished = finish(command.args(["--", "/bin/sh", "-c", script]));
-    let unmounted = Command::new("umount")
-        .arg(folder.path())
-        .status()
-        .expect("umount runs");
-    assert!(
-        finished.err().contains("disk is full"),
-        "{}",
-        finished.err()
+fn full_disk_of_the_host_is_an_io_error_in_the_guest_and_said_and_other_pods_run_on() {
+    let folder = temporary("fairing-full-");
+    let disk = Mounted::new(
+        "tmpfs",
+        "size=192m",
+        Path::new("tmpfs"),
+        folder.path().join("disk"),
     );
-    assert!(!finished.out().contains("written"), "{}", finished.out());
-    assert!(unmounted.success(), "something still holds the store");
+    let run = |options: &[&str], script: &str| {
+        let mut command = fairing_in(disk.path());
+        command.arg("run").args(options).arg(test_image("busybox"));
+        command.args(["--", "/bin/sh", "-c", &proved(script)]);
+        command
+    };
+    let mut other = Running::with_stdin(&mut run(
+        &["-i"],
+        "echo up; read word; echo $word >/file; cat /file",
+    ));
+    assert_eq!(other.line(), "up");
+    let finished = finish(&mut run(
+        &[],
+        "dd if=/dev/zero of=/big bs=1M count=300 conv=fsync && echo written",
+    ));
+    assert!(
+        finished.code != 0 && !finished.out().contains("written"),
+        "{}",
+        finished.out()
+    );
+    for said in ["Input/output error", "disk is full"] {
+        assert!(finished.err().contains(said), "{}", finished.err());
+    }
+    other.write("on\n");
+    assert_eq!(other.line(), "on");
+    other.finish().expect_code(0);
 }
