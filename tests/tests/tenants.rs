@@ -1,0 +1,105 @@
+//! Two tenants on one host: what one of them does within his limits, however hostile, does not reach the other's work.
+
+use std::fs;
+
+use tests::pod::Pod;
+use tests::running::Running;
+use tests::{rounds, run_sh, tell};
+
+/// What a tenant gets.
+const LIMITS: [&str; 5] = [
+    "--cpu=250m",
+    "--memory=96Mi",
+    "--pids-limit=100",
+    "--ulimit=nofile=512:512",
+    "--scratch-size=64Mi",
+];
+
+/// Uses the CPU as far as it may.
+const BUSY: &str = "echo ready; while :; do :; done";
+
+/// Takes everything it can get, again and again: disk, memory, descriptors, processes. An interactive shell goes on where it
+/// cannot fork.
+const HOSTILE: &str = "again() { yes \"$1\" | sh -i >/dev/null 2>&1 & }; \
+    again 'dd if=/dev/zero of=/fill bs=1M; rm /fill'; \
+    again 'tail /dev/zero'; \
+    again 'find / -xdev | xargs -n 400 tail -f -n 0 & sleep 3; kill $!'; \
+    sleep 3; again '(sleep 5 | sleep 5) &'; \
+    echo ready; exec sleep 100000";
+
+/// A server and its client on the loopback: for each number on stdin, so many requests; prints how many of them failed, and the
+/// time before and after them in seconds and hundredths.
+const NEIGHBOUR: &str = "mkdir /www; echo hello >/www/index.html; httpd -p 127.0.0.1:8080 -h /www; \
+    until wget -qO- http://127.0.0.1:8080/ >/dev/null; do usleep 100000; done; echo ready; \
+    while read count; do \
+        failed=0; i=0; read begin rest </proc/uptime; \
+        while [ $i -lt $count ]; do \
+            [ \"$(wget -qO- http://127.0.0.1:8080/)\" = hello ] || failed=$((failed+1)); i=$((i+1)); \
+        done; \
+        read end rest </proc/uptime; echo $failed $begin $end; \
+    done";
+
+/// A pod beside the neighbour, which does nothing at all but while it is let.
+struct Tenant(Pod);
+
+impl Tenant {
+    fn start(script: &str) -> Self {
+        let tenant = Self(Pod::start(&LIMITS, script));
+        tenant.freeze(true);
+        tenant
+    }
+
+    fn freeze(&self, frozen: bool) {
+        let file = format!("/sys/fs/cgroup/fairing/{}/cgroup.freeze", self.0.uuid());
+        fs::write(file, if frozen { "1" } else { "0" }).expect("the pod has a cgroup");
+    }
+
+    /// How long `count` requests take the neighbour beside it, seconds; none may fail.
+    fn beside(&self, neighbour: &mut Running, count: usize) -> f64 {
+        self.freeze(false);
+        neighbour.write(&format!("{count}\n"));
+        let line = neighbour.line();
+        self.freeze(true);
+        let [failed, begin, end] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line:?}");
+        };
+        assert_eq!(failed, "0", "requests failed");
+        let moment = |text: &str| -> f64 { text.parse().expect("seconds") };
+        moment(end) - moment(begin)
+    }
+
+    /// It was there all the time.
+    fn end(self) {
+        self.freeze(false);
+        self.0.end().expect_code(143);
+    }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+#[test]
+fn neighbour_of_a_hostile_tenant_has_no_failed_request_and_at_most_twice_the_time() {
+    let trials = rounds("trials beside each tenant", 3, 5);
+    let count = rounds("requests of a trial", 50, 200);
+    let mut neighbour = Running::with_stdin(&mut run_sh(&["--rm", "-i"], NEIGHBOUR));
+    assert_eq!(neighbour.line(), "ready");
+    let tenants = [BUSY, HOSTILE].map(Tenant::start);
+    // By turns: what else the host does meanwhile meets both alike.
+    let mut trial = |_| {
+        tenants
+            .each_ref()
+            .map(|tenant| tenant.beside(&mut neighbour, count))
+    };
+    let times: Vec<_> = (0..trials).map(&mut trial).collect();
+    tenants.into_iter().for_each(Tenant::end);
+    neighbour.finish().expect_code(0);
+    let [busy, hostile] =
+        [0, 1].map(|tenant| median(times.iter().map(|times| times[tenant]).collect()));
+    tell(&format!(
+        "{count} requests: {busy:.1} s beside a busy tenant, {hostile:.1} s beside a hostile one (medians of {trials})"
+    ));
+    assert!(hostile < 2.0 * busy, "{times:?}");
+}
