@@ -122,9 +122,8 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
     );
     let group = folder_of(path);
     match remove_once_empty(&group) {
-        Ok(()) => {}
-        // The host has been restarted, or it was removed before.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // Never made, removed before, or the host has been restarted.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         result => result.with_context(|| format!("remove cgroup {}", group.display()))?,
     }
     // Common to all pods, and there only as long as one is.

@@ -51,10 +51,19 @@ fn run_of_rkt_gives_the_apps_code_and_reports_where_rkt_reads() {
     let group = Path::new("/sys/fs/cgroup/fairing").join(pod.uuid);
     assert!(group.exists(), "it is there until gc");
     let gc = pod.garbage();
-    // It may be called again, with nothing left to do, and says nothing on stdout.
-    for _ in 0..2 {
+    let pods = group.parent().expect("the cgroup of all pods");
+    let is_group = |entry: fs::DirEntry| entry.path().is_dir();
+    // It may be called again, and says nothing on stdout: with the cgroup there, and as for a pod that was killed while that was
+    // made.
+    for left in [&*group, pods] {
+        fs::create_dir_all(left).expect("a cgroup");
         assert_eq!(finish(&mut gc()).expect_code(0).out(), "");
         assert!(!group.exists());
+        let others = fs::read_dir(pods).map(|entries| entries.flatten().any(is_group));
+        assert!(
+            others.unwrap_or(true),
+            "the cgroup of all pods is left empty"
+        );
     }
 }
 
