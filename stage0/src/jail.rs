@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::proc::{field, read};
+
 /// The limits in force on a process.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Jail {
@@ -125,20 +127,6 @@ fn cgroup_limits(cgroup: &str) -> BTreeMap<String, String> {
 pub fn ignored_signals() -> Result<u64> {
     let mask = field(&read(Path::new("/proc/self/status"))?, "SigIgn");
     u64::from_str_radix(&mask, 16).with_context(|| format!("read SigIgn {mask:?}"))
-}
-
-pub fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
-}
-
-/// The value of a line `Name:\tvalue`, its blanks single.
-pub fn field(status: &str, name: &str) -> String {
-    status
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value.split_whitespace().collect::<Vec<_>>().join(" "))
-        .unwrap_or_default()
 }
 
 fn seccomp_mode(status: &str) -> String {

@@ -15,6 +15,7 @@ mod layout;
 mod logs;
 mod names;
 mod pods;
+mod proc;
 mod progress;
 mod settings;
 mod stage1;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::jail::{field, read};
+use crate::proc::{field, read};
 
 /// Of a live process.
 #[derive(Debug, PartialEq, Eq, Serialize)]

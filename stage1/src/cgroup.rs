@@ -126,11 +126,15 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         result => result.with_context(|| format!("remove cgroup {}", group.display()))?,
     }
-    // Common to all pods, and there only as long as one is.
+    leave_parent(&group);
+    Ok(())
+}
+
+/// Removes what is common to all pods, and there only as long as one is.
+fn leave_parent(group: &Path) {
     if let Some(parent) = group.parent().filter(|parent| parent.ends_with(PARENT)) {
         let _ = fs::remove_dir(parent);
     }
-    Ok(())
 }
 
 /// The pod's lock is let go of before its process has left: for that, if need be, it is waited.
@@ -223,6 +227,7 @@ impl Place {
             }),
             Err(error) => {
                 if fs::remove_dir(&group).is_ok() || !group.exists() {
+                    leave_parent(&group);
                     let _ = fs::remove_file(pod.subcgroup());
                 }
                 Err(error)

@@ -55,6 +55,18 @@ impl Leftovers {
     }
 }
 
+/// The cgroup of all pods that were not started from a delegated one.
+pub const PODS: &str = "/sys/fs/cgroup/fairing";
+
+/// Asserts that [`PODS`] is gone with the last pod's: it is not empty.
+#[track_caller]
+pub fn expect_no_empty_cgroup_of_pods() {
+    let is_pods = |entry: fs::DirEntry| entry.path().is_dir();
+    // Pods that have ended keep theirs until they are removed.
+    let others = fs::read_dir(PODS).map(|entries| entries.flatten().any(is_pods));
+    assert!(others.unwrap_or(true), "{PODS} is left empty");
+}
+
 /// Whether scripts/on-kvm made the cgroup: on a kept host other commands come and go.
 fn is_of_another_command(cgroup: &str) -> bool {
     let path = cgroup.strip_prefix("cgroup /sys/fs/cgroup/on-kvm/");

@@ -1,5 +1,5 @@
 //! A thread of another process, made to call the kernel: what it may do is tried from where it is, with the filters, ids and
-//! name spaces that it has.
+//! namespaces that it has.
 //!
 //! ptrace(2). A call that a seccomp filter traps shows as SIGSYS before the thread hears of it; kept from it, the thread goes on.
 

@@ -191,4 +191,6 @@ fn full_disk_of_the_host_is_an_io_error_in_the_guest_and_said_and_other_pods_run
     other.write("on\n");
     assert_eq!(other.line(), "on");
     other.finish().expect_code(0);
+    // Also where no byte is free.
+    finish(fairing_in(disk.path()).args(["gc", "--grace-period=0s"])).expect_code(0);
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use tests::leftovers::{PODS, expect_no_empty_cgroup_of_pods};
 use tests::rkt::Rkt;
 use tests::running::Running;
 use tests::{finish, proved, wait_until};
@@ -48,22 +49,16 @@ fn run_of_rkt_gives_the_apps_code_and_reports_where_rkt_reads() {
     assert_eq!(mode & 0o7777, 0o644);
     let cgroup = fs::read_to_string(pod.path("subcgroup")).expect("the cgroup's name");
     assert_eq!(cgroup, format!("/fairing/{}\n", pod.uuid));
-    let group = Path::new("/sys/fs/cgroup/fairing").join(pod.uuid);
+    let group = Path::new(PODS).join(pod.uuid);
     assert!(group.exists(), "it is there until gc");
     let gc = pod.garbage();
-    let pods = group.parent().expect("the cgroup of all pods");
-    let is_group = |entry: fs::DirEntry| entry.path().is_dir();
     // It may be called again, and says nothing on stdout: with the cgroup there, and as for a pod that was killed while that was
     // made.
-    for left in [&*group, pods] {
+    for left in [&*group, Path::new(PODS)] {
         fs::create_dir_all(left).expect("a cgroup");
         assert_eq!(finish(&mut gc()).expect_code(0).out(), "");
         assert!(!group.exists());
-        let others = fs::read_dir(pods).map(|entries| entries.flatten().any(is_group));
-        assert!(
-            others.unwrap_or(true),
-            "the cgroup of all pods is left empty"
-        );
+        expect_no_empty_cgroup_of_pods();
     }
 }
 

@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tests::leftovers::{PODS, expect_no_empty_cgroup_of_pods};
 use tests::mounted::Mounted;
 use tests::pod::Pod;
 use tests::running::Running;
 use tests::{fairing, fairing_in, finish, image_file, proved, succeed, temporary, test_image};
-
-/// The cgroup of all pods.
-const PODS: &str = "/sys/fs/cgroup/fairing";
 
 /// What `fairing status` says of `key`.
 #[track_caller]
@@ -82,13 +80,7 @@ fn host_caps_the_process_of_a_pod_exactly_and_keeps_no_cgroup_after_it() {
     assert_eq!(limit, "96Mi", "{inspected}");
     pod.end();
     assert!(!group.exists(), "the pod's cgroup goes with it");
-    // What it lay in goes with the last pod: other tests' pods that have ended may not be removed yet.
-    let others =
-        fs::read_dir(PODS).map(|entries| entries.flatten().any(|entry| entry.path().is_dir()));
-    assert!(
-        others.unwrap_or(true),
-        "{PODS} is there although no pod's cgroup is"
-    );
+    expect_no_empty_cgroup_of_pods();
 }
 
 #[test]

@@ -41,18 +41,38 @@ const NEIGHBOUR: &str = "mkdir /www; echo hello >/www/index.html; httpd -p 127.0
     done";
 
 /// A pod beside the neighbour, which does nothing at all but while it is let.
-struct Tenant(Pod);
+struct Tenant {
+    pod: Pod,
+    /// How often it had used up its share of the CPU before the first trial.
+    throttled: u64,
+}
 
 impl Tenant {
     fn start(script: &str) -> Self {
-        let tenant = Self(Pod::start(&LIMITS, script));
+        let pod = Pod::start(&LIMITS, script);
+        let throttled = 0;
+        let mut tenant = Self { pod, throttled };
         tenant.freeze(true);
+        tenant.throttled = tenant.throttled();
         tenant
     }
 
+    fn file(&self, name: &str) -> String {
+        format!("/sys/fs/cgroup/fairing/{}/{name}", self.pod.uuid())
+    }
+
     fn freeze(&self, frozen: bool) {
-        let file = format!("/sys/fs/cgroup/fairing/{}/cgroup.freeze", self.0.uuid());
-        fs::write(file, if frozen { "1" } else { "0" }).expect("the pod has a cgroup");
+        let state = if frozen { "1" } else { "0" };
+        fs::write(self.file("cgroup.freeze"), state).expect("the pod has a cgroup");
+    }
+
+    fn throttled(&self) -> u64 {
+        let statistics = fs::read_to_string(self.file("cpu.stat")).expect("the pod has a cgroup");
+        let mut lines = statistics.lines();
+        let times = lines.find_map(|line| line.strip_prefix("nr_throttled "));
+        times
+            .and_then(|times| times.parse().ok())
+            .expect("a number")
     }
 
     /// How long `count` requests take the neighbour beside it, seconds; none may fail.
@@ -69,10 +89,11 @@ impl Tenant {
         moment(end) - moment(begin)
     }
 
-    /// It was there all the time.
+    /// It was there all the time, and took all that it could.
     fn end(self) {
+        assert!(self.throttled() > self.throttled, "it had nothing to do");
         self.freeze(false);
-        self.0.end().expect_code(143);
+        self.pod.end().expect_code(143);
     }
 }
 

@@ -147,6 +147,8 @@ pub enum Command {
     RunPrepared(commands::run_prepared::RunPrepared),
     #[command(visible_alias = "ps")]
     List(commands::list::List),
+    // Its short form in rkt, but for `stats`.
+    #[command(alias = "stat")]
     Status(commands::status::Status),
     Logs(commands::logs::Logs),
     Stop(commands::stop::Stop),

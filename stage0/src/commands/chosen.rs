@@ -44,7 +44,7 @@ pub struct ChosenPods {
 }
 
 impl ChosenPods {
-    /// Does the same with each pod, telling what fails; gives what came of those where it did not. The exit code is 0 only if
+    /// Does the same with each pod, telling what fails; gives the results of those that did not fail. The exit code is 0 only if
     /// nothing failed.
     ///
     /// # Errors

@@ -9,9 +9,8 @@ use clap_complete::{Shell, generate};
 use crate::cli::Cli;
 
 /// Prints a script by which a shell completes fairing's command line
-///
-/// For bash: fairing completion bash >/etc/bash_completion.d/fairing
 #[derive(Debug, Args)]
+#[command(after_help = "For bash: fairing completion bash >/etc/bash_completion.d/fairing")]
 pub struct Completion {
     /// The shell
     #[arg(value_enum)]

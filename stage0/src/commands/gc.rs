@@ -38,8 +38,10 @@ impl Gc {
                 code = crate::FAILED;
             }
         }
-        // To open the store is to sweep it.
-        images::store(&context.settings)?;
+        if !self.mark_only {
+            // To open the store is to sweep it.
+            images::store(&context.settings)?;
+        }
         Ok(code)
     }
 

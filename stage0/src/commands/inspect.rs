@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::chosen::ChosenPods;
-use super::status::Json;
+use super::status::Seen;
 use crate::cli::Format;
 
 /// Prints all that is known of pods, as a JSON list
@@ -31,11 +31,12 @@ pub struct Inspect {
 #[derive(Serialize)]
 struct Inspected {
     #[serde(flatten)]
-    status: Json,
+    status: Seen,
     /// The pod's directory.
     directory: PathBuf,
-    /// What its stage 1 was given.
-    manifest: PodManifest,
+    /// What its stage 1 was given; none of a pod that is just being laid out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<PodManifest>,
 }
 
 impl Inspect {
@@ -46,9 +47,9 @@ impl Inspect {
     pub fn run(self, context: &Context) -> Result<i32> {
         let (inspected, code) = self.pods.map(context, |pod| {
             Ok(Inspected {
-                status: Json::of(&pod)?,
+                status: Seen::of(&pod)?,
                 directory: pod.path().to_owned(),
-                manifest: pod.manifest()?,
+                manifest: pod.manifest().ok(),
             })
         })?;
         self.format.print(&inspected)?;

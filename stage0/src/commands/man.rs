@@ -8,9 +8,8 @@ use clap::Args;
 use crate::cli::Cli;
 
 /// Writes the manual pages, one for each command
-///
-/// To read one: fairing man /tmp/man && man /tmp/man/fairing-run.1
 #[derive(Debug, Args)]
+#[command(after_help = "To read one: fairing man ./man && man ./man/fairing-run.1")]
 pub struct Man {
     /// Folder for the pages, made if it is missing; such as /usr/local/share/man/man1
     #[arg(value_name = "DIR")]

@@ -51,7 +51,11 @@ pub fn run(cli: Cli, apps: &[AppWords]) -> Result<i32> {
             let pods = Pods::open(&settings.dir)?;
             let looks = matches!(
                 command,
-                Command::Wait(_) | Command::Logs(_) | Command::Status(_) | Command::Inspect(_)
+                Command::Wait(_)
+                    | Command::Logs(_)
+                    | Command::Status(_)
+                    | Command::Inspect(_)
+                    | Command::Stats(_)
             );
             sweep(&pods, &settings, looks)?;
             run_on_pods(command, apps, &Context { settings, pods })

@@ -8,14 +8,16 @@ use super::Context;
 use super::chosen;
 use crate::cli::Format;
 use crate::jail::Jail;
-use crate::pods::Pod;
+use crate::pods::{Folder, Pod, State};
 use crate::table;
 use crate::usage::Usage;
 
 /// Tells what running pods have taken of the host so far: CPU time, memory, disk
-///
-/// To look again and again: watch fairing stats
 #[derive(Debug, Args)]
+#[command(
+    after_help = "MEMORY and PEAK are what of the pod's process is resident; LIMIT is its cgroup's, which counts the \
+    host's cache of its files, too. To look again and again: watch fairing stats"
+)]
 pub struct Stats {
     /// Pods; a unique beginning of each is enough [default: all that run]
     #[arg(value_name = "UUID")]
@@ -42,7 +44,6 @@ struct Row {
     #[serde(flatten)]
     usage: Usage,
     /// What its cgroup on the host allows, bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
     memory_limit: Option<u64>,
 }
 
@@ -53,9 +54,9 @@ impl Stats {
     /// If the pods cannot be read, or stdout is closed.
     pub fn run(self, context: &Context) -> Result<i32> {
         let (rows, code) = if self.uuids.is_empty() {
-            let pods = context.pods.all()?;
-            // A pod may end while it is looked at.
-            (pods.iter().filter_map(|pod| row(pod).ok()).collect(), 0)
+            let mut pods = context.pods.in_folder(Folder::Run)?;
+            pods.sort_by_key(|pod| (pod.created(), pod.uuid().to_owned()));
+            (pods.iter().filter_map(row_of_running).collect(), 0)
         } else {
             chosen::map(&self.uuids, context, |pod| row(&pod))
         };
@@ -79,8 +80,12 @@ impl Stats {
             None => "-".to_owned(),
         };
         let usage = &row.usage;
+        let name = match self.full {
+            true => &row.name,
+            false => &row.name[..8],
+        };
         [
-            row.name[..if self.full { row.name.len() } else { 8 }].to_owned(),
+            name.to_owned(),
             format!("{:.2}s", usage.cpu_time.as_secs_f64()),
             bytes(Some(usage.memory)),
             bytes(row.memory_limit),
@@ -90,6 +95,21 @@ impl Stats {
             bytes(usage.written),
         ]
     }
+}
+
+/// The figures of a pod that runs, and still does when they have been taken; what hides them from one that does is told.
+fn row_of_running(pod: &Pod) -> Option<Row> {
+    let runs = || pod.state().is_ok_and(|state| state == State::Running);
+    if !runs() {
+        return None;
+    }
+    row(pod)
+        .inspect_err(|error| {
+            if runs() {
+                crate::warn(error);
+            }
+        })
+        .ok()
 }
 
 /// The figures of a pod, which must run.

@@ -40,16 +40,16 @@ pub enum Wait {
     For(Duration),
 }
 
-/// The JSON form.
+/// A pod and what confines it, as JSON.
 #[derive(Serialize)]
-pub struct Json {
+pub struct Seen {
     #[serde(flatten)]
     report: Report,
     #[serde(skip_serializing_if = "Option::is_none")]
     jail: Option<Jail>,
 }
 
-impl Json {
+impl Seen {
     /// Of a pod as it is now; without its jail where the kernel does not show it.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Status {
             pod = context.pods.find(pod.uuid())?;
         }
         match self.format {
-            Some(format) => format.print(&Json::of(&pod)?)?,
+            Some(format) => format.print(&Seen::of(&pod)?)?,
             None => print(&pod)?,
         }
         Ok(0)

@@ -3,5 +3,6 @@
 mod at_once;
 mod bad_input;
 mod ends;
+mod help;
 mod pods;
 mod recorder;

@@ -11,12 +11,51 @@ use std::time::Duration;
 
 use nix::libc::O_PATH;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::chroot;
+use nix::unistd::{chdir, chroot};
 use vmm::fs::{Fs, Share};
 
 use crate::queues::{Guest, Image};
 
 const EVENT_IDX: u8 = 1;
+
+// linux/fuse.h.
+const FUSE_LOOKUP: u32 = 1;
+const FUSE_GETATTR: u32 = 3;
+const FUSE_SETATTR: u32 = 4;
+const FUSE_READLINK: u32 = 5;
+const FUSE_SYMLINK: u32 = 6;
+const FUSE_MKNOD: u32 = 8;
+const FUSE_MKDIR: u32 = 9;
+const FUSE_UNLINK: u32 = 10;
+const FUSE_RMDIR: u32 = 11;
+const FUSE_RENAME: u32 = 12;
+const FUSE_LINK: u32 = 13;
+const FUSE_OPEN: u32 = 14;
+const FUSE_READ: u32 = 15;
+const FUSE_WRITE: u32 = 16;
+const FUSE_STATFS: u32 = 17;
+const FUSE_RELEASE: u32 = 18;
+const FUSE_FSYNC: u32 = 20;
+const FUSE_SETXATTR: u32 = 21;
+const FUSE_GETXATTR: u32 = 22;
+const FUSE_LISTXATTR: u32 = 23;
+const FUSE_REMOVEXATTR: u32 = 24;
+const FUSE_FLUSH: u32 = 25;
+const FUSE_INIT: u32 = 26;
+const FUSE_OPENDIR: u32 = 27;
+const FUSE_READDIR: u32 = 28;
+const FUSE_CREATE: u32 = 35;
+const FUSE_BATCH_FORGET: u32 = 42;
+const FUSE_FALLOCATE: u32 = 43;
+const FUSE_READDIRPLUS: u32 = 44;
+const FUSE_RENAME2: u32 = 45;
+const FUSE_LSEEK: u32 = 46;
+const FUSE_COPY_FILE_RANGE: u32 = 47;
+const FUSE_SYNCFS: u32 = 50;
+/// Of what FUSE_SETATTR changes: the size.
+const FATTR_SIZE: u32 = 1 << 3;
+/// Of what FUSE_INIT offers.
+const FUSE_SUBMOUNTS: u32 = 1 << 27;
 
 const ROOT_ID: u64 = 1;
 /// What the first lookup of a fresh server finds.
@@ -24,7 +63,7 @@ const FOUND: u64 = 2;
 /// What the first opening gives.
 const HANDLE: u64 = 0;
 
-/// Serves three rounds of requests about a folder of a file, a link and a folder.
+/// Serves three rounds of requests about a folder of a file and two folders.
 ///
 /// # Panics
 /// If the thread may have no root of its own.
@@ -34,8 +73,9 @@ pub fn run(input: &[u8]) {
     let serving = || {
         unshare(CloneFlags::CLONE_FS)
             .and_then(|()| chroot(folder.path()))
+            .and_then(|()| chdir("/"))
             .expect("a root for this thread: call this under unshare --map-root-user");
-        serve(input, Path::new("/"), descriptors);
+        serve(input, Path::new("/"), descriptors, 3);
     };
     thread::scope(|scope| scope.spawn(serving).join()).expect("requests are answered");
 }
@@ -44,12 +84,13 @@ fn shared() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name);
     fs::write(path("file"), [7; 5000]).expect("a file");
+    fs::create_dir(path("empty")).expect("a folder");
     fs::create_dir(path("folder")).expect("a folder");
     symlink("../file", path("folder/link")).expect("a link");
     folder
 }
 
-fn serve(input: &[u8], root: &Path, own_descriptors: File) -> Option<Guest> {
+fn serve(input: &[u8], root: &Path, own_descriptors: File, rounds: usize) -> Option<Guest> {
     let (options, image) = input.split_first()?;
     let share = Share {
         root: root.to_str().expect("a name of ours").to_owned(),
@@ -59,7 +100,7 @@ fn serve(input: &[u8], root: &Path, own_descriptors: File) -> Option<Guest> {
     };
     let device = Fs::new("fuzz", share).expect("a folder to share");
     let mut guest = Guest::new(image, Box::new(device), options & EVENT_IDX != 0);
-    for _ in 0..3 {
+    for _ in 0..rounds {
         guest.turn();
         guest.offer_again();
     }
@@ -99,7 +140,7 @@ fn whole<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
 }
 
 fn lookup(parent: u64, name: &[u8]) -> Request {
-    ask(1, parent, &[name], 144)
+    ask(FUSE_LOOKUP, parent, &[name], 144)
 }
 
 /// An opened file or folder is read from `offset`.
@@ -112,12 +153,12 @@ fn read(opcode: u32, node: u64, size: u32) -> Request {
 fn reading() -> Vec<Request> {
     vec![
         lookup(ROOT_ID, b"file\0"),
-        ask(3, FOUND, &[&whole([0, 0])], 120),
-        ask(14, FOUND, &[&half([0, 0])], 32),
-        read(15, FOUND, 4096),
-        ask(46, FOUND, &[&whole([HANDLE, 0, 4])], 24),
-        ask(20, FOUND, &[&whole([HANDLE, 0])], 16),
-        ask(18, FOUND, &[&whole([HANDLE, 0, 0])], 16),
+        ask(FUSE_GETATTR, FOUND, &[&whole([0, 0])], 120),
+        ask(FUSE_OPEN, FOUND, &[&half([0, 0])], 32),
+        read(FUSE_READ, FOUND, 4096),
+        ask(FUSE_LSEEK, FOUND, &[&whole([HANDLE, 0, 4])], 24),
+        ask(FUSE_FSYNC, FOUND, &[&whole([HANDLE, 0])], 16),
+        ask(FUSE_RELEASE, FOUND, &[&whole([HANDLE, 0, 0])], 16),
     ]
 }
 
@@ -125,28 +166,33 @@ fn reading() -> Vec<Request> {
 fn listing() -> Vec<Request> {
     vec![
         lookup(ROOT_ID, b"folder\0"),
-        ask(27, ROOT_ID, &[&half([0, 0])], 32),
-        read(44, ROOT_ID, 1024),
-        read(28, ROOT_ID, 512),
         lookup(FOUND, b"link\0"),
-        ask(5, FOUND + 1, &[], 272),
-        ask(17, ROOT_ID, &[], 96),
+        ask(FUSE_READLINK, FOUND + 1, &[], 272),
+        ask(FUSE_OPENDIR, ROOT_ID, &[&half([0, 0])], 32),
+        read(FUSE_READDIR, ROOT_ID, 512),
+        read(FUSE_READDIRPLUS, ROOT_ID, 1024),
+        ask(FUSE_STATFS, ROOT_ID, &[], 96),
     ]
 }
 
 /// A guest that makes a file and fills it.
 fn writing() -> Vec<Request> {
     let copied = whole([HANDLE, 0, FOUND, HANDLE, 8192, 100, 0]);
-    let truncated = [half([1 << 3, 0]), whole([0, 100]), vec![0; 64]].concat();
+    let truncated = [half([FATTR_SIZE, 0]), whole([0, 100]), vec![0; 64]].concat();
     let data = [whole([HANDLE, 0]), half([64, 0]), whole([0, 0])].concat();
     vec![
-        ask(35, ROOT_ID, &[&half([2, 0o100_640, 0, 0]), b"new\0"], 160),
-        ask(16, FOUND, &[&data, &[5; 64]], 24),
-        ask(43, FOUND, &[&whole([HANDLE, 0, 9000, 0])], 16),
-        ask(47, FOUND, &[&copied], 24),
-        ask(4, FOUND, &[&truncated], 120),
-        ask(25, FOUND, &[&whole([HANDLE, 0, 0])], 16),
-        ask(50, FOUND, &[&whole([0])], 16),
+        ask(
+            FUSE_CREATE,
+            ROOT_ID,
+            &[&half([2, 0o100_640, 0, 0]), b"new\0"],
+            160,
+        ),
+        ask(FUSE_WRITE, FOUND, &[&data, &[5; 64]], 24),
+        ask(FUSE_FALLOCATE, FOUND, &[&whole([HANDLE, 0, 9000, 0])], 16),
+        ask(FUSE_COPY_FILE_RANGE, FOUND, &[&copied], 24),
+        ask(FUSE_SETATTR, FOUND, &[&truncated], 120),
+        ask(FUSE_FLUSH, FOUND, &[&whole([HANDLE, 0, 0])], 16),
+        ask(FUSE_SYNCFS, FOUND, &[&whole([0])], 16),
     ]
 }
 
@@ -154,12 +200,22 @@ fn writing() -> Vec<Request> {
 fn naming() -> Vec<Request> {
     vec![
         lookup(ROOT_ID, b"file\0"),
-        ask(13, ROOT_ID, &[&whole([FOUND]), b"hard\0"], 144),
-        ask(9, ROOT_ID, &[&half([0o755, 0]), b"made\0"], 144),
-        ask(6, ROOT_ID, &[b"soft\0../file\0"], 144),
-        ask(8, ROOT_ID, &[&half([0o010_644, 0, 0, 0]), b"pipe\0"], 144),
-        ask(45, ROOT_ID, &[&whole([ROOT_ID, 1]), b"hard\0moved\0"], 16),
-        ask(10, ROOT_ID, &[b"moved\0"], 16),
+        ask(FUSE_LINK, ROOT_ID, &[&whole([FOUND]), b"hard\0"], 144),
+        ask(FUSE_MKDIR, ROOT_ID, &[&half([0o755, 0]), b"made\0"], 144),
+        ask(FUSE_SYMLINK, ROOT_ID, &[b"soft\0../file\0"], 144),
+        ask(
+            FUSE_MKNOD,
+            ROOT_ID,
+            &[&half([0o010_644, 0, 0, 0]), b"pipe\0"],
+            144,
+        ),
+        ask(
+            FUSE_RENAME2,
+            ROOT_ID,
+            &[&whole([ROOT_ID, 1]), b"hard\0moved\0"],
+            16,
+        ),
+        ask(FUSE_UNLINK, ROOT_ID, &[b"moved\0"], 16),
     ]
 }
 
@@ -167,12 +223,17 @@ fn naming() -> Vec<Request> {
 fn attributes() -> Vec<Request> {
     vec![
         lookup(ROOT_ID, b"file\0"),
-        ask(21, FOUND, &[&half([5, 0]), b"user.a\0value"], 16),
-        ask(22, FOUND, &[&half([64, 0]), b"user.a\0"], 80),
-        ask(23, FOUND, &[&half([64, 0])], 80),
-        ask(24, FOUND, &[b"user.a\0"], 16),
-        ask(11, ROOT_ID, &[b"folder\0"], 16),
-        ask(12, ROOT_ID, &[&whole([ROOT_ID]), b"file\0other\0"], 16),
+        ask(FUSE_SETXATTR, FOUND, &[&half([5, 0]), b"user.a\0value"], 16),
+        ask(FUSE_GETXATTR, FOUND, &[&half([64, 0]), b"user.a\0"], 80),
+        ask(FUSE_LISTXATTR, FOUND, &[&half([64, 0])], 80),
+        ask(FUSE_REMOVEXATTR, FOUND, &[b"user.a\0"], 16),
+        ask(FUSE_RMDIR, ROOT_ID, &[b"empty\0"], 16),
+        ask(
+            FUSE_RENAME,
+            ROOT_ID,
+            &[&whole([ROOT_ID]), b"file\0other\0"],
+            16,
+        ),
     ]
 }
 
@@ -182,10 +243,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let guests = [reading(), listing(), writing(), naming(), attributes()];
     let image = |requests: &Vec<Request>| {
         let mut image = Image::new(2);
-        let (forget, _) = ask(42, 0, &[&half([1, 0]), &whole([FOUND, 1])], 0);
+        let (forget, _) = ask(
+            FUSE_BATCH_FORGET,
+            0,
+            &[&half([1, 0]), &whole([FOUND, 1])],
+            0,
+        );
         image.chain(0, &[&forget], &[]);
         // With submounts, of whose absence the server would print a line each time.
-        let init = ask(26, 0, &[&half([7, 39, 0, 1 << 27])], 80);
+        let init = ask(FUSE_INIT, 0, &[&half([7, 39, 0, FUSE_SUBMOUNTS])], 80);
         for (request, room) in [&init].into_iter().chain(requests) {
             image.chain(1, &[request], &[*room]);
         }
@@ -196,14 +262,16 @@ pub fn seeds() -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// The names in the folder after each seed.
     const MADE: [&[&str]; 5] = [
-        &["file", "folder"],
-        &["file", "folder"],
-        &["file", "folder", "new"],
-        &["file", "folder", "made", "pipe", "soft"],
+        &["empty", "file", "folder"],
+        &["empty", "file", "folder"],
+        &["empty", "file", "folder", "new"],
+        &["empty", "file", "folder", "made", "pipe", "soft"],
         &["folder", "other"],
     ];
 
@@ -211,14 +279,16 @@ mod tests {
     fn seeds_are_what_the_server_does() {
         for (seed, made) in seeds().iter().zip(MADE) {
             let folder = shared();
-            let guest = serve(seed, folder.path(), own_descriptors()).expect("a whole input");
-            assert!(guest.used(1) >= 8, "{} requests", guest.used(1));
+            let guest = serve(seed, folder.path(), own_descriptors(), 1).expect("a whole input");
+            assert_eq!(guest.used(1), 8);
+            // Each is a descriptor with the request and one for the answer, whose second word is the error.
+            for request in 0..8 {
+                assert_eq!(guest.word(1, 2 * request + 1, 4), 0, "request {request}");
+            }
             let entries = fs::read_dir(folder.path()).expect("a folder");
-            let mut names: Vec<_> = entries
-                .map(|entry| entry.expect("an entry").file_name())
-                .collect();
-            names.sort();
-            assert_eq!(names, made);
+            let names = entries.map(|entry| entry.expect("an entry").file_name());
+            let names: BTreeSet<_> = names.collect();
+            assert!(names.iter().eq(made), "{names:?}");
         }
     }
 }
