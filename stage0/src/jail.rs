@@ -56,13 +56,9 @@ impl Jail {
             limits: limits(&read(&process.join("limits"))?),
             ..Self::default()
         };
-        let of_process = read(&process.join("cgroup"))?;
-        let mut unified = of_process
-            .lines()
-            .filter_map(|line| line.strip_prefix("0::"));
-        if let Some(own) = unified.find(|path| Path::new(path).ends_with(uuid)) {
-            jail.cgroup_limits = cgroup_limits(own);
-            jail.cgroup = Some(own.to_owned());
+        jail.cgroup = own_cgroup(pid, uuid)?;
+        if let Some(cgroup) = &jail.cgroup {
+            jail.cgroup_limits = cgroup_limits(cgroup);
         }
         for task in fs::read_dir(process.join("task")).context("list threads")? {
             // A thread may end while they are counted.
@@ -108,8 +104,21 @@ impl Jail {
     }
 }
 
+/// The cgroup of the pod `uuid`'s own that process `pid` is in, if it is in one.
+///
+/// # Errors
+/// If the process has gone.
+pub fn own_cgroup(pid: u32, uuid: &str) -> Result<Option<String>> {
+    let of_process = read(&PathBuf::from(format!("/proc/{pid}/cgroup")))?;
+    let mut unified = of_process
+        .lines()
+        .filter_map(|line| line.strip_prefix("0::"));
+    let own = unified.find(|path| Path::new(path).ends_with(uuid));
+    Ok(own.map(str::to_owned))
+}
+
 /// What a cgroup caps; nothing of what the tree does not show.
-fn cgroup_limits(cgroup: &str) -> BTreeMap<String, String> {
+pub fn cgroup_limits(cgroup: &str) -> BTreeMap<String, String> {
     let folder = format!("/sys/fs/cgroup{cgroup}");
     let limit = |file: &&str| {
         let text = fs::read_to_string(format!("{folder}/{file}")).ok()?;

@@ -1,12 +1,43 @@
 //! Rows of text in columns as wide as their widest cell.
 
 use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::Format;
+
+/// How a command prints what it lists.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct TableFlags {
+    /// No line of titles
+    #[arg(long)]
+    pub no_legend: bool,
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub format: Option<Format>,
+}
+
+impl TableFlags {
+    /// Prints `values` as JSON if that is asked for, else their rows, below the titles.
+    ///
+    /// # Errors
+    /// If stdout is closed, or they cannot be written as JSON.
+    pub fn print<Row: AsRef<[String]>>(
+        self,
+        values: &impl Serialize,
+        titles: Row,
+        rows: impl Iterator<Item = Row>,
+    ) -> Result<()> {
+        if let Some(format) = self.format {
+            return format.print(values);
+        }
+        let titles = (!self.no_legend).then_some(titles);
+        print(&titles.into_iter().chain(rows).collect::<Vec<_>>())
+    }
+}
 
 /// Prints the rows on stdout.
-///
-/// # Errors
-/// If stdout is closed.
-pub fn print<Row: AsRef<[String]>>(rows: &[Row]) -> Result<()> {
+fn print<Row: AsRef<[String]>>(rows: &[Row]) -> Result<()> {
     let columns = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()

@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::Context;
 use crate::cli::{Format, parse_bytes};
 use crate::images::{self, Importing};
-use crate::{table, times};
+use crate::table::TableFlags;
+use crate::times;
 
 /// Imports, lists and removes images
 #[derive(Debug, Subcommand)]
@@ -65,12 +66,8 @@ pub struct List {
     /// Whole ids and exact times
     #[arg(long)]
     pub full: bool,
-    /// No line of titles
-    #[arg(long)]
-    pub no_legend: bool,
-    /// As JSON: json, or json-pretty to read
-    #[arg(long, value_enum, hide_possible_values = true)]
-    pub format: Option<Format>,
+    #[command(flatten)]
+    pub table: TableFlags,
 }
 
 /// What is known of an image.
@@ -175,22 +172,13 @@ impl List {
     fn run(&self, store: &image::Store) -> Result<i32> {
         let mut images = store.list()?;
         images.sort_by(|a, b| self.compare(a, b));
-        if let Some(format) = self.format {
-            format.print(&images.iter().map(Json::of).collect::<Vec<_>>())?;
-            return Ok(0);
-        }
-        let titles = self
-            .fields
-            .iter()
-            .map(|field| field.title().to_owned())
-            .collect();
-        let mut rows: Vec<Vec<String>> = Vec::new();
-        rows.extend((!self.no_legend).then_some(titles));
-        for image in &images {
+        let titles = self.fields.iter().map(|field| field.title().to_owned());
+        let rows = images.iter().map(|image| {
             let cells = self.fields.iter().map(|field| field.of(image, self.full));
-            rows.push(cells.collect());
-        }
-        table::print(&rows)?;
+            cells.collect::<Vec<_>>()
+        });
+        let values: Vec<_> = images.iter().map(Json::of).collect();
+        self.table.print(&values, titles.collect(), rows)?;
         Ok(0)
     }
 

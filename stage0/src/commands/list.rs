@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::Args;
 
 use super::Context;
-use crate::cli::Format;
 use crate::pods::Report;
+use crate::table::TableFlags;
 use crate::times;
 
 /// Lists pods
@@ -16,12 +16,8 @@ pub struct List {
     /// Whole UUIDs and exact times
     #[arg(long)]
     pub full: bool,
-    /// No line of titles
-    #[arg(long)]
-    pub no_legend: bool,
-    /// As JSON: json, or json-pretty to read
-    #[arg(long, value_enum, hide_possible_values = true)]
-    pub format: Option<Format>,
+    #[command(flatten)]
+    pub table: TableFlags,
 }
 
 impl List {
@@ -38,27 +34,18 @@ impl List {
             .filter_map(|pod| Report::of(pod).ok())
             .collect();
         reports.sort_by_key(|report| (report.created, report.name.clone()));
-        if let Some(format) = self.format {
-            format.print(&reports)?;
-            return Ok(0);
-        }
-        let mut rows = Vec::new();
-        if !self.no_legend {
-            let titles = [
-                "UUID",
-                "APP",
-                "IMAGE NAME",
-                "STATE",
-                "CREATED",
-                "STARTED",
-                "NETWORKS",
-            ];
-            rows.push(titles.map(str::to_owned));
-        }
-        reports
-            .iter()
-            .for_each(|report| rows.extend(self.rows(report)));
-        crate::table::print(&rows)?;
+        let titles = [
+            "UUID",
+            "APP",
+            "IMAGE NAME",
+            "STATE",
+            "CREATED",
+            "STARTED",
+            "NETWORKS",
+        ];
+        let rows = reports.iter().flat_map(|report| self.rows(report));
+        self.table
+            .print(&reports, titles.map(str::to_owned), rows)?;
         Ok(0)
     }
 

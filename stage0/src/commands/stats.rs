@@ -6,10 +6,9 @@ use serde::Serialize;
 
 use super::Context;
 use super::chosen;
-use crate::cli::Format;
-use crate::jail::Jail;
+use crate::jail;
 use crate::pods::{Folder, Pod, State};
-use crate::table;
+use crate::table::{self, TableFlags};
 use crate::usage::Usage;
 
 /// Tells what running pods have taken of the host so far: CPU time, memory, disk
@@ -25,12 +24,8 @@ pub struct Stats {
     /// Whole UUIDs and exact figures
     #[arg(long)]
     pub full: bool,
-    /// No line of titles
-    #[arg(long)]
-    pub no_legend: bool,
-    /// As JSON: json, or json-pretty to read
-    #[arg(long, value_enum, hide_possible_values = true)]
-    pub format: Option<Format>,
+    #[command(flatten)]
+    pub table: TableFlags,
     /// Accepted for podman's sake: the figures are always printed once
     #[arg(long, hide = true)]
     pub no_stream: bool,
@@ -53,23 +48,18 @@ impl Stats {
     /// # Errors
     /// If the pods cannot be read, or stdout is closed.
     pub fn run(self, context: &Context) -> Result<i32> {
-        let (rows, code) = if self.uuids.is_empty() {
+        let (rows, code): (Vec<_>, _) = if self.uuids.is_empty() {
             let mut pods = context.pods.in_folder(Folder::Run)?;
             pods.sort_by_key(|pod| (pod.created(), pod.uuid().to_owned()));
             (pods.iter().filter_map(row_of_running).collect(), 0)
         } else {
             chosen::map(&self.uuids, context, |pod| row(&pod))
         };
-        if let Some(format) = self.format {
-            format.print(&rows)?;
-            return Ok(code);
-        }
         let titles = [
             "UUID", "CPU TIME", "MEMORY", "LIMIT", "PEAK", "THREADS", "READ", "WRITTEN",
         ];
-        let titles = (!self.no_legend).then(|| titles.map(str::to_owned));
-        let rows = rows.iter().map(|row| self.cells(row));
-        table::print(&titles.into_iter().chain(rows).collect::<Vec<_>>())?;
+        let cells = rows.iter().map(|row| self.cells(row));
+        self.table.print(&rows, titles.map(str::to_owned), cells)?;
         Ok(code)
     }
 
@@ -115,10 +105,12 @@ fn row_of_running(pod: &Pod) -> Option<Row> {
 /// The figures of a pod, which must run.
 fn row(pod: &Pod) -> Result<Row> {
     let pid = pod.running_pid()?;
-    let limit = |jail: Jail| jail.cgroup_limits.get("memory.max")?.parse().ok();
+    let limit = |cgroup: &str| jail::cgroup_limits(cgroup).get("memory.max")?.parse().ok();
     Ok(Row {
         name: pod.uuid().to_owned(),
         usage: Usage::of(pid)?,
-        memory_limit: Jail::of(pid, pod.uuid()).ok().and_then(limit),
+        memory_limit: jail::own_cgroup(pid, pod.uuid())?
+            .as_deref()
+            .and_then(limit),
     })
 }

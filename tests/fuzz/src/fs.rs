@@ -143,7 +143,7 @@ fn lookup(parent: u64, name: &[u8]) -> Request {
     ask(FUSE_LOOKUP, parent, &[name], 144)
 }
 
-/// An opened file or folder is read from `offset`.
+/// The first `size` bytes of an opened file, or of what a folder lists.
 fn read(opcode: u32, node: u64, size: u32) -> Request {
     let place = [whole([HANDLE, 0]), half([size, 0]), whole([0, 0])];
     ask(opcode, node, &[&place.concat()], 16 + size as usize)
@@ -237,7 +237,7 @@ fn attributes() -> Vec<Request> {
     ]
 }
 
-/// What guests do with files; each forgets what it found at the end.
+/// What guests do with files; each forgets a file as well, on the queue for that.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let guests = [reading(), listing(), writing(), naming(), attributes()];

@@ -171,6 +171,7 @@ impl Guest {
         let place = GuestAddress(number * QUEUE_BYTES + USED + 2);
         self.memory.read_obj(place).expect("an address in memory")
     }
+
     /// The number that begins `offset` bytes into the buffer of a descriptor of queue `number`.
     pub fn word(&self, number: u64, descriptor: u64, offset: u64) -> i32 {
         let entry = GuestAddress(number * QUEUE_BYTES + descriptor * 16);
