@@ -40,7 +40,15 @@ impl Running {
     #[track_caller]
     pub fn line(&mut self) -> String {
         let stdout = self.child.stdout.as_mut().expect("stdout is a pipe");
-        line(stdout)
+        match line_or_end(stdout) {
+            Ok(line) => line,
+            Err(before) => {
+                let mut told = String::new();
+                let stderr = self.child.stderr.as_mut().expect("stderr is a pipe");
+                let _ = stderr.read_to_string(&mut told);
+                panic!("the output has ended after {before:?}; stderr: {told}");
+            }
+        }
     }
 
     /// The next line of its stderr, without the end of line.
@@ -99,6 +107,12 @@ pub fn child_of(pid: u32) -> u32 {
 /// The next line of `from`, byte by byte: nothing after it is taken.
 #[track_caller]
 pub fn line(from: &mut (impl Read + AsFd)) -> String {
+    line_or_end(from).unwrap_or_else(|before| panic!("the output has ended after {before:?}"))
+}
+
+/// The same, or what came before the end.
+#[track_caller]
+fn line_or_end(from: &mut (impl Read + AsFd)) -> Result<String, String> {
     let mut line = Vec::new();
     let begin = Instant::now();
     loop {
@@ -109,9 +123,9 @@ pub fn line(from: &mut (impl Read + AsFd)) -> String {
         assert_ne!(ready, Ok(0), "no whole line in time, only {:?}", so_far());
         let mut byte = [0];
         let read = from.read(&mut byte).expect("the output can be read");
-        assert_ne!(read, 0, "the output has ended after {:?}", so_far());
         match byte {
-            [b'\n'] => return so_far().trim_end_matches('\r').to_owned(),
+            _ if read == 0 => return Err(so_far()),
+            [b'\n'] => return Ok(so_far().trim_end_matches('\r').to_owned()),
             [byte] => line.push(byte),
         }
     }

@@ -277,13 +277,18 @@ fn limits_of_the_pod_bound_all_of_its_apps() {
     let bandwidth =
         json!([{"name": "resource/block-bandwidth", "value": {"default": true, "limit": "1M"}}]);
     let waits = "cat /proc/sys/kernel/msgmax; nproc; cut -d' ' -f2- /sys/fs/cgroup/io.max; \
-        trap 'exit 0' TERM; while :; do usleep 10000; done";
+        trap 'exit 0' TERM; touch /s/ready; while :; do usleep 10000; done";
     // More than the pod's limit, and less than the machine has.
-    let takes = "usleep 300000; exec dd if=/dev/zero of=/dev/null bs=64M count=1";
+    let takes = "until [ -e /s/ready ]; do usleep 10000; done; exec dd if=/dev/zero of=/dev/null bs=64M count=1";
+    let shared = json!([{"name": "shared", "path": "/s"}]);
     let mut pod = manifest(&[
-        ("waits", json!({"script": waits, "isolators": bandwidth})),
-        ("takes", json!({"script": takes})),
+        (
+            "waits",
+            json!({"script": waits, "isolators": bandwidth, "mountPoints": shared}),
+        ),
+        ("takes", json!({"script": takes, "mountPoints": shared})),
     ]);
+    pod["volumes"] = json!([{"name": "shared", "kind": "empty"}]);
     pod["isolators"] = json!([
         {"name": "resource/memory", "value": {"limit": "32Mi"}},
         {"name": "resource/cpu", "value": {"limit": "900m"}},
