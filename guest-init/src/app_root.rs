@@ -32,7 +32,7 @@ pub fn enter(app: &App) -> Result<Machine> {
             mount_image(number, bytes, IMAGE)?;
             mount_overlay(&app.name)?;
         }
-        Root::Share(number) => bind(&volumes::share(number)?, ROOT)?,
+        Root::Share(number) => bind(&volumes::share(number), ROOT)?,
     }
     chdir("/").context("enter the machine's root")?;
     chroot(ROOT).context("change to the app's root")?;

@@ -1,11 +1,14 @@
 //! The pod's cgroup, `/sys/fs/cgroup/apps` as PID 1 sees it, and below it each app's, which is the root of the tree for it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use guest_init::cgroup_files;
 use guest_init::protocol::{self, Limits};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The tree of cgroups that PID 1 sees whole.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -53,40 +56,80 @@ fn limit(folder: &Path, limits: &Limits) -> Result<()> {
 }
 
 /// A cgroup, there until it is removed.
-pub struct Cgroup(PathBuf);
+pub struct Cgroup {
+    folder: PathBuf,
+    /// Processes that the kernel had killed in it before.
+    killed_before: u64,
+}
 
 impl Cgroup {
     /// Makes the cgroup of `app`, with its limits.
     pub fn make(app: &protocol::App) -> Result<Self> {
-        let folder = PathBuf::from(APPS).join(&app.name);
-        fs::create_dir_all(&folder).with_context(|| format!("make cgroup {}", folder.display()))?;
-        limit(&folder, &app.limits)?;
-        Ok(Self(folder))
+        let mut cgroup = Self::of(&app.name);
+        let folder = &cgroup.folder;
+        fs::create_dir_all(folder).with_context(|| format!("make cgroup {}", folder.display()))?;
+        limit(folder, &app.limits)?;
+        cgroup.killed_before = cgroup.killed();
+        Ok(cgroup)
+    }
+
+    /// The cgroup of the app `name`, which need not be there.
+    pub fn of(name: &str) -> Self {
+        Self {
+            folder: PathBuf::from(APPS).join(name),
+            killed_before: 0,
+        }
+    }
+
+    /// Waits for the death of all processes in it that have been killed, which until then hold what they had mounted.
+    pub fn wait_until_empty(&self) -> Result<()> {
+        let Ok(mut events) = File::open(self.folder.join("cgroup.events")) else {
+            return Ok(());
+        };
+        loop {
+            let mut text = String::new();
+            events
+                .rewind()
+                .and_then(|()| events.read_to_string(&mut text))
+                .with_context(|| format!("read the events of cgroup {}", self.folder.display()))?;
+            if text.lines().any(|line| line == "populated 0") {
+                return Ok(());
+            }
+            let mut changed = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+            poll(&mut changed, PollTimeout::NONE).context("wait for a cgroup")?;
+        }
     }
 
     /// Moves the calling process into it.
     pub fn join(&self) -> Result<()> {
-        fs::write(self.0.join("cgroup.procs"), "0")
-            .with_context(|| format!("join cgroup {}", self.0.display()))
+        fs::write(self.folder.join("cgroup.procs"), "0")
+            .with_context(|| format!("join cgroup {}", self.folder.display()))
     }
 
     /// Whether the kernel has killed a process in it because its memory was used up.
     pub fn memory_exceeded(&self) -> bool {
-        let events = fs::read_to_string(self.0.join("memory.events")).unwrap_or_default();
-        events
+        self.killed() > self.killed_before
+    }
+
+    fn killed(&self) -> u64 {
+        let events = fs::read_to_string(self.folder.join("memory.events")).unwrap_or_default();
+        let mut counts = events
             .lines()
-            .filter_map(|line| line.strip_prefix("oom_kill "))
-            .any(|count| count != "0")
+            .filter_map(|line| line.strip_prefix("oom_kill "));
+        counts
+            .next()
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Kills every process in it.
     pub fn kill(&self) {
         // It can fail only for a cgroup that is gone.
-        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        let _ = fs::write(self.folder.join("cgroup.kill"), "1");
     }
 
     /// Removes it; one whose last processes are still dying stays, empty, and serves an app of the same name.
     pub fn remove(&self) {
-        let _ = fs::remove_dir(&self.0);
+        let _ = fs::remove_dir(&self.folder);
     }
 }

@@ -41,6 +41,16 @@ pub fn mount_image(image: u8, bytes: u64, target: &str) -> Result<()> {
     .with_context(|| format!("mount image {image} ({partition})"))
 }
 
+/// Takes the partition of `image` away, which nothing has mounted, so that another image can be where it was.
+pub fn forget_image(image: u8) -> Result<()> {
+    let disk = open_disk(IMAGES_DISK)?;
+    match ioctls::delete_partition(&disk, i32::from(image) + 1) {
+        // Its app has never been started.
+        Ok(()) | Err(Errno::ENXIO) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("give up image {image} of {IMAGES_DISK}")),
+    }
+}
+
 /// Mounts the apps' scratch space.
 pub fn mount_scratch(scratch: Scratch) -> Result<()> {
     match scratch {

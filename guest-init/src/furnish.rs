@@ -32,6 +32,8 @@ pub fn run(app: &protocol::App, cgroup: &Cgroup, reporter: &Reporter) -> ! {
 
 fn furnish(app: &protocol::App, cgroup: &Cgroup) -> Result<Room> {
     umask(Mode::empty());
+    // Of the app's life before this one: an overlay cannot be mounted twice.
+    cgroup.wait_until_empty()?;
     // The cgroup first: the namespace's root is where its maker is.
     cgroup.join()?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)

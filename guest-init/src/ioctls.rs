@@ -71,18 +71,40 @@ pub struct InterfaceFlags {
 /// Adds partition `number` of `length` bytes at byte `start` to an open disk.
 pub fn add_partition(disk: &File, number: c_int, start: i64, length: i64) -> Result<()> {
     const BLKPG_ADD_PARTITION: c_int = 1;
-    let partition = BlkpgPartition {
-        start,
-        length,
-        number,
-        names: [[0; 64]; 2],
-    };
+    change_partition(
+        disk,
+        BLKPG_ADD_PARTITION,
+        &BlkpgPartition {
+            start,
+            length,
+            number,
+            names: [[0; 64]; 2],
+        },
+    )
+}
+
+/// Takes partition `number` off an open disk.
+pub fn delete_partition(disk: &File, number: c_int) -> Result<()> {
+    const BLKPG_DEL_PARTITION: c_int = 2;
+    change_partition(
+        disk,
+        BLKPG_DEL_PARTITION,
+        &BlkpgPartition {
+            start: 0,
+            length: 0,
+            number,
+            names: [[0; 64]; 2],
+        },
+    )
+}
+
+fn change_partition(disk: &File, operation: c_int, partition: &BlkpgPartition) -> Result<()> {
     let size = c_int::try_from(size_of::<BlkpgPartition>()).unwrap_or(c_int::MAX);
     let argument = BlkpgArgument {
-        operation: BLKPG_ADD_PARTITION,
+        operation,
         flags: 0,
         length: size,
-        partition: (&raw const partition).cast(),
+        partition: std::ptr::from_ref(partition).cast(),
     };
     // SAFETY: both structures live until the call returns, and the kernel only reads them.
     unsafe { raw::blkpg(disk.as_raw_fd(), &raw const argument) }.map(drop)

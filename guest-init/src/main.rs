@@ -27,6 +27,7 @@ mod pod_namespace;
 mod privileges;
 mod process;
 mod pump;
+mod removal;
 mod report;
 mod stdio;
 mod streams;

@@ -10,7 +10,8 @@
 //! 3. host: `Enter` for each command that somebody runs inside a running app; answered as `Start` is.
 //! 4. host: `Signal`, `Resize` as they come.
 //! 5. an app or command ends: the guest drains its pipes, half-closes its streams, sends `Exited`.
-//! 6. the host has written the last byte of every stream and recorded the status: `PowerOff`. The guest syncs and
+//! 6. `Remove` for an app that has ended and is not to run again; answered as `Start` is.
+//! 7. the host has written the last byte of every stream and recorded the status: `PowerOff`. The guest syncs and
 //!    writes its code to the port that ends the machine.
 
 use std::io::{self, Read, Write};
@@ -18,7 +19,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; stage 1 and its initramfs are packed together, so a mismatch is a packing fault.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The host's vsock port of the control stream.
 pub const CONTROL_PORT: u32 = 1;
@@ -50,7 +51,7 @@ pub const IMAGE_SLOT_BYTES: u64 = 64 << 30;
 /// Name of the file system of shared folders; share `n` is the folder or file `n` in it.
 pub const SHARES_TAG: &str = "fairing";
 
-/// The most shares of a pod.
+/// The most shares of a pod at a time.
 pub const MAX_SHARES: u16 = 256;
 
 /// How many images fit on the images disk, whose capacity is constant.
@@ -78,6 +79,18 @@ pub enum ToGuest {
         task: TaskId,
         /// What it is.
         entry: Box<Entry>,
+    },
+    /// Removes what an app that has ended left in the machine: its writable layers, its cgroup and its image's partition. The
+    /// removal is a task without streams.
+    Remove {
+        /// What both sides call it from now on.
+        task: TaskId,
+        /// Name of the app.
+        app: String,
+        /// The image's number on the images disk, if its root was one.
+        image: Option<u8>,
+        /// Whether it had shares, of which the machine is to remember nothing.
+        shares: bool,
     },
     /// Sends a signal to a task's first process.
     Signal {
@@ -323,7 +336,7 @@ pub enum Root {
         /// Its size, bytes, a multiple of 512.
         bytes: u64,
     },
-    /// A folder of the host's, which is the app's own, by its number below [`MAX_SHARES`].
+    /// A folder of the host's, which is the app's own, by its number.
     Share(u16),
 }
 
@@ -342,7 +355,7 @@ pub struct Mount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Volume {
-    /// A folder or file of the host, by its number below [`MAX_SHARES`].
+    /// A folder or file of the host, by its number.
     Share(u16),
     /// An empty folder on the scratch space, made for the first app that has it and common to all.
     Empty {

@@ -99,6 +99,15 @@ impl Streams {
         }
     }
 
+    /// No stdio.
+    pub fn none() -> Self {
+        Self {
+            theirs: Theirs::Gone,
+            input: None,
+            outputs: Vec::new(),
+        }
+    }
+
     /// What the next process of the task gets.
     pub fn theirs(&self) -> TheirStdio<'_> {
         match &self.theirs {

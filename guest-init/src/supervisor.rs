@@ -14,6 +14,7 @@ use crate::control::Control;
 use crate::fault::Fault;
 use crate::pod_namespace::PodNamespace;
 use crate::process;
+use crate::removal::Left;
 use crate::task::{Part, Task};
 
 /// How the loop ends.
@@ -128,6 +129,16 @@ impl Supervisor {
                 let entered = self.enter(task, entry);
                 self.add(task, entered);
             }
+            ToGuest::Remove {
+                task,
+                app,
+                image,
+                shares,
+            } => {
+                let left = Left { app, image, shares };
+                let begun = self.remove(task, left);
+                self.add(task, begun);
+            }
             ToGuest::Signal { task, signal } => {
                 self.numbered(task).for_each(|task| task.signal(signal));
             }
@@ -144,11 +155,20 @@ impl Supervisor {
     }
 
     fn start(&mut self, id: TaskId, app: protocol::App) -> Result<Task> {
-        let name = &app.name;
-        let runs = self.tasks.iter().any(|task| task.is_app(name));
-        ensure!(!runs, "app {name:?} runs already");
+        ensure!(!self.holds(&app.name), "app {:?} runs already", app.name);
         self.pod.ensure()?;
         Task::start(id, app)
+    }
+
+    fn remove(&mut self, id: TaskId, left: Left) -> Result<Task> {
+        ensure!(!self.holds(&left.app), "app {:?} runs", left.app);
+        self.pod.ensure()?;
+        Task::remove(id, left)
+    }
+
+    /// Whether anything of the app `name` is left that holds its files.
+    fn holds(&self, name: &str) -> bool {
+        self.tasks.iter().any(|task| task.is_of(name))
     }
 
     fn enter(&mut self, id: TaskId, entry: Box<Entry>) -> Result<Task> {

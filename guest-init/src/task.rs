@@ -1,5 +1,5 @@
-//! What runs at the host's word, as PID 1 sees it: an app with its handlers, or a command entered into one; its streams, and
-//! what the host is to be told next.
+//! What runs at the host's word, as PID 1 sees it: an app with its handlers, a command entered into one, or the removal of
+//! what one left; its streams, and what the host is to be told next.
 //!
 //! Owned by `Supervisor`. An app's life: its place is furnished, its pre-start handler runs, it runs itself, its post-stop
 //! handler runs; then what was written is drained, and it is gone. An entry has a place already and no handlers.
@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use guest_init::protocol::{self, Entry, Status, TaskId, ToHost, Window};
 use nix::poll::PollFlags;
 use nix::unistd::Pid;
@@ -16,11 +16,12 @@ use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OTHER};
 use crate::launch::{Launch, Program};
 use crate::place::{Place, Room};
+use crate::removal::Left;
 use crate::report::{self, Report, Reports};
 use crate::streams::{Streams, Way};
 use crate::{console, furnish, process};
 
-/// An app or an entry.
+/// An app, an entry or a removal.
 pub struct Task {
     id: TaskId,
     role: Role,
@@ -38,6 +39,10 @@ enum Role {
     Entry {
         entry: Box<Entry>,
         place: Rc<Place>,
+    },
+    /// What an app left is being removed.
+    Removal {
+        app: String,
     },
 }
 
@@ -126,6 +131,28 @@ impl Task {
         Ok(task)
     }
 
+    /// Begins to remove what an app left behind.
+    ///
+    /// # Errors
+    /// Whatever goes wrong before a process is there.
+    pub fn remove(id: TaskId, left: Left) -> Result<Self> {
+        ensure!(is_name(&left.app), "{:?} is no name of an app", left.app);
+        let (reports, reporter) = report::line()?;
+        let Some(pid) = process::split().context("start a process")? else {
+            left.remove(&reporter)
+        };
+        Ok(Self {
+            id,
+            role: Role::Removal { app: left.app },
+            streams: Streams::none(),
+            life: Life::Alive {
+                step: Step::Main,
+                pid,
+                launching: Some(reports),
+            },
+        })
+    }
+
     /// Whether it is the task `id`, and has not ended.
     pub fn is(&self, id: TaskId) -> bool {
         self.id == id && !matches!(self.life, Life::Gone)
@@ -135,6 +162,16 @@ impl Task {
     pub fn is_app(&self, name: &str) -> bool {
         let named = matches!(&self.role, Role::App { app, .. } if app.name == name);
         named && !matches!(self.life, Life::Gone)
+    }
+
+    /// Whether it holds, or is removing, files of the app `name`.
+    pub fn is_of(&self, name: &str) -> bool {
+        let app = match &self.role {
+            Role::App { app, .. } => &app.name,
+            Role::Entry { place, .. } => &place.app.name,
+            Role::Removal { app } => app,
+        };
+        app == name
     }
 
     /// Where commands can enter it: an app between its first instruction and its last.
@@ -294,6 +331,7 @@ impl Task {
     fn launch(&mut self, step: Step) -> Result<()> {
         let (reports, reporter) = report::line()?;
         let (place, program) = match (&self.role, &step) {
+            (Role::Removal { .. }, _) => bail!("a removal runs no program"),
             (Role::Entry { entry, place }, _) => (place, Program::of_entry(entry, &place.app)),
             (Role::App { app, place, .. }, step) => {
                 let place = place.as_ref().context("its root is not made yet")?;
@@ -352,7 +390,7 @@ impl Task {
             Step::Main => {
                 let memory_exceeded = match &self.role {
                     Role::App { cgroup, .. } => cgroup.memory_exceeded(),
-                    Role::Entry { .. } => false,
+                    Role::Entry { .. } | Role::Removal { .. } => false,
                 };
                 self.finish(Outcome::Exited {
                     status,

@@ -7,8 +7,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use guest_init::protocol::{App, MAX_SHARES, Mount, SHARES_TAG, Volume};
+use anyhow::{Context, Result};
+use guest_init::protocol::{App, Mount, SHARES_TAG, Volume};
 use nix::mount::{MsFlags, mount};
 
 use crate::app_root::{Machine, make_layer, overlay};
@@ -36,9 +36,16 @@ pub fn mount_shares() -> Result<()> {
 }
 
 /// The path of a share in the machine's root.
-pub fn share(number: u16) -> Result<String> {
-    ensure!(number < MAX_SHARES, "there is no share {number}");
-    Ok(format!("{SHARES}/{number}"))
+pub fn share(number: u16) -> String {
+    format!("{SHARES}/{number}")
+}
+
+/// Forgets the files of shares that nothing uses: the host keeps each open that is remembered here.
+pub fn forget_shares() -> Result<()> {
+    /// Of clean directory entries and inodes (proc_sys_vm(5), `drop_caches`).
+    const ENTRIES_AND_INODES: &str = "2";
+    let path = "/proc/sys/vm/drop_caches";
+    fs::write(path, ENTRIES_AND_INODES).with_context(|| format!("write {path}"))
 }
 
 /// Places the volumes of `app` in its root, in order.
@@ -55,7 +62,7 @@ fn place_one(app: &App, index: usize, mount: &Mount, machine: &Machine) -> Resul
     match &mount.volume {
         // What lies in the machine is reached from its root, which is the working directory.
         Volume::Share(number) => {
-            let path = share(*number)?;
+            let path = share(*number);
             let source = relative(&path);
             let is_folder = fs::metadata(source).context("look at the share")?.is_dir();
             make_target(target, is_folder)?;

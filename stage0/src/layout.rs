@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use contract::PodDir;
 use image::Image;
 
 use crate::directories;
@@ -34,17 +35,25 @@ pub fn lay_out(
     write(&pod.dir().manifest(), manifest)?;
     stage1.install(&pod)?;
     for (app, image) in apps {
-        let text = serde_json::to_vec(&image.manifest)?;
-        make_directory(&pod.dir().app_info(app))?;
-        write(&pod.dir().app_info(app).join("manifest"), &text)?;
-        make_directory(&pod.dir().stage2(app))?;
-        write(&pod.dir().app_image_manifest(app), &text)?;
-        match form {
-            RootForm::Erofs => link_image(image, &pod.dir().app_rootfs_erofs(app))?,
-            RootForm::Directory => directories::place(pod.dir(), app, image)?,
-        }
+        place_app(pod.dir(), app, image, form)?;
     }
     Ok((pod, lock))
+}
+
+/// Puts an app and its image into a pod.
+///
+/// # Errors
+/// If something cannot be linked or written.
+pub fn place_app(dir: &PodDir, app: &str, image: &Image, form: RootForm) -> Result<()> {
+    let text = serde_json::to_vec(&image.manifest)?;
+    make_directory(&dir.app_info(app))?;
+    write(&dir.app_info(app).join("manifest"), &text)?;
+    make_directory(&dir.stage2(app))?;
+    write(&dir.app_image_manifest(app), &text)?;
+    match form {
+        RootForm::Erofs => link_image(image, &dir.app_rootfs_erofs(app)),
+        RootForm::Directory => directories::place(dir, app, image),
+    }
 }
 
 /// In which form the apps' root file systems are given to `stage1`; `shared` asks for directories.

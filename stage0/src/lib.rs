@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod app;
+mod apps;
 mod cli;
 mod commands;
 mod directories;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::{PodDir, PodManifest};
+
+use crate::plan::{PreparedImage, PreparedRoot};
 use vmm::Kvm;
 
 /// Where the stage 1 image keeps its kernel.
@@ -69,11 +71,7 @@ impl Assets {
             kvm,
             kernel: part(KERNEL, check_kernel)?,
             initramfs: part(INITRAMFS, check_initramfs)?,
-            roots: manifest
-                .apps
-                .iter()
-                .map(|app| root(pod, &app.name))
-                .collect::<Result<_>>()?,
+            roots: roots(pod, manifest)?,
         })
     }
 }
@@ -125,6 +123,43 @@ pub fn open_kvm() -> Result<Kvm> {
         ),
         Err(error) => Err(io::Error::from_raw_os_error(error.errno())).context("open /dev/kvm"),
     }
+}
+
+/// The images of a pod's apps as stage 0 prepared them.
+///
+/// # Errors
+/// When one cannot be looked at.
+pub fn prepared(
+    pod: &PodDir,
+    manifest: &PodManifest,
+    roots: &[Root],
+) -> Result<Vec<PreparedImage>> {
+    let apps = manifest.apps.iter().zip(roots);
+    let prepared = apps.map(|(app, root)| {
+        let root = match root {
+            Root::Erofs(file) => {
+                let image = file.metadata();
+                let image =
+                    image.with_context(|| format!("look at the image of app {:?}", app.name))?;
+                PreparedRoot::Erofs { bytes: image.len() }
+            }
+            Root::Folder(path) => PreparedRoot::Folder(path.clone()),
+        };
+        Ok(PreparedImage {
+            manifest: read_json(&pod.app_image_manifest(&app.name))?,
+            root,
+        })
+    });
+    prepared.collect()
+}
+
+/// The root file systems of a pod's apps, in order.
+///
+/// # Errors
+/// When one is missing.
+pub fn roots(pod: &PodDir, manifest: &PodManifest) -> Result<Vec<Root>> {
+    let apps = manifest.apps.iter();
+    apps.map(|app| root(pod, &app.name)).collect()
 }
 
 fn root(pod: &PodDir, app: &str) -> Result<Root> {

@@ -1,15 +1,18 @@
-//! Those who ask something of a running pod: the `enter` and `stop` entrypoints, over a socket in the pod directory. The pod's side;
+//! Those who ask something of a running pod: the `enter`, `stop` and `app/…` entrypoints, over a socket in the pod directory. The pod's side;
 //! on the main thread, without blocking.
 //!
 //! Whoever can reach the socket may have anything of the pod, and nothing of its process, which moves bytes and reads none.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
-use guest_init::protocol::{Entry, TaskId, Window};
+use guest_init::protocol::{App, Entry, TaskId, Window};
+use nix::poll::{PollFd, PollFlags, poll};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
     socket_with,
@@ -17,6 +20,8 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::packets::{self, Received};
+use crate::session;
+use crate::volumes::Share;
 
 /// The most clients at a time.
 const MAX_CLIENTS: usize = 64;
@@ -33,12 +38,33 @@ pub enum Request {
     /// First: run this command inside an app. Its streams come as sockets beside it, in the order of their ports, which
     /// are the client's own: the pod has others for them.
     Enter(Box<Entry>),
-    /// Signal it.
+    /// Signal it, or the app whose end is waited for.
     Signal(i32),
     /// Its terminal has a new size.
     Resize(Window),
     /// Alone: ask the apps to end, and end what does not.
     Stop,
+    /// Before `Add`: numbers for folders and files of the host, to be mounted by them.
+    Shares(Vec<Share>),
+    /// Alone: take an app in. Its image, if its root is one, comes as a file beside it, and gets a number of its own.
+    Add(Box<Addition>),
+    /// First: start an app, and tell when it runs.
+    Start(String),
+    /// First: ask an app to end, and tell when it has.
+    StopApp(String),
+    /// First: remove an app that does not run, and tell when nothing is left of it.
+    Remove(String),
+}
+
+/// An app for a running pod.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Addition {
+    /// The app.
+    pub app: App,
+    /// How it is asked to end.
+    pub stop_signal: i32,
+    /// What has been mounted for it, by number.
+    pub shares: BTreeMap<u16, Share>,
 }
 
 /// What a client is told.
@@ -60,6 +86,22 @@ pub enum Answer {
         /// Its exit code, or 128 and the signal that killed it.
         code: u8,
     },
+    /// The shares have these numbers; those that are not there yet have none.
+    Shares {
+        /// In the order in which they were asked for.
+        known: Vec<Option<u16>>,
+        /// The number of the first that is not there; the others' follow.
+        next: u16,
+    },
+    /// The app is the pod's.
+    Added,
+    /// The app did not run.
+    NotRunning,
+    /// Nothing is left of the app in the machine.
+    Removed {
+        /// The shares that no app needs any more.
+        shares: Vec<u16>,
+    },
 }
 
 /// The socket and who has come by it.
@@ -70,7 +112,7 @@ pub struct Clients {
 
 struct Client {
     socket: OwnedFd,
-    /// The command that it entered.
+    /// The command that it entered, or the app that it waits for.
     task: Option<TaskId>,
 }
 
@@ -79,14 +121,24 @@ struct Client {
 pub enum Wish {
     /// To enter a command whose streams are these sockets.
     Enter(Box<Entry>, Vec<OwnedFd>),
-    /// To signal its command.
+    /// To signal its command or app.
     Signal(TaskId, i32),
     /// That the pod ends; it has been told that this is heard.
     Stop,
     /// To resize its command's terminal.
     Resize(TaskId, Window),
-    /// Nothing any more of its command.
+    /// Nothing any more of its command or app.
     Leave(TaskId),
+    /// To know the numbers of shares.
+    Shares(Vec<Share>),
+    /// To add an app, whose image is this file.
+    Add(Box<Addition>, Option<OwnedFd>),
+    /// To start an app.
+    Start(String),
+    /// To end an app.
+    StopApp(String),
+    /// To remove an app.
+    Remove(String),
 }
 
 impl Clients {
@@ -136,6 +188,13 @@ impl Clients {
                 tell(&self.clients.remove(index), &Answer::Stopping);
                 Some(Wish::Stop)
             }
+            (Ok(Received::Message(Request::Shares(shares), _)), None) => Some(Wish::Shares(shares)),
+            (Ok(Received::Message(Request::Add(app), files)), None) => {
+                Some(Wish::Add(app, files.into_iter().next()))
+            }
+            (Ok(Received::Message(Request::Start(app), _)), None) => Some(Wish::Start(app)),
+            (Ok(Received::Message(Request::StopApp(app), _)), None) => Some(Wish::StopApp(app)),
+            (Ok(Received::Message(Request::Remove(app), _)), None) => Some(Wish::Remove(app)),
             (Ok(Received::Message(Request::Signal(signal), _)), Some(task)) => {
                 Some(Wish::Signal(task, signal))
             }
@@ -150,8 +209,8 @@ impl Clients {
         }
     }
 
-    /// The command of client `index` has a number.
-    pub fn enter(&mut self, index: usize, task: TaskId) {
+    /// What client `index` waits for has a number.
+    pub fn wait_for(&mut self, index: usize, task: TaskId) {
         if let Some(client) = self.clients.get_mut(index) {
             client.task = Some(task);
         }
@@ -159,27 +218,31 @@ impl Clients {
 
     /// Refuses what client `index` wants, and lets it go.
     pub fn refuse(&mut self, index: usize, reason: String) {
-        if index < self.clients.len() {
-            let code = crate::life::FAILED;
-            tell(
-                &self.clients.remove(index),
-                &Answer::NotStarted { code, reason },
-            );
+        let code = crate::life::FAILED;
+        self.dismiss(index, &Answer::NotStarted { code, reason });
+    }
+
+    /// Answers client `index`, which asks for more.
+    pub fn tell(&self, index: usize, answer: &Answer) {
+        if let Some(client) = self.clients.get(index) {
+            tell(client, answer);
         }
     }
 
-    /// Tells whoever entered `task`; after its last answer a client is let go.
+    /// Answers client `index`, and lets it go.
+    pub fn dismiss(&mut self, index: usize, answer: &Answer) {
+        if index < self.clients.len() {
+            tell(&self.clients.remove(index), answer);
+        }
+    }
+
+    /// Tells whoever waits for `task`; after its last answer a client is let go.
     pub fn answer(&mut self, task: TaskId, answer: &Answer) {
-        let Some(index) = self
-            .clients
-            .iter()
-            .position(|client| client.task == Some(task))
-        else {
-            return;
-        };
-        tell(&self.clients[index], answer);
+        let waits = |client: &Client| client.task == Some(task);
+        let waiting = self.clients.iter().filter(|client| waits(client));
+        waiting.for_each(|client| tell(client, answer));
         if *answer != Answer::Started {
-            self.clients.remove(index);
+            self.clients.retain(|client| !waits(client));
         }
     }
 }
@@ -189,14 +252,65 @@ fn tell(client: &Client, answer: &Answer) {
     let _ = packets::send(client.socket.as_fd(), answer, &[]);
 }
 
-/// Comes to the pod whose socket is at `path`.
-///
-/// # Errors
-/// When nobody listens there.
-pub fn come(path: &Path) -> Result<OwnedFd> {
-    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
-    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None).context("make a socket")?;
-    connect(&socket, &SocketAddrUnix::new(path)?)
-        .context("reach the pod's process; does the pod still run?")?;
-    Ok(socket)
+/// Somebody who asks, on the other side of the socket.
+pub struct Caller(OwnedFd);
+
+impl Caller {
+    /// Comes to the pod whose socket is at `path`.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub fn come(path: &Path) -> Result<Self> {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let socket =
+            socket_with(family, kind, SocketFlags::CLOEXEC, None).context("make a socket")?;
+        connect(&socket, &SocketAddrUnix::new(path)?)
+            .context("reach the pod's process; does the pod still run?")?;
+        Ok(Self(socket))
+    }
+
+    /// Asks for something, with descriptors beside it.
+    ///
+    /// # Errors
+    /// When the request is too long, or the pod gone.
+    pub fn ask(&self, request: &Request, beside: &[BorrowedFd<'_>]) -> Result<()> {
+        packets::send(self.as_fd(), request, beside).context("ask the pod")
+    }
+
+    /// Waits for an answer until a moment, or for ever; gives whether there is one.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn wait(&self, until: Option<Instant>) -> Result<bool> {
+        let mut answer = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut answer, session::timeout(until)) {
+                Ok(0) if until.is_none_or(|until| Instant::now() < until) => {}
+                Ok(ready) => return Ok(ready > 0),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error).context("wait for the pod's answer"),
+            }
+        }
+    }
+
+    /// The next answer, waited for; `None` = the pod's process has let go.
+    ///
+    /// # Errors
+    /// When it is none of ours.
+    pub fn hear(&self) -> Result<Option<Answer>> {
+        loop {
+            self.wait(None)?;
+            match packets::receive(self.as_fd())? {
+                Received::Nothing => {}
+                Received::End => return Ok(None),
+                Received::Message(answer, _) => return Ok(Some(answer)),
+            }
+        }
+    }
+}
+
+impl AsFd for Caller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

@@ -28,7 +28,17 @@ const GUEST_CID: u64 = 3;
 /// How long a guest trusts what it knows of names and attributes of the host's files.
 const TRUST: Duration = Duration::from_secs(1);
 
-/// The machine of `plan`, whose guest finds `ports` on its host, and what becomes true when the host's disk was full.
+/// A machine, and what others look at of its devices.
+pub struct Made {
+    /// The machine.
+    pub machine: Machine,
+    /// Becomes true when the host's disk was full.
+    pub disk_full: Arc<AtomicBool>,
+    /// What the images disk holds.
+    pub images: Extents,
+}
+
+/// The machine of `plan`, whose guest finds `ports` on its host.
 ///
 /// # Errors
 /// When the host lacks what the machine needs.
@@ -39,12 +49,14 @@ pub fn machine(
     ports: &Ports,
     descriptors: Option<File>,
     debug: bool,
-) -> Result<(Machine, Arc<AtomicBool>)> {
+) -> Result<Made> {
     let ports = ports.clone();
     let scratch = scratch_disk(scratch)?;
     let disk_full = scratch.host_full();
+    let images = images(assets.roots)?;
+    let images_disk = Disk::read_only(images.clone(), "images");
     let mut devices = Devices::from([
-        (Slot::ImagesDisk, boxed(images_disk(assets.roots)?)),
+        (Slot::ImagesDisk, boxed(images_disk)),
         (Slot::ScratchDisk, boxed(scratch)),
         (
             Slot::Vsock,
@@ -66,12 +78,14 @@ pub fn machine(
         console: debug.then(|| Box::new(std::io::stderr()) as Box<_>),
         extra_command_line: String::new(),
     };
-    Ok((
-        Machine::new(&assets.kvm, config, devices).context(
-            "make the machine from vmlinux and initramfs of the stage 1 image (--stage1 chooses another)",
-        )?,
+    let machine = Machine::new(&assets.kvm, config, devices).context(
+        "make the machine from vmlinux and initramfs of the stage 1 image (--stage1 chooses another)",
+    )?;
+    Ok(Made {
+        machine,
         disk_full,
-    ))
+        images,
+    })
 }
 
 fn boxed(device: impl Device + 'static) -> Box<dyn Device> {
@@ -90,7 +104,7 @@ fn shared_folders(own_descriptors: File) -> Result<Fs> {
 }
 
 /// All images on one read-only disk of constant size, each in its own slot.
-fn images_disk(roots: Vec<Root>) -> Result<Disk> {
+fn images(roots: Vec<Root>) -> Result<Extents> {
     let images = roots.into_iter().filter_map(|root| match root {
         Root::Erofs(file) => Some(file),
         Root::Folder(_) => None,
@@ -108,10 +122,7 @@ fn images_disk(roots: Vec<Root>) -> Result<Disk> {
         });
     }
     let capacity = IMAGE_SLOT_BYTES * u64::from(IMAGE_SLOTS);
-    Ok(Disk::read_only(
-        Extents::new(extents, capacity).context("lay out the images disk")?,
-        "images",
-    ))
+    Extents::new(extents, capacity).context("lay out the images disk")
 }
 
 /// The pod's scratch disk; one of no size where writable layers are in memory, for the machine is the same.

@@ -12,7 +12,7 @@ use nix::sys::signalfd::SignalFd;
 use vmm::event::descriptor;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::clients::{self, Answer, Request};
+use crate::clients::{Answer, Caller, Request};
 use crate::packets::{self, Received};
 use crate::streams::{self, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
@@ -25,7 +25,7 @@ use crate::{life, plan, session};
 pub fn enter(argv: impl Iterator<Item = String>) -> Result<u8> {
     let (app, exec) = parse(argv)?;
     let signals = session::block_signals()?;
-    let pod = clients::come(&PodDir::new(".").socket())?;
+    let pod = Caller::come(&PodDir::new(".").socket())?;
     let window = terminal::window();
     let stdio = plan::entry_stdio(FIRST_STREAM_PORT, window);
     let ports = Ports::default();
@@ -53,7 +53,7 @@ pub fn enter(argv: impl Iterator<Item = String>) -> Result<u8> {
         stdio,
     }));
     let descriptors: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
-    packets::send(pod.as_fd(), &request, &descriptors).context("ask the pod")?;
+    pod.ask(&request, &descriptors)?;
     drop(streams);
     let _raw = window.map(|_| Raw::enter()).transpose()?;
     let mut visit = Visit {
@@ -107,12 +107,13 @@ impl Visit<'_> {
                 self.pass_on(signal)?;
             }
             match packets::receive(self.pod)? {
-                Received::Nothing | Received::Message(Answer::Started | Answer::Stopping, _) => {}
+                Received::Nothing | Received::Message(Answer::Started, _) => {}
                 Received::Message(Answer::Exited { code }, _) => return Ok(code),
                 Received::Message(Answer::NotStarted { code, reason }, _) => {
                     crate::tell(&reason);
                     return Ok(code);
                 }
+                Received::Message(_, _) => bail!("the pod's process answers something else"),
                 Received::End => {
                     crate::tell("the pod has ended, and the command with it");
                     return Ok(life::FAILED);

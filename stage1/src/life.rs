@@ -7,9 +7,13 @@ use guest_init::protocol::{self, App, Boot, Entry, Status, TaskId, ToGuest, ToHo
 use nix::sys::signal::Signal;
 
 use crate::clients::Answer;
+use crate::life::changes::Removals;
 use crate::life::entries::Entries;
 
+mod changes;
 mod entries;
+
+pub use changes::FIXED;
 
 /// Exit code of fairing's own failures.
 pub const FAILED: u8 = 254;
@@ -19,6 +23,9 @@ pub const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a machine may take to bring its scratch disk in order and end.
 const POWER_OFF_GRACE: Duration = Duration::from_secs(60);
+
+/// No task has this number or a higher one: each has ports of its own.
+const LAST: TaskId = 1 << 24;
 
 /// Exit code of a pod whose time was up.
 pub const TIMED_OUT: u8 = 124;
@@ -38,6 +45,13 @@ pub enum Action {
     Answer(TaskId, Answer),
     /// Close streams that the guest never dialled: the task has ended, and nothing more will come.
     Close(TaskId),
+    /// Nothing in the machine needs these any more.
+    Forget {
+        /// An image, by its number.
+        image: Option<u8>,
+        /// Shares, by their numbers.
+        shares: Vec<u16>,
+    },
     /// End the machine now; there is nothing to wait for.
     Kill,
     /// When this time is over, say so; whatever time was started before no longer counts.
@@ -46,8 +60,8 @@ pub enum Action {
 
 enum Phase {
     /// Waiting for guest-init's first message.
-    Booting(Box<(Boot, Vec<App>)>),
-    /// The apps have been sent.
+    Booting(Box<Boot>),
+    /// The machine is the pod's, and has been sent its apps.
     Up,
     /// The machine has been told to end.
     Ending,
@@ -61,13 +75,15 @@ enum Standing {
     Running,
     /// It has ended with this code; its output is still being written.
     Draining(u8),
-    /// All of it is written.
-    Ended,
+    /// It has ended, and all of its output is written; or, in a mutable pod, it has not been started yet.
+    Idle,
 }
 
 struct Member {
-    name: String,
+    app: App,
     stop_signal: i32,
+    /// What both sides call its present life, or the one before.
+    task: TaskId,
     standing: Standing,
 }
 
@@ -79,14 +95,30 @@ impl Member {
     fn is_running(&self) -> bool {
         self.standing == Standing::Running
     }
+
+    fn is_draining(&self) -> bool {
+        matches!(self.standing, Standing::Draining(_))
+    }
+
+    fn start(&self) -> Action {
+        Action::Send(ToGuest::Start {
+            task: self.task,
+            app: Box::new(self.app.clone()),
+        })
+    }
 }
 
 /// Where a pod stands.
 pub struct Life {
     phase: Phase,
-    /// The pod's apps; app `n` is task `n`.
+    /// Whether apps come and go while the pod lives: then it ends only when it is told to, and no app's code is its own.
+    mutable: bool,
+    /// The pod's apps; of those that it begins with, app `n` is task `n`.
     apps: Vec<Member>,
     entries: Entries,
+    removals: Removals,
+    /// The number of the next task.
+    next: TaskId,
     stop_grace: Duration,
     /// Code of the first app that failed.
     failing: Option<u8>,
@@ -111,18 +143,24 @@ pub struct Stopping {
 
 impl Life {
     /// A pod whose machine is about to boot.
-    pub fn new(boot: Boot, apps: Vec<App>, stopping: Stopping) -> Self {
+    pub fn new(boot: Boot, apps: Vec<App>, stopping: Stopping, mutable: bool) -> Self {
         let signals = stopping.signals.into_iter();
         let signals = signals.chain(std::iter::repeat(Signal::SIGTERM as i32));
-        let members = apps.iter().zip(signals).map(|(app, stop_signal)| Member {
-            name: app.name.clone(),
+        let next = task_number(apps.len());
+        let numbered = apps.into_iter().zip(0..).zip(signals);
+        let members = numbered.map(|((app, task), stop_signal)| Member {
+            app,
             stop_signal,
+            task,
             standing: Standing::Starting,
         });
         Self {
             apps: members.collect(),
-            entries: Entries::after(task_number(apps.len())),
-            phase: Phase::Booting(Box::new((boot, apps))),
+            entries: Entries::default(),
+            removals: Removals::default(),
+            next,
+            mutable,
+            phase: Phase::Booting(Box::new(boot)),
             stop_grace: stopping.grace,
             failing: None,
             overriding: None,
@@ -156,6 +194,11 @@ impl Life {
                 status,
                 memory_exceeded,
             } if self.is_app(task) => self.exited(task, status, memory_exceeded),
+            ToHost::Started { task } if self.is_removal(task) => Some(vec![]),
+            ToHost::NotStarted { task, reason, .. } if self.is_removal(task) => {
+                self.not_removed(task, &reason)
+            }
+            ToHost::Exited { task, .. } if self.is_removal(task) => self.removed(task),
             ToHost::Started { task } => self.entries.started(task),
             ToHost::NotStarted { task, code, reason } => {
                 let reason = printable(&reason);
@@ -172,33 +215,43 @@ impl Life {
 
     /// Every output of app `task` has been written out.
     pub fn on_drained(&mut self, task: TaskId) -> Vec<Action> {
-        let Some(app) = self.apps.get_mut(index(task)) else {
+        let Some(app) = self.apps.iter_mut().find(|app| app.task == task) else {
             return vec![];
         };
         let Standing::Draining(code) = app.standing else {
             return vec![];
         };
-        app.standing = Standing::Ended;
-        let mut actions = vec![Action::Record(app.name.clone(), code)];
-        if self.apps.iter().all(|app| app.standing == Standing::Ended) {
-            self.phase = Phase::Ending;
-            actions.extend([
-                Action::Send(ToGuest::PowerOff),
-                Action::StartGrace(POWER_OFF_GRACE),
-            ]);
+        app.standing = Standing::Idle;
+        let mut actions = vec![Action::Record(app.app.name.clone(), code)];
+        let answer = Action::Answer(task, Answer::Exited { code });
+        actions.extend(self.mutable.then_some(answer));
+        let all_idle = self.apps.iter().all(|app| app.standing == Standing::Idle);
+        if all_idle && (self.stopping || !self.mutable) {
+            actions.extend(self.power_off());
         }
         actions
+    }
+
+    fn power_off(&mut self) -> [Action; 2] {
+        self.phase = Phase::Ending;
+        [
+            Action::Send(ToGuest::PowerOff),
+            Action::StartGrace(POWER_OFF_GRACE),
+        ]
     }
 
     /// A signal came for the pod's process.
     pub fn on_signal(&mut self, signal: Signal) -> Vec<Action> {
         self.interrupts += u32::from(signal == Signal::SIGINT);
+        let asks_to_end = !matches!(signal, Signal::SIGUSR1 | Signal::SIGUSR2);
         match self.phase {
+            // Its apps are others' affair: whoever signals the pod means the pod.
+            Phase::Up if self.mutable && asks_to_end && self.interrupts < 2 => self.on_stop(),
             Phase::Up if self.apps.iter().any(Member::is_running) && self.interrupts < 2 => {
                 self.signal_apps(|_| signal as i32)
             }
             // Only a running app could use these.
-            _ if matches!(signal, Signal::SIGUSR1 | Signal::SIGUSR2) => vec![],
+            _ if !asks_to_end => vec![],
             // The apps' own result stands; only their output is given up, or nothing at all.
             Phase::Up if !self.apps.iter().any(Member::is_live) => self.give_up_output(),
             Phase::Ending => vec![],
@@ -210,6 +263,9 @@ impl Life {
     pub fn on_stop(&mut self) -> Vec<Action> {
         match self.phase {
             Phase::Up if self.apps.iter().any(Member::is_live) => self.stop_apps(),
+            Phase::Up if self.mutable && !self.apps.iter().any(Member::is_draining) => {
+                self.power_off().into()
+            }
             // The apps' own result stands; whoever reads their output has as long to do so as they would have had.
             Phase::Up if !std::mem::replace(&mut self.stopping, true) => {
                 vec![Action::StartGrace(self.stop_grace)]
@@ -231,7 +287,9 @@ impl Life {
         match self.phase {
             Phase::Up if self.apps.iter().any(Member::is_running) => {}
             // The apps' own result stands.
-            Phase::Up if !self.apps.iter().any(Member::is_live) => return self.give_up_output(),
+            Phase::Up if !self.mutable && !self.apps.iter().any(Member::is_live) => {
+                return self.give_up_output();
+            }
             Phase::Ending => return vec![],
             Phase::Up | Phase::Booting(_) => return self.kill(TIMED_OUT),
         }
@@ -262,15 +320,35 @@ impl Life {
     /// # Errors
     /// Why that cannot be, for the one who asked.
     pub fn number_entry(&mut self, app: &str) -> Result<TaskId, String> {
-        match self.apps.iter().find(|member| member.name == app) {
-            Some(member) if member.is_running() => self.entries.number(),
-            Some(_) => Err(format!("app {app:?} does not run")),
-            None => {
-                let names: Vec<_> = self.apps.iter().map(|app| app.name.as_str()).collect();
-                let names = names.join(", ");
-                Err(format!("the pod has no app {app:?}; it has {names}"))
-            }
+        if !self.named(app)?.is_running() {
+            return Err(format!("app {app:?} does not run"));
         }
+        self.entries.check_room()?;
+        self.number()
+    }
+
+    /// The app of this name.
+    fn named(&self, name: &str) -> Result<&Member, String> {
+        let mut apps = self.apps.iter();
+        let app = apps.find(|member| member.app.name == name);
+        app.ok_or_else(|| {
+            let names: Vec<_> = self.apps.iter().map(|app| &*app.app.name).collect();
+            let has = match names.is_empty() {
+                true => "none".to_owned(),
+                false => names.join(", "),
+            };
+            format!("the pod has no app {name:?}; it has {has}")
+        })
+    }
+
+    /// A number for a new task.
+    fn number(&mut self) -> Result<TaskId, String> {
+        let number = self.next;
+        if number >= LAST {
+            return Err("too many commands have been run inside the pod: start it anew".to_owned());
+        }
+        self.next = number + 1;
+        Ok(number)
     }
 
     /// Enters a command, under a number that was given out.
@@ -278,9 +356,17 @@ impl Life {
         self.entries.enter(task, entry)
     }
 
-    /// Who entered a command wants it signalled, or is gone (SIGHUP).
-    pub fn signal_entry(&mut self, task: TaskId, signal: i32) -> Vec<Action> {
-        self.entries.signal(task, signal)
+    /// Who entered a command, or waits for the end of an app, wants it signalled.
+    pub fn signal_task(&mut self, task: TaskId, signal: i32) -> Vec<Action> {
+        match self.living(task) {
+            Some(_) => vec![Action::Send(ToGuest::Signal { task, signal })],
+            None => self.entries.signal(task, signal),
+        }
+    }
+
+    /// Who entered a command is gone; of an app nobody need be there.
+    pub fn on_leave(&mut self, task: TaskId) -> Vec<Action> {
+        self.entries.signal(task, Signal::SIGHUP as i32)
     }
 
     /// The terminal of who entered a command has a new size.
@@ -289,12 +375,17 @@ impl Life {
     }
 
     fn is_app(&self, task: TaskId) -> bool {
-        index(task) < self.apps.len()
+        self.apps.iter().any(|app| app.task == task)
+    }
+
+    fn living(&self, task: TaskId) -> Option<&Member> {
+        let mut apps = self.apps.iter();
+        apps.find(|app| app.task == task && app.is_live())
     }
 
     /// Changes the standing of app `task` if it is `from`.
     fn change(&mut self, task: TaskId, from: Standing, to: Standing) -> Option<&Member> {
-        let app = self.apps.get_mut(index(task))?;
+        let app = self.apps.iter_mut().find(|app| app.task == task)?;
         (app.standing == from && matches!(self.phase, Phase::Up)).then(|| {
             app.standing = to;
             &*app
@@ -302,8 +393,8 @@ impl Life {
     }
 
     fn tasks(&self, is_meant: impl Fn(&Member) -> bool) -> impl Iterator<Item = (&Member, TaskId)> {
-        let tasks = self.apps.iter().zip(0..);
-        tasks.filter(move |(app, _)| is_meant(app))
+        let meant = self.apps.iter().filter(move |app| is_meant(app));
+        meant.map(|app| (app, app.task))
     }
 
     fn greet(&mut self, version: u32) -> Option<Vec<Action>> {
@@ -316,20 +407,23 @@ impl Life {
                 "guest-init speaks protocol {version}, this stage 1 {ours}: pack the image anew"
             )));
         }
-        let Phase::Booting(messages) = std::mem::replace(&mut self.phase, Phase::Up) else {
+        let Phase::Booting(boot) = std::mem::replace(&mut self.phase, Phase::Up) else {
             return None;
         };
-        let (boot, apps) = *messages;
-        let starts = apps.into_iter().zip(0..).map(|(app, task)| {
-            let app = Box::new(app);
-            Action::Send(ToGuest::Start { task, app })
-        });
-        let boot = Action::Send(ToGuest::Boot(boot));
-        Some(std::iter::once(boot).chain(starts).collect())
+        let mut actions = vec![Action::Send(ToGuest::Boot(*boot))];
+        let starting = self.tasks(|app| app.standing == Standing::Starting);
+        actions.extend(starting.map(|(app, _)| app.start()));
+        // Not the apps are what such a pod is for, but that they can come.
+        self.ready = self.mutable;
+        actions.extend(self.ready.then_some(Action::Ready));
+        Some(actions)
     }
 
     fn started(&mut self, task: TaskId) -> Option<Vec<Action>> {
         self.change(task, Standing::Starting, Standing::Running)?;
+        if self.mutable {
+            return Some(vec![Action::Answer(task, Answer::Started)]);
+        }
         let starts = |app: &Member| app.standing == Standing::Starting;
         if self.ready || self.apps.iter().any(starts) {
             return Some(vec![]);
@@ -340,9 +434,11 @@ impl Life {
 
     fn not_started(&mut self, task: TaskId, code: u8, reason: &str) -> Option<Vec<Action>> {
         let app = self.change(task, Standing::Starting, Standing::Draining(code))?;
-        let told = format!("start app {:?}: {}", app.name, printable(reason));
+        let reason = format!("start app {:?}: {}", app.app.name, printable(reason));
         let mut actions = self.ended(task, code);
-        actions.push(Action::Tell(told));
+        actions.push(Action::Tell(reason.clone()));
+        let answer = Action::Answer(task, Answer::NotStarted { code, reason });
+        actions.extend(self.mutable.then_some(answer));
         Some(actions)
     }
 
@@ -351,17 +447,17 @@ impl Life {
         let app = self.change(task, Standing::Running, Standing::Draining(code))?;
         let told = format!(
             "app {:?}: the kernel killed a process because the memory was used up; --memory gives more",
-            app.name
+            app.app.name
         );
         let mut actions = self.ended(task, code);
         actions.extend(memory.then_some(Action::Tell(told)));
         Some(actions)
     }
 
-    /// An app has ended: one that fails takes the others along.
+    /// An app has ended: one that fails takes the others along, where they began together.
     fn ended(&mut self, task: TaskId, code: u8) -> Vec<Action> {
         let mut actions = vec![Action::Close(task)];
-        if code != 0 && self.failing.is_none() {
+        if code != 0 && self.failing.is_none() && !self.mutable {
             self.failing = Some(code);
             actions.extend(self.stop_apps());
         }
@@ -399,8 +495,8 @@ impl Life {
         let mut actions = Vec::new();
         for app in &mut self.apps {
             if let Standing::Draining(code) = app.standing {
-                app.standing = Standing::Ended;
-                actions.push(Action::Record(app.name.clone(), code));
+                app.standing = Standing::Idle;
+                actions.push(Action::Record(app.app.name.clone(), code));
             }
         }
         actions.push(Action::Kill);
@@ -434,10 +530,6 @@ impl Life {
 /// Tasks are numbered as apps are: few, for a manifest is bounded.
 fn task_number(index: usize) -> TaskId {
     TaskId::try_from(index).unwrap_or(TaskId::MAX)
-}
-
-fn index(task: TaskId) -> usize {
-    usize::try_from(task).unwrap_or(usize::MAX)
 }
 
 /// The code a shell shows for `status`.

@@ -5,7 +5,7 @@
 //! Written by the pumps, each for its stream. A log that cannot be written is told of once and given up: the app goes on.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -35,7 +35,7 @@ pub struct Stream {
 }
 
 impl Log {
-    /// Begins the log of `app` in the report folder.
+    /// Begins the log of `app` in the report folder, or goes on with that of its life before.
     pub fn new(folder: Arc<OwnedFd>, app: &str) -> Self {
         let mut log = Self {
             folder,
@@ -43,21 +43,29 @@ impl Log {
             file: None,
         };
         match log.open() {
-            Ok(file) => log.file = Some((file, 0)),
+            Ok(opened) => log.file = Some(opened),
             Err(error) => log.give_up(&error),
         }
         log
     }
 
-    fn open(&self) -> io::Result<File> {
+    /// For the several streams of its app.
+    pub fn shared(self) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(self))
+    }
+
+    fn open(&self) -> io::Result<(File, u64)> {
         let flags = OFlag::O_WRONLY
             | OFlag::O_CREAT
-            | OFlag::O_TRUNC
+            | OFlag::O_APPEND
             | OFlag::O_NOFOLLOW
             | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o640);
         let path = format!("log/{}", self.app);
-        Ok(openat(&*self.folder, &*path, flags, mode)?.into())
+        let file = openat(&*self.folder, &*path, flags, mode)?;
+        let mut file = File::from(file);
+        let written = file.seek(SeekFrom::End(0))?;
+        Ok((file, written))
     }
 
     fn write(&mut self, records: &[u8]) {
@@ -75,7 +83,7 @@ impl Log {
         if *written >= MAX_LOG_BYTES {
             let path = format!("log/{}", self.app);
             renameat(&*self.folder, &*path, &*self.folder, &*format!("{path}.1"))?;
-            self.file = Some((self.open()?, 0));
+            self.file = Some(self.open()?);
         }
         Ok(())
     }

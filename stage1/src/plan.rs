@@ -11,7 +11,8 @@ use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
 use contract::{RunArguments, UidRange, signal};
 use guest_init::protocol::{
-    self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Limits, Stdio, TaskId, Window,
+    self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Limits, MAX_SHARES, Stdio, TaskId,
+    Window,
 };
 use nix::sys::signal::Signal;
 
@@ -19,7 +20,7 @@ use crate::environment;
 use crate::isolators;
 use crate::life::{GRACE, Stopping};
 use crate::limits;
-use crate::sizes::{PodLimits, scratch_bytes};
+use crate::sizes::{Machine, PodLimits, scratch_bytes};
 use crate::unsupported;
 use crate::volumes::{Resolver, Share};
 
@@ -30,7 +31,7 @@ const MAX_ARGUMENT_BYTES: usize = 512 << 10;
 const PORTS_PER_TASK: u32 = 4;
 
 /// The most apps in a pod.
-const MAX_APPS: usize = IMAGE_SLOTS as usize;
+pub const MAX_APPS: usize = IMAGE_SLOTS as usize;
 
 /// The stream ports of a task.
 pub fn ports(task: TaskId) -> Range<u32> {
@@ -65,6 +66,27 @@ pub fn entry_stdio(first: u32, terminal: Option<Window>) -> Stdio {
     }
 }
 
+/// `stdio`, which is some task's, as that of `task`.
+pub fn moved(stdio: Stdio, task: TaskId) -> Stdio {
+    let first = ports(task).start;
+    let moved = |port: u32| first + (port - FIRST_STREAM_PORT) % PORTS_PER_TASK;
+    match stdio {
+        Stdio::Terminal { port, window } => Stdio::Terminal {
+            port: moved(port),
+            window,
+        },
+        Stdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => Stdio::Streams {
+            stdin: stdin.map(moved),
+            stdout: stdout.map(moved),
+            stderr: stderr.map(moved),
+        },
+    }
+}
+
 /// What the host has that the plan depends on.
 pub struct Host {
     /// CPUs this process may use.
@@ -73,6 +95,8 @@ pub struct Host {
     pub memory_mib: u64,
     /// The most CPUs KVM gives a machine.
     pub kvm_cpus: u64,
+    /// Whether this is root, who may give folders to a process that is shut in.
+    pub root: bool,
     /// Size of the terminal on stdin and stdout, if both are one.
     pub window: Option<Window>,
 }
@@ -117,12 +141,16 @@ pub struct Plan {
     pub apps: Vec<protocol::App>,
     /// Folders and files of the host that the machine is given, by number.
     pub shares: Vec<Share>,
+    /// How many more it can be given while it runs.
+    pub later_shares: u16,
     /// The uids that the pod may be given one of.
     pub uids: UidRange,
     /// When the pod is ended with exit code 124.
     pub timeout: Option<Duration>,
     /// How the apps are asked to end.
     pub stopping: Stopping,
+    /// Whether apps come and go while the pod lives.
+    pub mutable: bool,
     /// Whether to report where the time of the start went.
     pub timings: bool,
     /// What the user should know and nothing fails for.
@@ -165,23 +193,39 @@ impl Plan {
         check_input(&apps)?;
         warnings.append(&mut volumes.warnings);
         let limits = PodLimits {
-            apps: apps.iter().map(|app| app.limits).collect(),
+            // Who comes later may have no limit.
+            apps: apps
+                .iter()
+                .map(|app| app.limits)
+                .chain(arguments.mutable.then(Limits::default))
+                .collect(),
             pod: limits::of_pod(pod)?,
+            most_apps: if arguments.mutable {
+                MAX_APPS
+            } else {
+                apps.len()
+            },
         };
         let cpus = limits.cpus(host, &mut warnings)?;
         let memory_mib = limits.memory_mib(host, &mut warnings)?;
         let shares = volumes.into_shares();
+        let later_shares = if arguments.mutable && host.root {
+            MAX_SHARES
+        } else {
+            0
+        };
         let pod_annotation = |name| annotation::find(&pod.annotations, name);
         Ok(Self {
             cpus,
             memory_mib,
-            caps: limits.caps(memory_mib, cpus, !shares.is_empty()),
+            caps: limits.caps(memory_mib, cpus, later_shares > 0 || !shares.is_empty()),
             limits: limits.pod,
             sysctls: limits::sysctls(pod)?,
             hostname: hostname(arguments)?,
             scratch_bytes: scratch_bytes(&pod.annotations)?,
             apps,
             shares,
+            later_shares,
             uids: pod_annotation(annotation::POD_UIDS)
                 .map_or_else(|| Ok(UidRange::default()), str::parse)?,
             timeout: pod_annotation(annotation::POD_TIMEOUT)
@@ -189,11 +233,116 @@ impl Plan {
                 .transpose()?,
             stopping: Stopping {
                 signals,
-                grace: pod_annotation(annotation::POD_STOP_TIMEOUT).map_or(Ok(GRACE), seconds)?,
+                grace: stop_grace(&pod.annotations)?,
             },
+            mutable: arguments.mutable,
             timings: pod_annotation(annotation::POD_TIMINGS) == Some("true"),
             warnings,
         })
+    }
+}
+
+impl Plan {
+    /// Whether the machine has, or can be given, folders of the host.
+    pub fn shares_folders(&self) -> bool {
+        self.later_shares > 0 || !self.shares.is_empty()
+    }
+
+    /// How many images lie on the images disk.
+    pub fn images(&self) -> u8 {
+        let roots = self.apps.iter().map(|app| app.root);
+        let images = roots.filter(|root| matches!(root, protocol::Root::Image { .. }));
+        // More have no number.
+        u8::try_from(images.count()).unwrap_or(IMAGE_SLOTS)
+    }
+}
+
+/// An app that a running pod is given.
+#[derive(Debug)]
+pub struct Addition {
+    /// The app; where its root is an image, that is number 0.
+    pub app: protocol::App,
+    /// How it is asked to end.
+    pub stop_signal: i32,
+    /// Folders and files of the host that it needs, by number.
+    pub shares: Vec<Share>,
+    /// What the user should know and nothing fails for.
+    pub warnings: Vec<String>,
+}
+
+impl Addition {
+    /// Resolves the app `name` of `pod`, whose app `n` runs from `images[n]`; `arguments` are the pod's.
+    ///
+    /// # Errors
+    /// As [`Plan::new`]'s, and when `machine`, in which the pod runs, has no room for it.
+    pub fn new(
+        pod: &PodManifest,
+        images: &[PreparedImage],
+        name: &str,
+        arguments: &RunArguments,
+        machine: &Machine,
+    ) -> Result<Self> {
+        let mut apps = pod.apps.iter().zip(images);
+        let (pod_app, image) = apps
+            .find(|(app, _)| app.name == name)
+            .with_context(|| format!("the pod manifest has no app {name:?}"))?;
+        check_supported(pod, arguments)?;
+        let mut volumes = Resolver::new(pod).context("read the pod manifest")?;
+        let host = Host {
+            cpus: machine.cpus.into(),
+            memory_mib: machine.memory_mib.into(),
+            kvm_cpus: machine.cpus.into(),
+            root: false,
+            // The pod's own may be one, but is no app's that others start.
+            window: None,
+        };
+        let mut numbers = 0..1;
+        let app = plan_app(
+            0,
+            pod_app,
+            image,
+            arguments,
+            &host,
+            &mut volumes,
+            &mut numbers,
+        )
+        .with_context(|| format!("read app {name:?} of the pod manifest"))?;
+        let limits = pod
+            .apps
+            .iter()
+            .zip(images)
+            .map(|(app, image)| limits::of_app(program(app, image)?, &app.annotations));
+        let mut warnings = unsupported::of_app(name, program(pod_app, image)?);
+        PodLimits {
+            apps: limits.collect::<Result<_>>()?,
+            pod: limits::of_pod(pod)?,
+            most_apps: MAX_APPS,
+        }
+        .check_room(&app.limits, machine, &mut warnings)?;
+        warnings.append(&mut volumes.warnings);
+        Ok(Self {
+            app,
+            stop_signal: stop_signal(pod_app, image)?,
+            shares: volumes.into_shares(),
+            warnings,
+        })
+    }
+}
+
+/// Gives the shares of `app` other numbers, which are there by those that it has.
+pub fn renumber(app: &mut protocol::App, numbers: &[u16]) {
+    let renumbered = |number: &mut u16| {
+        if let Some(new) = numbers.get(usize::from(*number)) {
+            *number = *new;
+        }
+    };
+    if let protocol::Root::Share(number) = &mut app.root {
+        renumbered(number);
+    }
+    for mount in &mut app.mounts {
+        if let protocol::Volume::Share(number) = &mut mount.volume {
+            renumbered(number);
+        }
     }
 }
 
@@ -204,7 +353,10 @@ fn program<'a>(pod_app: &'a PodApp, image: &'a PreparedImage) -> Result<&'a Mani
 }
 
 fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
-    ensure!(!pod.apps.is_empty(), "the pod manifest has no apps");
+    ensure!(
+        arguments.mutable || !pod.apps.is_empty(),
+        "the pod manifest has no apps"
+    );
     ensure!(
         pod.apps.len() <= MAX_APPS,
         "a pod of {} apps is more than one machine takes ({MAX_APPS})",
@@ -223,7 +375,6 @@ fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
             app.name
         );
     }
-    ensure!(!arguments.mutable, "mutable pods are not supported yet");
     ensure!(
         arguments.net.split(',').all(|net| net != "host"),
         "--net=host gives a pod the host's network, which a virtual machine cannot share; use --net=none"
@@ -331,6 +482,14 @@ fn stop_signal(pod_app: &PodApp, image: &PreparedImage) -> Result<i32> {
     let name = named.find_map(|annotations| annotation::find(annotations, annotation::STOP_SIGNAL));
     name.map_or(Ok(Signal::SIGTERM as i32), signal::parse)
         .with_context(|| format!("read how app {:?} is asked to end", pod_app.name))
+}
+
+/// How long apps have that are asked to end, by the pod's annotations.
+///
+/// # Errors
+/// For what is no time.
+pub fn stop_grace(annotations: &[Annotation]) -> Result<Duration> {
+    annotation::find(annotations, annotation::POD_STOP_TIMEOUT).map_or(Ok(GRACE), seconds)
 }
 
 /// The command of an event handler; empty = none.

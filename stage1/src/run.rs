@@ -1,5 +1,6 @@
 //! The `run` entrypoint: a pod manifest and prepared images in, an exit code out, in one process that becomes the VMM.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
@@ -9,25 +10,29 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use contract::pod_dir::LOCK_FD_VARIABLE;
 use contract::{PodDir, PodManifest, RunArguments};
-use guest_init::protocol::{App, Boot, CONTROL_PORT, Scratch, Stdio};
+use guest_init::protocol::{App, Boot, CONTROL_PORT, Scratch, Stdio, TaskId};
 use nix::sys::signalfd::SignalFd;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::assets::{self, Assets, Root};
+use crate::additions::Additions;
+use crate::app::Runtime;
+use crate::assets::{self, Assets};
 use crate::cgroup::Cgroup;
 use crate::clients::Clients;
 use crate::control::Control;
+use crate::devices::{self, Made};
+use crate::host;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
 use crate::life::{self, Life};
 use crate::outcome;
-use crate::plan::{Host, Plan, PreparedImage, PreparedRoot};
+use crate::plan::{Host, Plan};
 use crate::report::{self, Report};
 use crate::session::{self, Session};
+use crate::sizes::Machine;
 use crate::streams::{self, Label, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
 use crate::timings::Timings;
-use crate::{devices, host};
 
 /// Bytes of entropy given to the guest.
 const ENTROPY_BYTES: usize = 64;
@@ -39,7 +44,8 @@ const ENTROPY_BYTES: usize = 64;
 pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let timings = Timings::default();
     timings.mark("stage1");
-    let arguments = RunArguments::parse(argv)?;
+    let argv: Vec<_> = argv.into_iter().collect();
+    let arguments = RunArguments::parse(argv.iter().cloned())?;
     // Let go of by the kernel alone, when the process is gone.
     let _lock = ManuallyDrop::new(take_lock()?);
     let pod = PodDir::new(
@@ -58,8 +64,15 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
 
     // From here on the process is the pod.
     cgroup.cap(&pod, &plan.caps, &plan.shares);
-    let identity = Identity::claim(pod.path(), plan.uids, !plan.shares.is_empty())?;
+    let identity = Identity::claim(pod.path(), plan.uids, plan.shares_folders())?;
     Report::prepare(&pod, identity.owner())?;
+    if plan.mutable {
+        let machine = Machine {
+            cpus: plan.cpus,
+            memory_mib: plan.memory_mib,
+        };
+        Runtime::write(&pod, argv, machine)?;
+    }
     let clients = Clients::listen(&PodDir::new("").socket())?;
     // Who finds a pid finds the socket too.
     report::write_pid(&pod)?;
@@ -69,8 +82,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         .apps
         .iter()
         .any(|app| matches!(app.stdio, Stdio::Terminal { .. }));
-    let inside = jail::enter(&pod, &identity, &plan.shares, plan.caps.processes)
-        .context("jail the machine's process")?;
+    let inside = jail::enter(&pod, &identity, &plan).context("jail the machine's process")?;
     if let Some(warning) = cgroup.arrive() {
         crate::tell(&format!("warning: {warning}"));
     }
@@ -148,7 +160,11 @@ impl Jailed {
         let plan = self.plan;
         let ports = Ports::default();
         let control = Control::new(ports.open(CONTROL_PORT)?)?;
-        let (machine, disk_full) = devices::machine(
+        let Made {
+            machine,
+            disk_full,
+            images,
+        } = devices::machine(
             self.assets,
             self.scratch,
             &plan,
@@ -160,7 +176,11 @@ impl Jailed {
             .then(Raw::enter)
             .transpose()?;
         let drained = streams::drained_event()?;
-        let pumps = pumps(&plan.apps, &ports, &drained, &report)?;
+        let pumps = pumps(&plan, &ports, &drained, &report)?;
+        let additions = plan
+            .mutable
+            .then(|| Additions::new(&ports, &drained, images, &plan))
+            .transpose()?;
         timings.mark("kvm_run");
         let running = machine
             .start(devices::confine)
@@ -169,10 +189,11 @@ impl Jailed {
             .timeout
             .and_then(|timeout| Instant::now().checked_add(timeout));
         let session = Session {
-            life: Life::new(self.boot, plan.apps, plan.stopping),
+            life: Life::new(self.boot, plan.apps, plan.stopping, plan.mutable),
             control,
             ports,
             pumps,
+            additions,
             clients: self.clients,
             drained,
             signals: self.signals,
@@ -222,37 +243,29 @@ fn plan(
     arguments: &RunArguments,
     cpus: u64,
 ) -> Result<Plan> {
-    let mut images = Vec::new();
-    for (app, root) in manifest.apps.iter().zip(&assets.roots) {
-        let root = match root {
-            Root::Erofs(file) => {
-                let image = file.metadata();
-                let image =
-                    image.with_context(|| format!("look at the image of app {:?}", app.name))?;
-                PreparedRoot::Erofs { bytes: image.len() }
-            }
-            Root::Folder(path) => PreparedRoot::Folder(path.clone()),
-        };
-        images.push(PreparedImage {
-            manifest: assets::read_json(&pod.app_image_manifest(&app.name))?,
-            root,
-        });
-    }
+    let images = assets::prepared(pod, manifest, &assets.roots)?;
     let host = Host {
         cpus,
         memory_mib: host::memory_mib()?,
         kvm_cpus: host::kvm_cpus(&assets.kvm),
+        root: nix::unistd::geteuid().is_root(),
         window: terminal::window(),
     };
     Plan::new(manifest, &images, arguments, &host)
         .with_context(|| format!("read {}", pod.manifest().display()))
 }
 
-/// The pumps of all apps. In a pod of several, each line says whose it is.
-fn pumps(apps: &[App], ports: &Ports, drained: &EventFd, report: &Report) -> Result<Vec<Pumps>> {
+/// The pumps of all apps, by their tasks. In a pod of several, each line says whose it is.
+fn pumps(
+    plan: &Plan,
+    ports: &Ports,
+    drained: &EventFd,
+    report: &Report,
+) -> Result<BTreeMap<TaskId, Pumps>> {
     let turn: Arc<Mutex<()>> = Arc::default();
+    let several = plan.apps.len() > 1 || plan.mutable;
     let start = |app: &App| {
-        let label = (apps.len() > 1).then(|| Label {
+        let label = several.then(|| Label {
             app: app.name.clone(),
             turn: Arc::clone(&turn),
         });
@@ -260,11 +273,12 @@ fn pumps(apps: &[App], ports: &Ports, drained: &EventFd, report: &Report) -> Res
             drained,
             confine: || seccomp::confine_thread(Kind::Pump),
             label,
-            log: Some(Arc::new(Mutex::new(report.log(&app.name)))),
+            log: Some(report.log(&app.name).shared()),
         };
         Pumps::start(app.stdio, ports, &sharing)
     };
-    apps.iter().map(start).collect()
+    let apps = (0..).zip(&plan.apps);
+    apps.map(|(task, app)| Ok((task, start(app)?))).collect()
 }
 
 fn scratch_disk(pod: &PodDir, plan: &Plan) -> Result<Option<(File, u64)>> {
@@ -290,7 +304,7 @@ fn boot(plan: &Plan, debug: bool) -> Result<Boot> {
         } else {
             Scratch::Tmpfs
         },
-        shares: !plan.shares.is_empty(),
+        shares: plan.shares_folders(),
         limits: plan.limits,
         sysctls: plan.sysctls.clone(),
         debug,

@@ -1,13 +1,15 @@
 //! The main thread while the machine runs: waits for the guest, the user, the outputs, the clock and the machine's
 //! end, asks [`Life`] what to do about each, and does it. It never blocks on the guest.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use contract::signal::PASSED_ON;
-use guest_init::protocol::{Entry, Stdio, TaskId, ToHost};
+use guest_init::protocol::{Entry, Root, Stdio, TaskId, ToHost};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -16,9 +18,10 @@ use vmm::event::descriptor;
 use vmm::running::Running;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::clients::{Clients, Wish};
+use crate::additions::Additions;
+use crate::clients::{Addition, Answer, Clients, Wish};
 use crate::control::Control;
-use crate::life::{Action, GRACE, Life};
+use crate::life::{self, Action, GRACE, Life};
 use crate::plan;
 use crate::report::Report;
 use crate::streams::{Ports, Pumps};
@@ -61,8 +64,10 @@ pub struct Session<'a> {
     pub control: Control,
     /// Streams not yet dialled.
     pub ports: Ports,
-    /// The apps' streams, in order: of app `n`, which is task `n`.
-    pub pumps: Vec<Pumps>,
+    /// The apps' streams.
+    pub pumps: BTreeMap<TaskId, Pumps>,
+    /// What new apps need, in a mutable pod.
+    pub additions: Option<Additions>,
     /// Who asks something of the pod.
     pub clients: Clients,
     /// Signalled when an output has ended.
@@ -108,8 +113,14 @@ impl Session<'_> {
             for client in ready.clients.into_iter().rev() {
                 actions.extend(self.hear_client(client));
             }
-            for (task, _) in (0..).zip(&self.pumps).filter(|(_, pumps)| pumps.drained()) {
-                actions.extend(self.life.on_drained(task));
+            let drained = self.pumps.iter().filter(|(_, pumps)| pumps.drained());
+            let drained: Vec<_> = drained.map(|(task, _)| *task).collect();
+            for task in drained {
+                let ended = self.life.on_drained(task);
+                if !ended.is_empty() {
+                    self.pumps.remove(&task);
+                }
+                actions.extend(ended);
             }
             let now = Instant::now();
             if self.deadline.take_if(|deadline| *deadline <= now).is_some() {
@@ -225,10 +236,96 @@ impl Session<'_> {
                 }
             },
             Some(Wish::Stop) => self.life.on_stop(),
-            Some(Wish::Signal(task, signal)) => self.life.signal_entry(task, signal),
+            Some(Wish::Signal(task, signal)) => self.life.signal_task(task, signal),
             Some(Wish::Resize(task, window)) => self.life.resize_entry(task, window),
-            Some(Wish::Leave(task)) => self.life.signal_entry(task, Signal::SIGHUP as i32),
+            Some(Wish::Leave(task)) => self.life.on_leave(task),
+            Some(Wish::Shares(shares)) => {
+                match self
+                    .additions
+                    .as_mut()
+                    .map(|additions| additions.number(&shares))
+                {
+                    Some(Ok(answer)) => self.clients.tell(client, &answer),
+                    Some(Err(error)) => self.clients.refuse(client, format!("{error:#}")),
+                    None => self.clients.refuse(client, life::FIXED.to_owned()),
+                }
+                vec![]
+            }
+            Some(Wish::Add(addition, image)) => {
+                match self.add(*addition, image.map(File::from)) {
+                    Ok(()) => self.clients.dismiss(client, &Answer::Added),
+                    Err(reason) => self.clients.refuse(client, reason),
+                }
+                vec![]
+            }
+            Some(Wish::Start(app)) => {
+                let started = self.start(&app);
+                self.follow(client, started)
+            }
+            Some(Wish::StopApp(app)) => match self.life.stop_app(&app) {
+                Ok(None) => {
+                    self.clients.dismiss(client, &Answer::NotRunning);
+                    vec![]
+                }
+                Ok(Some(stopping)) => self.follow(client, Ok(stopping)),
+                Err(reason) => self.follow(client, Err(reason)),
+            },
+            Some(Wish::Remove(app)) => {
+                let removal = self.life.remove(&app);
+                self.follow(client, removal)
+            }
         }
+    }
+
+    /// Lets `client` wait for a task that has been begun, or tells it why there is none.
+    fn follow(
+        &mut self,
+        client: usize,
+        begun: Result<(TaskId, Vec<Action>), String>,
+    ) -> Vec<Action> {
+        match begun {
+            Ok((task, actions)) => {
+                self.clients.wait_for(client, task);
+                actions
+            }
+            Err(reason) => {
+                self.clients.refuse(client, reason);
+                vec![]
+            }
+        }
+    }
+
+    fn add(&mut self, addition: Addition, image: Option<File>) -> Result<(), String> {
+        let Addition {
+            mut app,
+            stop_signal,
+            shares,
+        } = addition;
+        let Some(additions) = &mut self.additions else {
+            // Why not, it knows.
+            return self.life.add(app, stop_signal);
+        };
+        let root = image.map(|image| additions.lay(image)).transpose();
+        let root = root.map_err(|error| format!("{error:#}"))?;
+        app.root = root.unwrap_or(app.root);
+        let added = self.life.add(app, stop_signal);
+        match (&added, root) {
+            (Ok(()), _) => additions.share(shares),
+            (Err(_), Some(Root::Image { number, .. })) => additions.forget(Some(number), &[]),
+            (Err(_), _) => {}
+        }
+        added
+    }
+
+    /// Begins the next life of an app.
+    fn start(&mut self, app: &str) -> Result<(TaskId, Vec<Action>), String> {
+        let (task, stdio) = self.life.number_start(app)?;
+        if let Some(additions) = &self.additions {
+            let pumps = additions.pumps(stdio, app, self.report.log(app));
+            let pumps = pumps.map_err(|error| format!("{error:#}"))?;
+            self.pumps.insert(task, pumps);
+        }
+        Ok((task, self.life.start(task)))
     }
 
     fn enter(
@@ -252,7 +349,7 @@ impl Session<'_> {
         for (port, stream) in ports.into_iter().zip(streams) {
             self.ports.lend(port, UnixStream::from(stream));
         }
-        self.clients.enter(client, task);
+        self.clients.wait_for(client, task);
         self.life.enter(task, entry)
     }
 
@@ -274,6 +371,11 @@ impl Session<'_> {
             Action::Tell(text) => crate::tell(&text),
             Action::Answer(task, answer) => self.clients.answer(task, &answer),
             Action::Close(task) => self.ports.close(&plan::ports(task)),
+            Action::Forget { image, shares } => {
+                if let Some(additions) = &mut self.additions {
+                    additions.forget(image, &shares);
+                }
+            }
             Action::Kill => machine.stop_handle().stop(),
             Action::StartGrace(time) => {
                 self.grace = Instant::now().checked_add(time);
@@ -294,7 +396,7 @@ struct Ready {
 }
 
 /// Milliseconds until `next`, rounded up so that it has passed when the wait is over.
-fn timeout(next: Option<Instant>) -> PollTimeout {
+pub fn timeout(next: Option<Instant>) -> PollTimeout {
     let Some(next) = next else {
         return PollTimeout::NONE;
     };

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use contract::annotation::{self, Annotation};
 use contract::quantity;
 use guest_init::protocol::Limits;
+use serde::{Deserialize, Serialize};
 
 use crate::plan::Host;
 
@@ -47,6 +48,17 @@ pub struct PodLimits {
     pub apps: Vec<Limits>,
     /// The pod's own.
     pub pod: Limits,
+    /// How many apps there will be at most.
+    pub most_apps: usize,
+}
+
+/// A pod's machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// CPUs.
+    pub cpus: u8,
+    /// Memory, MiB.
+    pub memory_mib: u32,
 }
 
 impl PodLimits {
@@ -115,10 +127,49 @@ impl PodLimits {
         Ok(u32::try_from(machine)?)
     }
 
+    /// Refuses an app of these limits, which are among the apps', if the machine that they run in has no room for it: it does
+    /// not grow.
+    pub fn check_room(
+        &self,
+        app: &Limits,
+        machine: &Machine,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        let (bytes, _) = self.of_apps(|limits| limits.memory_bytes);
+        let has_mib = u64::from(machine.memory_mib).saturating_sub(MEMORY_OVERHEAD_MIB);
+        if let Some(own) = app.memory_bytes {
+            let (own_mib, all_mib) = (own.div_ceil(1 << 20), bytes.div_ceil(1 << 20));
+            ensure!(
+                all_mib <= has_mib,
+                "its limit of {own_mib} MiB does not fit: the pod's machine has {has_mib} MiB for apps, and {} MiB are \
+                 promised to others; give it less, remove another, or start a pod with more (app sandbox --memory)",
+                all_mib - own_mib
+            );
+        }
+        if let Some(own) = app.cpu_milli {
+            let has = u32::from(machine.cpus) * 1000;
+            ensure!(
+                own <= has,
+                "its limit of {}m CPUs does not fit: the pod's machine has {}; give it less, or start a pod with more \
+                 (app sandbox --cpu)",
+                own,
+                machine.cpus
+            );
+            let (all, _) = self.of_apps(cpu_milli);
+            if all > u64::from(has) {
+                warnings.push(format!(
+                    "the apps' limits of CPUs are {all}m together, and the pod's machine has {}: they will share",
+                    machine.cpus
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// What the host caps the process of such a machine at, exactly, where there is a limit.
     pub fn caps(&self, memory_mib: u32, cpus: u8, shares: bool) -> Limits {
         let shared_mib = if shares { SHARED_FILES_MIB } else { 0 };
-        let (machine_mib, apps) = (u64::from(memory_mib), self.apps.len() as u64);
+        let (machine_mib, apps) = (u64::from(memory_mib), self.most_apps as u64);
         let memory_mib = machine_mib + machine_mib / TABLES_PART + PROCESS_MIB + shared_mib;
         let threads = THREADS + u64::from(cpus) + apps * THREADS_PER_APP;
         let cpu_milli = self.together(cpu_milli);
@@ -165,6 +216,7 @@ mod tests {
         cpus: 4,
         memory_mib: 1024,
         kvm_cpus: 64,
+        root: true,
         window: None,
     };
 
@@ -195,7 +247,37 @@ mod tests {
         PodLimits {
             apps: apps.to_vec(),
             pod,
+            most_apps: apps.len(),
         }
+    }
+
+    #[test]
+    fn app_that_the_machine_has_no_room_for_is_refused_with_the_figures() {
+        let machine = Machine {
+            cpus: 2,
+            memory_mib: 512,
+        };
+        let mut warnings = Vec::new();
+        let mut refused = |apps: &[Limits]| {
+            let last = apps.last().expect("the app that is added");
+            let checked = limits(apps, NONE).check_room(last, &machine, &mut warnings);
+            checked
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
+        assert_eq!(refused(&[memory(200), memory(248)]), "");
+        let error = refused(&[memory(200), memory(249)]);
+        assert!(
+            ["249", "448", "200"]
+                .iter()
+                .all(|figure| error.contains(figure)),
+            "{error}"
+        );
+        assert_eq!(refused(&[memory(1000), NONE]), "");
+        assert_eq!(refused(&[cpu(1500), cpu(1500)]), "");
+        assert!(refused(&[cpu(2001)]).contains("2001m"));
+        assert_eq!(warnings.len(), 1, "that they share is told");
     }
 
     #[test]

@@ -184,13 +184,17 @@ fn pump_input(mut stream: UnixStream, confine: fn() -> Result<()>) -> Result<()>
     })
 }
 
-fn spawn(
+/// Starts a thread, whose first deed is `confine`.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn spawn(
     name: &str,
     confine: fn() -> Result<()>,
-    pump: impl FnOnce() + Send + 'static,
+    work: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
     let confined = move || match confine() {
-        Ok(()) => pump(),
+        Ok(()) => work(),
         Err(error) => crate::fail(&error),
     };
     thread::Builder::new()

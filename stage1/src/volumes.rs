@@ -8,6 +8,7 @@ use contract::annotation;
 use contract::image::{App as ManifestApp, MountPoint};
 use contract::pod::{PodApp, PodManifest, Volume};
 use guest_init::protocol::{self, MAX_SHARES};
+use serde::{Deserialize, Serialize};
 
 use crate::plan::PreparedImage;
 
@@ -21,7 +22,7 @@ const MAX_MOUNTS: usize = 512;
 const DEFAULT_MODE: u32 = 0o755;
 
 /// A folder or file of the host that the machine is given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// Absolute path on the host; links are followed.
     pub source: PathBuf,

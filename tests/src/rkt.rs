@@ -73,47 +73,38 @@ impl Rkt {
 
     /// Lays out a pod whose app runs `script`.
     pub fn pod(&self, uuid: &'static str, script: &str) -> Pod<'_> {
+        let pod = self.lay_out(uuid, false);
+        pod.place(NAME, script);
+        pod
+    }
+
+    /// Lays out a pod without apps, which are placed in it while it runs.
+    pub fn sandbox(&self, uuid: &'static str) -> Pod<'_> {
+        self.lay_out(uuid, true)
+    }
+
+    fn lay_out(&self, uuid: &'static str, mutable: bool) -> Pod<'_> {
         let pod = Pod {
             rkt: self,
             uuid,
             lock: None,
         };
-        let folder = |path: &Path| {
-            let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(0o750);
-            builder.create(path).expect("a folder of the pod");
-        };
-        let write =
-            |name: &str, text: &str| fs::write(pod.path(name), text).expect("a file of the pod");
-        for name in ["stage1/rootfs", "appsinfo/web", "overlay"] {
+        for name in ["stage1/rootfs", "overlay"] {
             folder(&pod.path(name));
         }
-        let app = json!({"exec": ["/bin/sh", "-c", proved(script)], "user": "0", "group": "0", "workingDirectory": "/",
-            "environment": [{"name": "FLAVOUR", "value": "aci"}], "mountPoints": null, "ports": null, "isolators": null,
-            "userAnnotations": null});
-        let image = json!({"acKind": "ImageManifest", "acVersion": "0.8.11", "name": "example.com/web", "app": app});
-        let id = format!("sha512-{}", "2".repeat(64));
-        let manifest = json!({"acVersion": "1.30.0+git", "acKind": "PodManifest",
-            "apps": [{"name": NAME, "image": {"id": id, "name": "example.com/web", "labels": []}, "app": app,
-                "mounts": null, "annotations": null}],
+        let manifest = json!({"acVersion": "1.30.0+git", "acKind": "PodManifest", "apps": null,
             "volumes": null, "isolators": null, "annotations":
-                [{"name": "coreos.com/rkt/stage1/mutable", "value": "false"}], "ports": []});
-        write("pod", &manifest.to_string());
-        write("pod-created", "");
-        write("overlay-prepared", "");
-        write("stage1TreeStoreID", STAGE1);
-        write("appsinfo/web/manifest", &image.to_string());
-        write("appsinfo/web/treeStoreID", APP);
+                [{"name": "coreos.com/rkt/stage1/mutable", "value": mutable.to_string()}], "ports": []});
+        pod.write("pod", &manifest.to_string());
+        pod.write("pod-created", "");
+        pod.write("overlay-prepared", "");
+        pod.write("stage1TreeStoreID", STAGE1);
         let of_stage1 = fs::read_to_string(checkout().join("target/stage1-kvm/manifest"));
-        write(
+        pod.write(
             "stage1/manifest",
             &of_stage1.expect("the stage 1's manifest"),
         );
         pod.mount(STAGE1, "upper", "stage1/rootfs");
-        let app = "stage1/rootfs/opt/stage2/web";
-        folder(&pod.path(app).join("rootfs"));
-        write(&format!("{app}/manifest"), &image.to_string());
-        pod.mount(APP, "upper/web", &format!("{app}/rootfs"));
         // rkt touches it, and gives up where there is none.
         succeed(
             Command::new("touch")
@@ -123,6 +114,12 @@ impl Rkt {
         assert!(pod.path("stage1/rootfs/rkt/status").is_dir());
         pod
     }
+}
+
+fn folder(path: &Path) {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o750);
+    builder.create(path).expect("a folder of the pod");
 }
 
 impl Drop for Rkt {
@@ -135,6 +132,54 @@ impl Drop for Rkt {
 }
 
 impl Pod<'_> {
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("a file of the pod");
+    }
+
+    /// Places an app that runs `script` in the pod: its files, its root, and its part of the pod manifest.
+    pub fn place(&self, name: &str, script: &str) {
+        folder(&self.path(&format!("appsinfo/{name}")));
+        let app = json!({"exec": ["/bin/sh", "-c", proved(script)], "user": "0", "group": "0", "workingDirectory": "/",
+            "environment": [{"name": "FLAVOUR", "value": "aci"}], "mountPoints": null, "ports": null, "isolators": null,
+            "userAnnotations": null});
+        let image = json!({"acKind": "ImageManifest", "acVersion": "0.8.11", "name": "example.com/web", "app": app});
+        let id = format!("sha512-{}", "2".repeat(64));
+        let app = json!({"name": name, "image": {"id": id, "name": "example.com/web", "labels": []}, "app": app,
+            "mounts": null, "annotations": null});
+        let manifest = fs::read(self.path("pod")).expect("the pod manifest");
+        let mut manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+        match manifest["apps"].as_array_mut() {
+            Some(apps) => apps.push(app),
+            None => manifest["apps"] = json!([app]),
+        }
+        self.write("pod", &manifest.to_string());
+        self.write(&format!("appsinfo/{name}/manifest"), &image.to_string());
+        self.write(&format!("appsinfo/{name}/treeStoreID"), APP);
+        let place = format!("stage1/rootfs/opt/stage2/{name}");
+        folder(&self.path(&place).join("rootfs"));
+        self.write(&format!("{place}/manifest"), &image.to_string());
+        self.mount(APP, &format!("upper/{name}"), &format!("{place}/rootfs"));
+    }
+
+    /// A "crossing" entrypoint for an app: `app/add`, `app/start`, `app/stop` or `app/rm`.
+    pub fn cross(&self, entrypoint: &str, app: &str) -> Command {
+        let root = self.path("stage1/rootfs");
+        let pid = fs::read_to_string(self.path("pid")).expect("the pid");
+        let mut cross = Command::new(root.join(Rkt::entrypoint(entrypoint)));
+        cross
+            .env_clear()
+            .env("RKT_STAGE1_ENTERCMD", root.join(Rkt::entrypoint("enter")))
+            .env("RKT_STAGE1_ENTERPID", pid.trim())
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .arg("--debug=false");
+        if entrypoint == "app/add" {
+            cross.arg(format!("--uuid={}", self.uuid));
+        }
+        cross.arg(format!("--app={app}"));
+        cross.current_dir(self.path("")).stdin(Stdio::null());
+        cross
+    }
+
     /// A path below the pod's directory, which is in `run` until `gc` moves it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.rkt.path("pods/run").join(self.uuid).join(name)
@@ -145,9 +190,9 @@ impl Pod<'_> {
         self.path("overlay").join(STAGE1).join("upper")
     }
 
-    /// What the app wrote into its root, on disk.
-    pub fn upper_of_app(&self) -> PathBuf {
-        self.path("overlay").join(APP).join("upper").join(NAME)
+    /// What an app wrote into its root, on disk.
+    pub fn upper_of_app(&self, name: &str) -> PathBuf {
+        self.path("overlay").join(APP).join("upper").join(name)
     }
 
     fn mount(&self, tree: &str, upper: &str, at: &str) {

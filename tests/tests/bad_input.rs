@@ -186,9 +186,11 @@ fn full_disk_of_the_host_is_an_io_error_in_the_guest_and_said_and_other_pods_run
         "{}",
         finished.out()
     );
-    for said in ["Input/output error", "disk is full"] {
-        assert!(finished.err().contains(said), "{}", finished.err());
-    }
+    // The guest's ext4 may have shut itself before dd is told.
+    let guests = ["Input/output error", "Read-only file system"];
+    let err = finished.err();
+    assert!(guests.iter().any(|said| err.contains(said)), "{err}");
+    assert!(err.contains("disk is full"), "{err}");
     other.write("on\n");
     assert_eq!(other.line(), "on");
     other.finish().expect_code(0);

@@ -3,10 +3,11 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tests::leftovers::{PODS, expect_no_empty_cgroup_of_pods};
-use tests::rkt::Rkt;
+use tests::rkt::{NAME, Rkt};
 use tests::running::Running;
 use tests::{finish, proved, wait_until};
 
@@ -37,7 +38,7 @@ fn run_of_rkt_gives_the_apps_code_and_reports_where_rkt_reads() {
     let ready = fs::read_link(report.join("supervisor-status")).expect("a link");
     assert_eq!(ready, Path::new("ready"));
     assert_eq!(
-        fs::read_to_string(pod.upper_of_app().join("written")).expect("a file"),
+        fs::read_to_string(pod.upper_of_app(NAME).join("written")).expect("a file"),
         "kept\n"
     );
     let file = pod.path("pid");
@@ -91,5 +92,56 @@ fn pod_of_rkt_is_entered_from_the_tree_store_and_stopped() {
     );
     let refused = finish(&mut pod.stop(&["--force"])).expect_code(254);
     assert!(refused.err().contains("pod's process"), "{}", refused.err());
+    finish(&mut pod.garbage()()).expect_code(0);
+}
+
+#[test]
+fn pod_of_rkt_takes_apps_while_it_runs_and_gives_their_roots_back() {
+    let rkt = Rkt::with_our_stage1();
+    let mut pod = rkt.sandbox("77777777-2222-4333-8444-555555555555");
+    let running = Running::start(&mut pod.run(&["--mutable"]));
+    pod.let_go_of_lock();
+    let report = pod.upper_of_stage1().join("rkt");
+    wait_until("the pod is ready", || {
+        report.join("supervisor-status").is_symlink()
+    });
+    let status = |name: &str| fs::read_to_string(report.join("status").join(name)).ok();
+    let does = |entrypoint: &str, name: &str| {
+        finish(&mut pod.cross(entrypoint, name)).expect_code(0);
+    };
+    pod.place("one", "echo $AC_APP_NAME $FLAVOUR >>/written; exit 3");
+    pod.place(
+        "two",
+        "trap 'exit 7' TERM; touch /up; while :; do usleep 10000; done",
+    );
+    for name in ["one", "two"] {
+        does("app/add", name);
+        assert_eq!(status(name), None);
+    }
+    let written = pod.upper_of_app("one").join("written");
+    for lives in 1..=2 {
+        // As rkt does before it starts one, through the mount.
+        let _ = fs::remove_file(pod.path("stage1/rootfs/rkt/status/one"));
+        does("app/start", "one");
+        wait_until("the app has ended", || status("one").is_some());
+        assert_eq!(status("one").as_deref(), Some("3\n"));
+        let text = fs::read_to_string(&written).expect("the app's file");
+        assert_eq!(text, "one aci\n".repeat(lives));
+    }
+    finish(&mut pod.cross("app/stop", "one")).expect_code(5);
+    does("app/start", "two");
+    let up = pod.upper_of_app("two").join("up");
+    wait_until("the app waits", || up.exists());
+    finish(&mut pod.cross("app/rm", "two")).expect_code(254);
+    does("app/stop", "two");
+    assert_eq!(status("two").as_deref(), Some("7\n"));
+    for name in ["one", "two"] {
+        does("app/rm", name);
+        // Not busy: neither the machine nor its process holds anything of it.
+        let root = format!("stage1/rootfs/opt/stage2/{name}/rootfs");
+        finish(Command::new("umount").arg(pod.path(&root))).expect_code(0);
+    }
+    finish(&mut pod.stop(&[])).expect_code(0);
+    running.finish().expect_code(0);
     finish(&mut pod.garbage()()).expect_code(0);
 }

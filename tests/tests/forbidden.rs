@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long};
-use tests::running::Running;
+use tests::running::{Running, child_of};
 use tests::tracee::{Outcome, Tracee};
-use tests::{run_sh, store, tell, temporary, wait_until};
+use tests::{fairing, finish, proved, run_sh, store, tell, temporary, test_image, wait_until};
 
 macro_rules! calls {
     ($($name:ident)*) => { &[$((stringify!($name), libc::$name)),*] };
@@ -41,6 +41,9 @@ const OF_FILE_SERVER: &[(&str, c_long)] = calls![
     SYS_setresuid SYS_setresgid SYS_setgroups SYS_capset
 ];
 
+/// What the thread that starts others may ask for; of clone3 its filter says that there is none.
+const OF_STARTER: &[(&str, c_long)] = calls![SYS_socketpair SYS_seccomp SYS_clone3];
+
 /// For no thread, with these arguments.
 const WITH_ARGUMENTS: &[(&str, c_long, [u64; 6])] = &[
     ("TIOCSTI", libc::SYS_ioctl, [0, libc::TIOCSTI, 0, 0, 0, 0]),
@@ -62,6 +65,12 @@ const WITH_ARGUMENTS: &[(&str, c_long, [u64; 6])] = &[
     ),
     ("a signal to init", libc::SYS_tgkill, [1, 1, 9, 0, 0, 0]),
     ("PR_SET_DUMPABLE", libc::SYS_prctl, [4, 1, 0, 0, 0, 0]),
+    ("a process", libc::SYS_clone, [17, 0, 0, 0, 0, 0]),
+    (
+        "a thread in a user namespace",
+        libc::SYS_clone,
+        [0x103d_0f00, 0, 0, 0, 0, 0],
+    ),
     (
         "a user namespace",
         libc::SYS_unshare,
@@ -73,6 +82,7 @@ const WITH_ARGUMENTS: &[(&str, c_long, [u64; 6])] = &[
 const REPORT: u64 = 1000;
 const HERE: u64 = (libc::AT_FDCWD as i64).cast_unsigned();
 const FILE_SERVER: &str = "fs";
+const STARTER: &str = "starter";
 
 fn start(options: &[&str]) -> Running {
     let options = [&["-i"], options].concat();
@@ -89,8 +99,8 @@ fn end(mut pod: Running) {
 }
 
 /// The threads' names and ids.
-fn threads(pod: &Running) -> Vec<(String, u32)> {
-    let folder = format!("/proc/{}/task", pod.pid());
+fn threads(pid: u32) -> Vec<(String, u32)> {
+    let folder = format!("/proc/{pid}/task");
     let threads = fs::read_dir(folder).expect("the pod runs").map(|task| {
         let task = task.expect("a thread").path();
         let name = fs::read_to_string(task.join("comm")).expect("a name");
@@ -101,19 +111,23 @@ fn threads(pod: &Running) -> Vec<(String, u32)> {
 }
 
 /// Tries on each thread of the pod, of which these are some, what its filter must not let through; tells how often.
-fn try_all(pod: &Running, some: &[&str]) {
-    let threads = threads(pod);
+fn try_all(pid: u32, some: &[&str]) {
+    let threads = threads(pid);
     let is_there = |name: &&str| threads.iter().any(|(known, _)| known == name);
     assert!(some.iter().all(is_there), "{threads:?}");
     let mut tried = 0;
     for (name, thread) in &threads {
-        let mut thread = Tracee::stop(pod.pid(), *thread);
+        let mut thread = Tracee::stop(pid, *thread);
         let server: &[_] = if name == FILE_SERVER {
             &[]
         } else {
             OF_FILE_SERVER
         };
+        let may = |call: &c_long| {
+            name == STARTER && OF_STARTER.iter().any(|(_, allowed)| allowed == call)
+        };
         let whole = FORBIDDEN.iter().chain(server);
+        let whole = whole.filter(|(_, call)| !may(call));
         let whole = whole.map(|(call, number)| (*call, *number, [0; 6]));
         for (call, number, arguments) in whole.chain(WITH_ARGUMENTS.iter().copied()) {
             assert_eq!(
@@ -149,17 +163,17 @@ fn report_of(pod: &Running) -> PathBuf {
         .join("stage1/rootfs/rkt")
 }
 
-fn thread_called(pod: &Running, name: &str) -> Tracee {
-    let threads = threads(pod);
+fn thread_called(pid: u32, name: &str) -> Tracee {
+    let threads = threads(pid);
     let thread = threads.iter().find(|(known, _)| known == name);
     let (_, thread) = thread.unwrap_or_else(|| panic!("no thread {name}: {threads:?}"));
-    Tracee::stop(pod.pid(), *thread)
+    Tracee::stop(pid, *thread)
 }
 
 #[test]
 fn no_thread_of_a_pod_can_do_more_than_its_work() {
     let pod = start(&[]);
-    try_all(&pod, &["vcpu0", "vsock", "disk"]);
+    try_all(pod.pid(), &["vcpu0", "vsock", "disk"]);
     let report = report_of(&pod);
     let mut session = Tracee::stop(pod.pid(), pod.pid());
     assert!(matches!(
@@ -190,8 +204,8 @@ fn file_server_reaches_its_shares_and_nothing_else() {
     let volume = format!("{}:/data", folder.path().display());
     let other = start(&[]);
     let pod = start(&["-v", &volume]);
-    try_all(&pod, &["vcpu0", "vsock", "disk", FILE_SERVER]);
-    let mut server = thread_called(&pod, FILE_SERVER);
+    try_all(pod.pid(), &["vcpu0", "vsock", "disk", FILE_SERVER]);
+    let mut server = thread_called(pod.pid(), FILE_SERVER);
     assert!(matches!(
         open(&mut server, HERE, "/0/file"),
         Outcome::Answered(0..)
@@ -232,9 +246,58 @@ fn file_server_reaches_its_shares_and_nothing_else() {
 }
 
 #[test]
+fn thread_that_starts_others_in_a_pod_that_takes_apps_starts_nothing_else() {
+    let folder = temporary("fairing-forbidden-");
+    let file = folder.path().join("uuid");
+    let mut sandbox = fairing();
+    sandbox
+        .args(["app", "sandbox", "--rm", "--uuid-file-save"])
+        .arg(&file);
+    let pod = Running::start(&mut sandbox);
+    let uuid = || {
+        fs::read_to_string(&file)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    wait_until("the pod has a UUID", || !uuid().is_empty());
+    let uuid = uuid();
+    finish(fairing().args(["status", "--wait-ready", &uuid])).expect_code(0);
+    let mut add = fairing();
+    add.args(["app", "add", &uuid, "--name=one", "--exec=/bin/sh", "-v"]);
+    add.arg(format!("{}:/s", folder.path().display()));
+    add.arg(test_image("busybox"));
+    finish(add.args(["--", "-c", &proved("read nothing; sleep 1000")])).expect_code(0);
+    finish(fairing().args(["app", "start", &uuid, "--app=one"])).expect_code(0);
+    // The command outlives the pod, which is its child.
+    let pid = child_of(pod.pid());
+    try_all(
+        pid,
+        &[
+            "vcpu0",
+            "vsock",
+            "disk",
+            "stdout",
+            "stderr",
+            FILE_SERVER,
+            STARTER,
+        ],
+    );
+    let mut starter = thread_called(pid, STARTER);
+    assert_eq!(
+        starter.call(libc::SYS_clone3, [0; 6]),
+        failed(Errno::ENOSYS)
+    );
+    drop(starter);
+    finish(fairing().args(["app", "stop", &uuid, "--app=one"])).expect_code(0);
+    pod.signal("TERM");
+    pod.finish().expect_code(0);
+}
+
+#[test]
 fn denied_call_ends_the_pod_and_is_named() {
     let pod = start(&[]);
-    thread_called(&pod, "vcpu0").call_untraced(libc::SYS_unshare);
+    thread_called(pod.pid(), "vcpu0").call_untraced(libc::SYS_unshare);
     let report = pod.finish().expect_code(254).err();
     assert!(
         report.contains("denied system call 272 (unshare)"),

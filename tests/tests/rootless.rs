@@ -193,3 +193,40 @@ fn check_jail(pid: u32) {
         .collect();
     assert_eq!(points, ["/"]);
 }
+
+#[test]
+fn pod_of_an_ordinary_user_takes_apps_while_it_runs_but_no_folders() {
+    let home = Home::new(&["odd"]);
+    let fairing = |words: &[&str]| {
+        let mut command = home.fairing(&kvm_group());
+        command.args(words);
+        command
+    };
+    let stage1 = format!("--stage1={}", home.path("stage1-kvm").display());
+    let started = finish(&mut fairing(&["app", "sandbox", "-d", &stage1])).expect_code(0);
+    let (out, image) = (started.out(), home.path("odd"));
+    let (uuid, image) = (out.trim(), image.to_str().expect("a path of ours"));
+    let add = ["app", "add", uuid, image, "--exec=/bin/sh"];
+    let add = |flags: &[&str]| {
+        let script = proved("id -u; exit 9");
+        let mut command = fairing(&add);
+        finish(command.args(flags).args(["--", "-c", &script]))
+    };
+    let refused = add(&["--name=two", "-v=/tmp:/s"]).expect_code(254);
+    assert!(refused.err().contains("without root"), "{}", refused.err());
+    add(&["--name=one"]).expect_code(0);
+    finish(&mut fairing(&["app", "start", uuid, "--app=one"])).expect_code(0);
+    let status = || finish(&mut fairing(&["app", "status", uuid, "--app=one"])).expect_code(0);
+    tests::wait_until("the app has ended", || status().value("state") == "exited");
+    assert_eq!(status().value("exit_code"), "9");
+    let logs = finish(&mut fairing(&["logs", uuid])).expect_code(0);
+    // The image's own user.
+    assert_eq!(logs.out(), "1000\n");
+    for words in [
+        ["app", "rm", uuid, "--app=one"].as_slice(),
+        &["stop", uuid],
+        &["rm", uuid],
+    ] {
+        finish(&mut fairing(words)).expect_code(0);
+    }
+}

@@ -1,6 +1,7 @@
 //! The pod manifest: apps from images and flags, and what the pod as a whole is given.
 
 use std::collections::HashSet;
+use std::io::IsTerminal;
 
 use anyhow::{Context, Result, bail};
 use contract::annotation::{self, Annotation};
@@ -12,10 +13,7 @@ use image::Image;
 use serde_json::{Map, Value};
 
 use super::{Layers, environment, exec, isolators, volumes};
-use crate::cli::{AppFlags, AppWords, PodFlags, StdinMode};
-
-/// Annotation that rkt sets on every pod it generates.
-const MUTABLE: &str = "coreos.com/rkt/stage1/mutable";
+use crate::cli::{AppFlags, AppWords, PodFlags, SandboxFlags, StdinMode};
 
 /// The command line of a pod.
 #[derive(Debug)]
@@ -30,6 +28,48 @@ pub struct PodRequest<'a> {
     pub uids: Option<UidRange>,
     /// The apps, in order.
     pub apps: &'a [AppWords],
+    /// What a pod that begins without apps, and takes some later, is given instead.
+    pub sandbox: Option<&'a SandboxFlags>,
+}
+
+impl<'a> PodRequest<'a> {
+    /// A pod of `apps`, for a caller on these terminals.
+    pub fn new(flags: &'a PodFlags, apps: &'a [AppWords], uids: Option<UidRange>) -> Self {
+        Self {
+            flags,
+            interactive: false,
+            on_terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
+            uids,
+            apps,
+            sandbox: None,
+        }
+    }
+}
+
+/// The app that a running pod is given: it has no stdin, and none of the caller's terminals.
+///
+/// # Errors
+/// As [`pod_manifest`].
+pub fn added_app(words: &AppWords, image: &Image) -> Result<PodApp> {
+    let reads = words
+        .flags
+        .stdin
+        .is_some_and(|mode| mode != StdinMode::Null);
+    if reads || words.flags.tty == Some(true) {
+        bail!("an app of a running pod reads nobody's input: -i and -t are for run and enter");
+    }
+    let stdio = Stdio {
+        interactive: false,
+        on_terminal: false,
+    };
+    pod_app(stdio, words, image, &Layers::default())
+}
+
+/// What an app's streams depend on beside its flags.
+#[derive(Clone, Copy)]
+struct Stdio {
+    interactive: bool,
+    on_terminal: bool,
 }
 
 /// Builds the manifest; `images` are those of the apps, in the same order.
@@ -44,7 +84,11 @@ pub fn pod_manifest(request: &PodRequest, images: &[Image]) -> Result<PodManifes
     let mut names = HashSet::new();
     let mut apps = Vec::new();
     for (words, image) in request.apps.iter().zip(images) {
-        let app = pod_app(request, words, image, &layers)
+        let stdio = Stdio {
+            interactive: request.interactive,
+            on_terminal: request.on_terminal,
+        };
+        let app = pod_app(stdio, words, image, &layers)
             .with_context(|| format!("prepare image {}", words.image.to_string_lossy()))?;
         if !names.insert(app.name.clone()) {
             bail!(
@@ -59,8 +103,8 @@ pub fn pod_manifest(request: &PodRequest, images: &[Image]) -> Result<PodManifes
         ac_kind: PodKind::PodManifest,
         apps,
         volumes: named_volumes(&request.flags.volume)?,
-        isolators: isolators::of_pod(request.flags),
-        annotations: pod_annotations(request.flags, request.uids),
+        isolators: isolators::of_pod(request.flags, request.sandbox),
+        annotations: pod_annotations(request),
         ports: request
             .flags
             .port
@@ -97,8 +141,10 @@ fn layers(flags: &PodFlags) -> Result<Layers> {
     Ok(layers)
 }
 
-fn pod_annotations(flags: &PodFlags, uids: Option<UidRange>) -> Vec<Annotation> {
-    let mut annotations = vec![Annotation::new(MUTABLE, "false")];
+fn pod_annotations(request: &PodRequest) -> Vec<Annotation> {
+    let PodRequest { flags, uids, .. } = request;
+    let mutable = request.sandbox.is_some().to_string();
+    let mut annotations = vec![Annotation::new(annotation::POD_MUTABLE, mutable)];
     let optional = [
         (annotation::POD_SCRATCH_SIZE, flags.scratch_size.clone()),
         (
@@ -127,12 +173,7 @@ fn pod_annotations(flags: &PodFlags, uids: Option<UidRange>) -> Vec<Annotation> 
     annotations
 }
 
-fn pod_app(
-    request: &PodRequest,
-    words: &AppWords,
-    image: &Image,
-    layers: &Layers,
-) -> Result<PodApp> {
+fn pod_app(stdio: Stdio, words: &AppWords, image: &Image, layers: &Layers) -> Result<PodApp> {
     let flags = &words.flags;
     let mounts = flags.mount.iter().map(|text| volumes::mount(text));
     let shares = flags.share.iter().enumerate();
@@ -147,7 +188,7 @@ fn pod_app(
         app: Some(app(words, image, layers)?),
         read_only_root_fs: flags.readonly_rootfs.unwrap_or(false),
         mounts: mounts.chain(shares).collect::<Result<_>>()?,
-        annotations: app_annotations(request, flags),
+        annotations: app_annotations(stdio, flags),
     })
 }
 
@@ -216,14 +257,14 @@ fn json_map(
 }
 
 /// The app's own annotations, and which streams it has.
-fn app_annotations(request: &PodRequest, flags: &AppFlags) -> Vec<Annotation> {
+fn app_annotations(stdio: Stdio, flags: &AppFlags) -> Vec<Annotation> {
     let terminal = flags.tty == Some(true)
         || flags.stdin == Some(StdinMode::Tty)
-        || (request.interactive && request.on_terminal);
+        || (stdio.interactive && stdio.on_terminal);
     let (stdin, output) = match (terminal, flags.stdin) {
         (true, _) => ("tty", "tty"),
         (false, Some(StdinMode::Stream)) => ("stream", "stream"),
-        (false, None) if request.interactive => ("stream", "stream"),
+        (false, None) if stdio.interactive => ("stream", "stream"),
         (false, _) => ("null", "stream"),
     };
     let mut annotations = flags.annotation.clone();
@@ -273,6 +314,7 @@ mod tests {
             on_terminal,
             uids: None,
             apps: &apps,
+            sandbox: None,
         };
         let images = vec![
             Image {

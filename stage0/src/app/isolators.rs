@@ -6,7 +6,7 @@ use contract::capabilities::{DEFAULT, OTHERS};
 use contract::image::Isolator;
 use serde_json::{Map, Value, json};
 
-use crate::cli::{AppFlags, PodFlags};
+use crate::cli::{AppFlags, PodFlags, SandboxFlags};
 
 const RETAIN: &str = "os/linux/capabilities-retain-set";
 const REMOVE: &str = "os/linux/capabilities-remove-set";
@@ -16,14 +16,7 @@ const REMOVE: &str = "os/linux/capabilities-remove-set";
 /// # Errors
 /// For a seccomp filter that cannot be read.
 pub fn apply(isolators: &mut Vec<Isolator>, flags: &AppFlags) -> Result<()> {
-    let quantity = |text: &String| json!({"default": false, "request": text, "limit": text});
-    let appended = [
-        ("resource/memory", flags.memory.as_ref()),
-        ("resource/cpu", flags.cpu.as_ref()),
-    ];
-    for (name, value) in appended {
-        isolators.extend(value.map(|text| isolator(name, quantity(text))));
-    }
+    isolators.extend(limits(flags.memory.as_ref(), flags.cpu.as_ref()));
     if let Some(weight) = flags.cpu_shares {
         replace(isolators, &["os/linux/cpu-shares"], json!(weight));
     }
@@ -60,14 +53,25 @@ pub fn apply(isolators: &mut Vec<Isolator>, flags: &AppFlags) -> Result<()> {
 }
 
 /// The isolators of a pod as a whole.
-pub fn of_pod(flags: &PodFlags) -> Vec<Isolator> {
+pub fn of_pod(flags: &PodFlags, sandbox: Option<&SandboxFlags>) -> Vec<Isolator> {
     let sysctls: Map<_, _> = flags
         .sysctl
         .iter()
         .map(|(name, value)| (name.clone(), Value::from(value.clone())))
         .collect();
     let sysctls = (!sysctls.is_empty()).then(|| isolator("os/unix/sysctl", sysctls.into()));
-    sysctls.into_iter().collect()
+    let limits = sandbox.map(|flags| limits(flags.memory.as_ref(), flags.cpu.as_ref()));
+    sysctls
+        .into_iter()
+        .chain(limits.into_iter().flatten())
+        .collect()
+}
+
+fn limits(memory: Option<&String>, cpu: Option<&String>) -> impl Iterator<Item = Isolator> {
+    let named = [("resource/memory", memory), ("resource/cpu", cpu)];
+    let quantity = |text| json!({"default": false, "request": text, "limit": text});
+    let limits = named.map(|(name, limit)| limit.map(|text| isolator(name, quantity(text))));
+    limits.into_iter().flatten()
 }
 
 /// What podman's flags make of what an app has by its other isolators: ALL is added before anything is dropped, and dropped

@@ -7,6 +7,6 @@ mod isolators;
 mod pod_file;
 mod volumes;
 
-pub use build::{PodRequest, pod_manifest};
+pub use build::{PodRequest, added_app, pod_manifest};
 use environment::Layers;
 pub use pod_file::PodFile;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 pub use app_flags::{AppFlags, AppOnly, StdinMode};
-pub use pod_flags::{NameFlags, PodFlags, Rootfs, StartFlags};
+pub use pod_flags::{NameFlags, PodFlags, Rootfs, SandboxFlags, StartFlags};
 pub use split::{AppWords, split};
 pub use values::{Format, parse_duration, quantity_bytes as parse_bytes, signal as parse_signal};
 
@@ -161,6 +161,8 @@ pub enum Command {
     CatManifest(commands::cat_manifest::CatManifest),
     Inspect(commands::inspect::Inspect),
     Stats(commands::stats::Stats),
+    #[command(subcommand)]
+    App(commands::app::App),
     #[command(subcommand)]
     Image(commands::image::Image),
     /// Tells whether this host can run pods, and what to do if not

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use contract::image::Variable;
 
-use super::values::{assignment, key_value, parse_duration, quantity_bytes};
+use super::values::{assignment, key_value, parse_duration, quantity_bytes, quantity_cores};
 
 /// What a pod is made of: flags of `run` and `prepare`.
 #[derive(Clone, Debug, Args)]
@@ -28,7 +28,7 @@ pub struct PodFlags {
     #[arg(long, value_name = "HASH", hide = true)]
     pub stage1_hash: Option<String>,
     /// Run the apps of this pod manifest (appc), whose images are in the store, instead of images named here
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "volume", "port", "inherit_env", "set_env", "set_env_file", "scratch_size", "tmpfs_root", "sysctl", "timeout", "stop_timeout", "timings"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["volume", "port", "inherit_env", "set_env", "set_env_file", "scratch_size", "tmpfs_root", "sysctl", "timeout", "stop_timeout", "timings"])]
     pub pod_manifest: Option<PathBuf>,
     /// Pass the caller's environment on, where the image does not set a variable
     #[arg(long)]
@@ -88,6 +88,18 @@ pub struct PodFlags {
     /// Accepted for rkt's sake: stage 1 decides how it layers
     #[arg(long, hide = true)]
     pub no_overlay: bool,
+}
+
+/// What a pod is given that begins without apps.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Options of the pod")]
+pub struct SandboxFlags {
+    /// Memory for all apps together, as 2Gi [default: 448Mi]
+    #[arg(short = 'm', long, value_name = "BYTES", value_parser = quantity_bytes)]
+    pub memory: Option<String>,
+    /// CPUs for all apps together, as 2, 1.5 or 500m [default: as many as the host has]
+    #[arg(long = "cpu", visible_alias = "cpus", value_name = "CORES", value_parser = quantity_cores)]
+    pub cpu: Option<String>,
 }
 
 /// What only the start of a pod needs: flags of `run` and `run-prepared`.

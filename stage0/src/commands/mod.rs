@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod app;
 pub mod cat_manifest;
 mod chosen;
 pub mod completion;
@@ -80,6 +81,7 @@ fn run_on_pods(command: Command, apps: &[AppWords], context: &Context) -> Result
         Command::CatManifest(command) => command.run(context),
         Command::Inspect(command) => command.run(context),
         Command::Stats(command) => command.run(context),
+        Command::App(command) => command.run(context),
         Command::Image(command) => command.run(context),
         Command::Version | Command::Doctor(_) | Command::Completion(_) | Command::Man(_) => Ok(0),
     }

@@ -1,7 +1,6 @@
 //! `fairing prepare`: lays a pod out for a later `run-prepared`. Also the way from a command line to a pod directory.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -19,7 +18,11 @@ use crate::stage1::{self, Stage1};
 #[command(override_usage = "fairing prepare [OPTIONS] IMAGE [OPTIONS] [-- ARGUMENT...]")]
 pub struct Prepare {
     /// What to run
-    #[arg(value_name = "IMAGE", required_unless_present = "pod_manifest")]
+    #[arg(
+        value_name = "IMAGE",
+        required_unless_present = "pod_manifest",
+        conflicts_with = "pod_manifest"
+    )]
     pub images: Vec<OsString>,
     #[command(flatten)]
     pub app: AppFlags,
@@ -33,7 +36,8 @@ impl Prepare {
     /// # Errors
     /// If it cannot be laid out.
     pub fn run(self, apps: &[AppWords], context: &Context) -> Result<i32> {
-        let Laid { mut pod, lock } = lay_out(&self.pod, false, apps, context)?;
+        let request = PodRequest::new(&self.pod, apps, context.settings.pod_uids);
+        let Laid { mut pod, lock } = lay_out(&request, context)?;
         pod.move_to(Folder::Prepared, &lock)?;
         crate::print_line(pod.uuid())?;
         Ok(0)
@@ -50,12 +54,8 @@ pub struct Laid {
 ///
 /// # Errors
 /// If one of them is missing or unfit.
-pub fn lay_out(
-    flags: &PodFlags,
-    interactive: bool,
-    apps: &[AppWords],
-    context: &Context,
-) -> Result<Laid> {
+pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
+    let flags = request.flags;
     if flags.private_users {
         crate::note(
             "warning: --private-users is ignored: the ids of a pod in a machine of its own are not the host's",
@@ -70,7 +70,6 @@ pub fn lay_out(
         max_image_size: flags.max_image_size.as_deref(),
         quiet: flags.quiet,
     };
-    let uids = context.settings.pod_uids;
     let (text, manifest, images) = match &flags.pod_manifest {
         Some(path) => {
             let PodFile { bytes, manifest } = PodFile::read(path)?;
@@ -78,18 +77,12 @@ pub fn lay_out(
             (bytes, manifest, images)
         }
         None => {
-            let images = apps
+            let images = request
+                .apps
                 .iter()
                 .map(|app| images::resolve(&store, &app.image, importing))
                 .collect::<Result<Vec<_>>>()?;
-            let request = PodRequest {
-                flags,
-                interactive,
-                on_terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
-                uids,
-                apps,
-            };
-            let manifest = pod_manifest(&request, &images)?;
+            let manifest = pod_manifest(request, &images)?;
             (serde_json::to_vec(&manifest)?, manifest, images)
         }
     };

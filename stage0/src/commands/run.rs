@@ -13,6 +13,7 @@ use contract::RunArguments;
 use super::Context;
 use super::prepare::{Laid, lay_out};
 use super::status;
+use crate::app::PodRequest;
 use crate::cli::{AppFlags, AppWords, PodFlags, StartFlags};
 use crate::launch::{self, Launch};
 use crate::names::Names;
@@ -39,7 +40,11 @@ Examples:
 )]
 pub struct Run {
     /// What to run
-    #[arg(value_name = "IMAGE", required_unless_present = "pod_manifest")]
+    #[arg(
+        value_name = "IMAGE",
+        required_unless_present = "pod_manifest",
+        conflicts_with = "pod_manifest"
+    )]
     pub images: Vec<OsString>,
     #[command(flatten)]
     pub app: AppFlags,
@@ -66,7 +71,11 @@ impl Run {
     pub fn run(self, apps: &[AppWords], context: &Context) -> Result<i32> {
         let begun = Instant::now();
         let names = Names::new(&self.start.names)?;
-        let Laid { pod, lock } = lay_out(&self.pod, self.start.interactive, apps, context)?;
+        let request = PodRequest {
+            interactive: self.start.interactive,
+            ..PodRequest::new(&self.pod, apps, context.settings.pod_uids)
+        };
+        let Laid { pod, lock } = lay_out(&request, context)?;
         names.write(&pod)?;
         if let Some(path) = &self.uuid_file_save {
             fs::write(path, format!("{}\n", pod.uuid()))
@@ -166,7 +175,10 @@ fn launch(pod: &mut Pod, lock: Lock, arguments: &RunArguments, remove: bool) -> 
 }
 
 /// Hands the pod over to a process of its own, and returns once its apps run. What keeps them from that is printed.
-fn detach(mut pod: Pod, lock: Lock, arguments: &RunArguments, remove: bool) -> Result<i32> {
+///
+/// # Errors
+/// If stage 1 cannot be started.
+pub fn detach(mut pod: Pod, lock: Lock, arguments: &RunArguments, remove: bool) -> Result<i32> {
     let launch = launch(&mut pod, lock, arguments, remove)?;
     let (mut child, mut told) = launch.detach(&pod)?;
     if status::is_ready(&pod).context("wait until the pod is ready")? {

@@ -86,6 +86,17 @@ pub fn mount_all<'a>(dir: &PodDir, apps: impl Iterator<Item = &'a str>) -> Resul
     Ok(())
 }
 
+/// The folders of an app's layers that are its own, relative to nothing; none if it has no directory.
+///
+/// # Errors
+/// If what the pod says of them cannot be read.
+pub fn layers_of(dir: &PodDir, app: &str) -> Result<Vec<PathBuf>> {
+    let layers = tree_of(dir, app)?.map(|tree| Layers::of(app, &tree));
+    let folders = layers.map(|layers| [layers.lower, layers.upper, layers.work]);
+    let folders = folders.into_iter().flatten();
+    Ok(folders.map(|folder| dir.path().join(folder)).collect())
+}
+
 /// The id under which the app's layers lie; `None` if it has no directory.
 fn tree_of(dir: &PodDir, app: &str) -> Result<Option<String>> {
     let path = dir.tree_store_id(app);

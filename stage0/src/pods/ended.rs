@@ -1,15 +1,19 @@
 //! The exit codes of a pod and its apps, in a folder that belongs to the pod's confined process: whatever that put there is read
-//! without following links, waiting or taking more than a number's length. Used by the reports of `list` and `status`.
+//! without following links, waiting or taking more than a number's length. Used by the reports of `list` and `status`. Beside
+//! them lie stage 0's own marks of the apps of a mutable pod (contract section 1.7).
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
+use anyhow::{Context, Result};
 use contract::PodDir;
 use nix::NixPath;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// More than the decimal digits of any exit code and a newline, in bytes.
 const MAX_BYTES: u64 = 16;
@@ -26,8 +30,7 @@ pub(super) struct Ended {
 impl Ended {
     /// Reads the status of an app; `None` while it has none, or none that makes sense.
     pub(super) fn of_app(dir: &PodDir, app: &str) -> Option<Self> {
-        let status = openat(open_report(dir).ok()?, "status", FOLDER, Mode::empty());
-        Self::read(status.ok()?, app)
+        Self::read(open_folder(dir, "status").ok()?, app)
     }
 
     /// Reads the exit code of the pod, likewise.
@@ -51,6 +54,89 @@ impl Ended {
     }
 }
 
+/// A mark of stage 0's on an app of a mutable pod.
+#[derive(Clone, Copy, Debug)]
+pub enum Mark {
+    /// It was added.
+    Created,
+    /// It was started, since it last ended.
+    Started,
+}
+
+impl Mark {
+    fn file(self, app: &str) -> String {
+        match self {
+            Self::Created => format!("{app}-created"),
+            Self::Started => format!("{app}-started"),
+        }
+    }
+
+    /// Whether the app has it.
+    pub(super) fn is_on(self, dir: &PodDir, app: &str) -> bool {
+        let found = open_folder(dir, "status")
+            .and_then(|status| fstatat(status, &*self.file(app), AtFlags::AT_SYMLINK_NOFOLLOW));
+        found.is_ok()
+    }
+
+    /// Marks the app.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn put(self, dir: &PodDir, app: &str) -> Result<()> {
+        write(dir, "status", &self.file(app), b"").with_context(|| format!("mark app {app}"))
+    }
+}
+
+/// Forgets how an app ended, and that it was started; and, if it is gone for good, that it was there, and its logs.
+///
+/// # Errors
+/// Those of the file system.
+pub fn forget(dir: &PodDir, app: &str, for_good: bool) -> Result<()> {
+    let mut files = vec![
+        ("status", app.to_owned()),
+        ("status", Mark::Started.file(app)),
+    ];
+    if for_good {
+        let logs = [app.to_owned(), format!("{app}.1")];
+        files.push(("status", Mark::Created.file(app)));
+        files.push(("env", app.to_owned()));
+        files.extend(logs.map(|log| ("log", log)));
+    }
+    for (folder, file) in files {
+        let removed = open_folder(dir, folder)
+            .and_then(|folder| unlinkat(folder, &*file, UnlinkatFlags::NoRemoveDir));
+        match removed {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("remove rkt/{folder}/{file}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file of an app into a folder of the report folder, new; the folder is made where it is missing.
+///
+/// # Errors
+/// Those of the file system.
+pub fn write(dir: &PodDir, folder: &str, file: &str, text: &[u8]) -> Result<()> {
+    let write = || -> Result<()> {
+        match mkdirat(open_report(dir)?, folder, Mode::from_bits_truncate(0o750)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let folder = open_folder(dir, folder)?;
+        match unlinkat(&folder, file, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = LINKS_ARE_NONE | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        let file = openat(folder, file, flags, Mode::from_bits_truncate(0o640))?;
+        Ok(File::from(file).write_all(text)?)
+    };
+    write().with_context(|| format!("write rkt/{folder}/{file} of the pod"))
+}
+
 /// Names are opened step by step, as any name below the report's folder may have become a link.
 const LINKS_ARE_NONE: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_CLOEXEC);
 const FOLDER: OFlag = LINKS_ARE_NONE.union(OFlag::O_DIRECTORY);
@@ -59,10 +145,13 @@ fn open_report(dir: &PodDir) -> nix::Result<OwnedFd> {
     open(&dir.report(), FOLDER, Mode::empty())
 }
 
+fn open_folder(dir: &PodDir, name: &str) -> nix::Result<OwnedFd> {
+    openat(open_report(dir)?, name, FOLDER, Mode::empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::Result;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -120,6 +209,28 @@ mod tests {
         fs::remove_dir(dir.status())?;
         symlink(&elsewhere, dir.status())?;
         assert!(Ended::of_app(&dir, "app").is_none());
+        assert!(Mark::Created.put(&dir, "app").is_err() && forget(&dir, "app", true).is_err());
+        assert_eq!(fs::read(elsewhere.join("app"))?, b"7\n");
+        Ok(())
+    }
+
+    #[test]
+    fn marks_are_put_and_forgotten_and_take_the_place_of_links() -> Result<()> {
+        let (_folder, dir) = pod()?;
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "x")?;
+        symlink(&victim, dir.app_status("app-started"))?;
+        for mark in [Mark::Created, Mark::Started] {
+            mark.put(&dir, "app")?;
+            assert!(mark.is_on(&dir, "app"));
+        }
+        assert_eq!(fs::read(&victim)?, b"x");
+        write(&dir, "env", "app", b"A=b\n")?;
+        assert_eq!(fs::read(dir.report().join("env/app"))?, b"A=b\n");
+        forget(&dir, "app", false)?;
+        assert!(Mark::Created.is_on(&dir, "app") && !Mark::Started.is_on(&dir, "app"));
+        forget(&dir, "app", true)?;
+        assert!(!Mark::Created.is_on(&dir, "app") && !dir.report().join("env/app").exists());
         Ok(())
     }
 }

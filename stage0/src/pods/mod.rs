@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use uuid::Uuid;
 
+pub use ended::{Mark, forget, write as write_report};
 pub use pod::{Lock, Pod};
 pub use release::release_exited;
 pub use remove::{remove, remove_once_exited};
-pub use report::Report;
+pub use report::{AppReport, Report};
 pub use state::{Folder, State};
 pub use sweep::sweep;
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::ended::Ended;
+use super::ended::{Ended, Mark};
 use super::{Pod, State};
 use crate::times;
 
@@ -49,7 +49,7 @@ pub struct Report {
 pub struct AppReport {
     /// Name in the pod.
     pub name: String,
-    /// `running`, `exited` or `unknown`.
+    /// `created`, `running`, `exited` or `unknown`.
     pub state: &'static str,
     /// Name of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +137,13 @@ impl AppReport {
         Self {
             state: match (exit_code, state) {
                 (Some(_), _) => "exited",
+                // Of a mutable pod.
+                (None, State::Running)
+                    if Mark::Created.is_on(pod.dir(), &app.name)
+                        && !Mark::Started.is_on(pod.dir(), &app.name) =>
+                {
+                    "created"
+                }
                 (None, State::Running) => "running",
                 (None, _) if state.has_ended() => "exited",
                 (None, _) => "unknown",

@@ -47,6 +47,9 @@ pub const STAGE1_SHARED_FILES: &str = "fairing/stage1/shared-files";
 /// Stage 1 image: path of the entrypoint that tells whether this host can run pods.
 pub const STAGE1_PROBE: &str = "fairing/stage1/probe";
 
+/// Pod: `true` if apps may come and go while it runs; rkt sets it on every pod that it generates.
+pub const POD_MUTABLE: &str = "coreos.com/rkt/stage1/mutable";
+
 /// Pod: size of the scratch disk, an appc quantity of bytes.
 pub const POD_SCRATCH_SIZE: &str = "fairing/scratch-size";
 

@@ -103,6 +103,11 @@ impl PodDir {
         self.0.join("pid")
     }
 
+    /// What stage 1 keeps of a mutable pod's start for the apps that come later; its format is stage 1's own.
+    pub fn runtime_config(&self) -> PathBuf {
+        self.0.join("runtime-config")
+    }
+
     /// Path of the pod's cgroup in the tree of version 2, from `/` on, and newline.
     pub fn subcgroup(&self) -> PathBuf {
         self.0.join("subcgroup")

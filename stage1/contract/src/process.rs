@@ -1,9 +1,10 @@
 //! The process of a running pod, held so that a signal reaches no other, should its number become another's.
 
-use std::fs::{File, TryLockError};
-use std::os::fd::OwnedFd;
+use std::fs::{self, File, TryLockError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use crate::PodDir;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -44,6 +45,21 @@ impl PodProcess {
         Ok(Self { pid, process })
     }
 
+    /// The process whose number is in the `pid` file of the pod at `directory`.
+    ///
+    /// # Errors
+    /// When there is none, or the pod does not run any more.
+    pub fn of_pod(directory: &Path) -> Result<Self> {
+        let path = PodDir::new(directory).pid();
+        let text =
+            fs::read_to_string(path).context("read the pod's pid file; has the pod started?")?;
+        let pid = text.trim().parse();
+        Self::open(
+            directory,
+            pid.with_context(|| format!("read pid {text:?}"))?,
+        )
+    }
+
     /// Sends it a signal, by number.
     ///
     /// # Errors
@@ -57,5 +73,11 @@ impl PodProcess {
         let Some(named) = named else { return Ok(()) };
         pidfd_send_signal(&self.process, named)
             .with_context(|| format!("send signal {signal} to the pod's process {}", self.pid))
+    }
+}
+
+impl AsFd for PodProcess {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
     }
 }

@@ -6,6 +6,7 @@
 //! is uid 0 of a user namespace of its own, with the few capabilities there that a file server needs.
 
 mod identity;
+pub mod later;
 mod limits;
 mod privileges;
 mod root;
@@ -20,8 +21,8 @@ use contract::PodDir;
 pub use identity::Identity;
 pub use limits::files_of_guest;
 
+use crate::plan::Plan;
 use crate::report::Report;
-use crate::volumes::Share;
 
 /// What is left of the host inside.
 pub struct Inside {
@@ -31,30 +32,25 @@ pub struct Inside {
     pub descriptors: Option<File>,
 }
 
-/// Shuts the calling process, which must have a single thread and will have at most `threads`, into a root that holds `shares`
-/// and nothing else. Everything else the machine needs must be open.
+/// Shuts the calling process, which must have a single thread, into a root that holds the shares of `plan` and nothing else.
+/// Everything else the machine needs must be open.
 ///
 /// # Errors
 /// When a step fails; the process is then good for nothing but to report it and end.
-pub fn enter(
-    pod: &PodDir,
-    identity: &Identity,
-    shares: &[Share],
-    threads: Option<u32>,
-) -> Result<Inside> {
-    let shared = !shares.is_empty();
+pub fn enter(pod: &PodDir, identity: &Identity, plan: &Plan) -> Result<Inside> {
+    let shared = plan.shares_folders();
     // Raising a limit needs privilege, lowering one does not.
-    limits::set(shared, threads).context("set resource limits")?;
+    limits::set(shared, plan.caps.processes).context("set resource limits")?;
     // The host's mounts are taken while there is power over them; without root that is in a namespace of his own.
     let taken = identity
         .is_root()
-        .then(|| shares::take(shares))
+        .then(|| shares::take(&plan.shares))
         .transpose()?;
     identity
         .enter_user_namespace()
         .context("enter a user namespace")?;
     // Needs CAP_SYS_ADMIN, so before privileges go.
-    let kept = root::enter(pod, taken, shares).context("enter an empty root file system")?;
+    let kept = root::enter(pod, taken, plan).context("enter an empty root file system")?;
     // Dropping the bounding set needs CAP_SETPCAP: before the uid changes.
     privileges::drop_bounding_set().context("drop the capability bounding set")?;
     identity.assume().context("change to the pod's own uid")?;

@@ -16,7 +16,7 @@ use rustix::mount::open_tree;
 
 use super::seccomp::REPORT_DESCRIPTOR;
 use super::shares::{self, DETACHED, Taken};
-use crate::volumes::Share;
+use crate::plan::Plan;
 
 /// Inodes beside the shares' mount points.
 const INODES: usize = 4;
@@ -30,8 +30,8 @@ pub(super) struct Kept {
 }
 
 /// Moves the process there. The old root is out of reach afterwards, but for descriptors already open. `taken` are the
-/// mounts of `shares`, if they have been taken already.
-pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -> Result<Kept> {
+/// mounts of the plan's shares, if they have been taken already.
+pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, plan: &Plan) -> Result<Kept> {
     const NONE: Option<&str> = None;
     let inert = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
@@ -39,17 +39,19 @@ pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, shares: &[Share]) -
     // Nothing mounted from here on may travel back to the host.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .context("make all mounts private")?;
-    let taken = taken.map_or_else(|| shares::take(shares), Ok)?;
+    let taken = taken.map_or_else(|| shares::take(&plan.shares), Ok)?;
     let kept = Kept {
         report: report(pod).context("take the report folder")?,
-        descriptors: (!shares.is_empty())
+        descriptors: plan
+            .shares_folders()
             .then(own_descriptors)
             .transpose()
             .context("take /proc/self/fd")?,
     };
     // Any folder serves as mount point; this one is the pod's own, and stage 1 needs nothing from it any more.
     let root = pod.stage1_rootfs().join("opt");
-    let options = format!("size=64k,nr_inodes={},mode=755", INODES + taken.len());
+    let inodes = INODES + taken.len() + usize::from(plan.later_shares);
+    let options = format!("size=64k,nr_inodes={inodes},mode=755");
     mount(Some("tmpfs"), &root, Some("tmpfs"), inert, Some(&*options))
         .context("mount the tmpfs")?;
     shares::attach(&root, taken)?;

@@ -30,6 +30,8 @@ pub enum Kind {
     Vsock,
     /// Serves shared folders.
     Fs,
+    /// Starts pumps for apps that come later.
+    Starter,
 }
 
 /// Memory, locks, signals and descriptors already open: what every thread needs.
@@ -77,6 +79,17 @@ const STARTING: &[c_long] = &[
     libc::SYS_getuid,
     libc::SYS_wait4,
     libc::SYS_fstat,
+    libc::SYS_lseek,
+];
+
+/// What a thread that starts others needs beside what those may do; which threads, its limits say.
+const NEW_THREADS: &[c_long] = &[
+    libc::SYS_clone3,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_seccomp,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_socketpair,
     libc::SYS_lseek,
 ];
 
@@ -167,8 +180,12 @@ impl Kind {
     fn calls(self) -> Vec<c_long> {
         let own: &[&[c_long]] = match self {
             // Joining threads and draining outputs is all that is left once the machine runs.
-            Self::Session => &[SOCKETS, &[libc::SYS_accept4, libc::SYS_fstat]],
-            Self::Pump => &[SOCKETS],
+            Self::Session => &[
+                SOCKETS,
+                &[libc::SYS_accept4, libc::SYS_fstat, libc::SYS_lseek],
+            ],
+            Self::Pump => &[SOCKETS, &[libc::SYS_lseek]],
+            Self::Starter => &[SOCKETS, NEW_THREADS],
             Self::Vcpu => &[],
             Self::Disk => &[EPOLL, DISK],
             Self::Vsock => &[EPOLL, SOCKETS],
@@ -238,6 +255,24 @@ const OWN_FOLDER: Limited = Limited::to(libc::SYS_unshare, 0, &[0x200]);
 /// PR_CAPBSET_READ and PR_CAP_AMBIENT: libcap-ng looks at all sets before it changes one.
 const CAPABILITY_SETS: Limited = Limited::to(libc::SYS_prctl, 0, &[23, 47]);
 
+/// What pthread_create asks for, and no new namespace or process.
+const NEW_THREAD: Limited = Limited::to(
+    libc::SYS_clone,
+    0,
+    &[(libc::CLONE_VM
+        | libc::CLONE_FS
+        | libc::CLONE_FILES
+        | libc::CLONE_SIGHAND
+        | libc::CLONE_THREAD
+        | libc::CLONE_SYSVSEM
+        | libc::CLONE_SETTLS
+        | libc::CLONE_PARENT_SETTID
+        | libc::CLONE_CHILD_CLEARTID) as u64],
+);
+
+/// PR_SET_NAME and PR_SET_NO_NEW_PRIVS: of a thread, and before its own filter.
+const NEW_THREADS_OWN: Limited = Limited::to(libc::SYS_prctl, 0, &[15, 38]);
+
 /// With AT_EMPTY_PATH: of a file that is open, to lay out disks.
 const OPEN_FILE: Limited = Limited {
     call: libc::SYS_statx,
@@ -261,6 +296,9 @@ impl Kind {
             Self::Session => limited.extend(IN_REPORT.into_iter().chain([TERMINAL])),
             // Its app's log.
             Self::Pump => limited.extend(IN_REPORT),
+            Self::Starter => {
+                limited.extend(IN_REPORT.into_iter().chain([NEW_THREAD, NEW_THREADS_OWN]));
+            }
             Self::Vcpu => limited.push(KVM_VCPU),
             Self::Vsock => limited.push(NON_BLOCKING),
             Self::Fs => limited.extend([OWN_FOLDER, CAPABILITY_SETS]),
@@ -279,20 +317,46 @@ pub fn confine_thread(kind: Kind) -> Result<()> {
         .with_context(|| format!("install the seccomp filter of a {kind:?} thread"))
 }
 
-/// Every kind of thread; the last one only where folders are shared.
-const KINDS: [Kind; 6] = [
+/// Puts the filter of a thread that starts others on the calling thread.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn confine_starter() -> Result<()> {
+    confine_thread(Kind::Starter)?;
+    refuse_clone3().context("install the filter that refuses clone3")
+}
+
+/// The flags of clone3 lie in memory, where no filter sees them: the C library takes clone where the kernel has none.
+fn refuse_clone3() -> Result<()> {
+    let filter = SeccompFilter::new(
+        BTreeMap::from([(libc::SYS_clone3, vec![])]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
+        TargetArch::x86_64,
+    )?;
+    seccompiler::apply_filter(&BpfProgram::try_from(filter)?)?;
+    Ok(())
+}
+
+/// Every kind of thread.
+const KINDS: [Kind; 7] = [
     Kind::Session,
     Kind::Pump,
     Kind::Vcpu,
     Kind::Disk,
     Kind::Vsock,
     Kind::Fs,
+    Kind::Starter,
 ];
 
 /// Puts the process's filter, the union of all, on the calling thread, from which all others inherit it.
 pub(super) fn confine_process(shares: bool) -> Result<()> {
     register_signal_handler(SIGSYS, report_denied).context("handle SIGSYS")?;
-    let kinds = || KINDS.into_iter().filter(|kind| shares || *kind != Kind::Fs);
+    // What a starter may do is in it anyway: the process's filter is that of its start.
+    let kinds = || {
+        let kinds = KINDS.into_iter().filter(|kind| *kind != Kind::Starter);
+        kinds.filter(|kind| shares || *kind != Kind::Fs)
+    };
     let calls: Vec<_> = kinds()
         .flat_map(Kind::calls)
         .chain(STARTING.iter().copied())
@@ -422,7 +486,8 @@ mod tests {
     /// filters do not.
     #[test]
     fn calls_limited_by_an_argument_are_nowhere_allowed_whole() {
-        let kinds = || KINDS.into_iter().filter(|kind| *kind != Kind::Fs);
+        let others = |kind: &Kind| !matches!(kind, Kind::Fs | Kind::Starter);
+        let kinds = || KINDS.into_iter().filter(others);
         let limited: Vec<_> = kinds()
             .flat_map(Kind::limited)
             .map(|limited| limited.call)

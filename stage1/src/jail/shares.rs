@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::volumes::Share;
@@ -104,27 +104,47 @@ fn take_one(share: &Share) -> Result<Taken> {
 
 /// Attaches shares under `root`, which is to become the process's root.
 pub(super) fn attach(root: &Path, shares: Vec<Taken>) -> Result<()> {
-    for (number, Taken { tree, is_folder }) in shares.into_iter().enumerate() {
-        let target = root.join(number.to_string());
-        if is_folder {
-            fs::create_dir(&target)
-        } else {
-            File::create_new(&target).map(drop)
-        }
-        .and_then(|()| {
-            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            move_mount(&tree, "", CWD, &target, flags).map_err(io::Error::from)
-        })
-        .with_context(|| format!("mount share {number}"))?;
+    let root = File::open(root).context("open the root")?;
+    for (number, taken) in (0..).zip(shares) {
+        attach_one(root.as_fd(), root.as_fd(), number, &taken)
+            .with_context(|| format!("mount share {number}"))?;
     }
     Ok(())
 }
 
+/// Attaches a share in the folder `root`, whose files are made by way of `writable`, a mount of the same.
+pub(super) fn attach_one(
+    root: BorrowedFd<'_>,
+    writable: BorrowedFd<'_>,
+    number: u16,
+    taken: &Taken,
+) -> io::Result<()> {
+    let name = number.to_string();
+    let mode = Mode::RUSR | Mode::WUSR | Mode::XUSR;
+    if taken.is_folder {
+        mkdirat(writable, &*name, mode)?;
+    } else {
+        openat(
+            writable,
+            &*name,
+            OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
+            mode,
+        )?;
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(&taken.tree, "", root, &*name, flags)?)
+}
+
 /// Sets attributes of all mounts of `tree` (mount_setattr(2)), and lets nothing travel to or from them.
 pub(super) fn set_attributes(tree: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    change_attributes(tree, attributes, 0)
+}
+
+/// The same, and takes attributes away.
+pub(super) fn change_attributes(tree: BorrowedFd<'_>, set: u64, clear: u64) -> io::Result<()> {
     let change = libc::mount_attr {
-        attr_set: attributes,
-        attr_clr: 0,
+        attr_set: set,
+        attr_clr: clear,
         propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };

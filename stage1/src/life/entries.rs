@@ -10,36 +10,20 @@ use crate::clients::Answer;
 /// The most commands inside a pod at a time.
 const MAX_ENTRIES: usize = 64;
 
-/// No task has this number or a higher one: each has ports of its own.
-const LAST: TaskId = 1 << 24;
-
 /// Those that have not ended.
+#[derive(Default)]
 pub struct Entries {
-    next: TaskId,
     /// Whether it has started, of each.
     started: BTreeMap<TaskId, bool>,
 }
 
 impl Entries {
-    /// None yet; the first is number `next`.
-    pub fn after(next: TaskId) -> Self {
-        Self {
-            next,
-            started: BTreeMap::new(),
-        }
-    }
-
-    /// A number for a new one.
-    pub fn number(&mut self) -> Result<TaskId, String> {
+    /// Whether there may be one more.
+    pub fn check_room(&self) -> Result<(), String> {
         if self.started.len() >= MAX_ENTRIES {
             return Err(format!("{MAX_ENTRIES} commands run inside the pod already"));
         }
-        let number = self.next;
-        if number >= LAST {
-            return Err("too many commands have been run inside the pod: start it anew".to_owned());
-        }
-        self.next = number + 1;
-        Ok(number)
+        Ok(())
     }
 
     pub fn enter(&mut self, task: TaskId, entry: Entry) -> Vec<Action> {

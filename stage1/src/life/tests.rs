@@ -8,20 +8,9 @@ use super::*;
 /// What the pods here are given; no other time is as long.
 const STOP_GRACE: Duration = Duration::from_secs(7);
 
-fn life_of(names: &[&str]) -> Life {
-    let boot = Boot {
-        hostname: "h".into(),
-        clock_ns: 0,
-        entropy: vec![],
-        cpus: 1,
-        scratch: Scratch::Tmpfs,
-        shares: false,
-        limits: Limits::default(),
-        sysctls: vec![],
-        debug: false,
-    };
-    let app = |name: &&str| App {
-        name: (*name).into(),
+pub(super) fn app(name: &str) -> App {
+    App {
+        name: name.into(),
         root: Root::Share(0),
         read_only_root: false,
         restrict_paths: true,
@@ -43,20 +32,35 @@ fn life_of(names: &[&str]) -> Life {
             stdout: None,
             stderr: None,
         },
+    }
+}
+
+pub(super) fn life_of(names: &[&str], mutable: bool) -> Life {
+    let boot = Boot {
+        hostname: "h".into(),
+        clock_ns: 0,
+        entropy: vec![],
+        cpus: 1,
+        scratch: Scratch::Tmpfs,
+        shares: false,
+        limits: Limits::default(),
+        sysctls: vec![],
+        debug: false,
     };
     let stopping = Stopping {
         signals: vec![Signal::SIGTERM as i32, Signal::SIGQUIT as i32],
         grace: STOP_GRACE,
     };
-    Life::new(boot, names.iter().map(app).collect(), stopping)
+    let apps = names.iter().map(|name| app(name));
+    Life::new(boot, apps.collect(), stopping, mutable)
 }
 
 fn life() -> Life {
-    life_of(&["a"])
+    life_of(&["a"], false)
 }
 
 fn running_pod(names: &[&str]) -> Life {
-    let mut life = life_of(names);
+    let mut life = life_of(names, false);
     let greeted = life.on_message(ToHost::Hello {
         version: protocol::VERSION,
     });
@@ -74,7 +78,7 @@ fn running() -> Life {
     running_pod(&["a"])
 }
 
-fn exited(task: TaskId, status: Status) -> ToHost {
+pub(super) fn exited(task: TaskId, status: Status) -> ToHost {
     ToHost::Exited {
         task,
         status,
@@ -82,7 +86,7 @@ fn exited(task: TaskId, status: Status) -> ToHost {
     }
 }
 
-fn signal(task: TaskId, signal: Signal) -> Action {
+pub(super) fn signal(task: TaskId, signal: Signal) -> Action {
     let signal = signal as i32;
     Action::Send(ToGuest::Signal { task, signal })
 }
@@ -243,7 +247,7 @@ fn app_that_fails_takes_the_others_along_and_gives_the_code() {
     assert_eq!(life.on_grace_over()[0], signal(2, Signal::SIGKILL));
     life.on_message(exited(2, Status::Signal(9)));
     for (task, code) in [(0, 143), (1, 7), (2, 137)] {
-        let name = ["a", "b", "c"][index(task)].to_owned();
+        let name = ["a", "b", "c"][usize::try_from(task).expect("an index")].to_owned();
         assert_eq!(life.on_drained(task)[0], Action::Record(name, code));
     }
     assert_eq!(life.exit_code(), Some(7));
@@ -251,7 +255,7 @@ fn app_that_fails_takes_the_others_along_and_gives_the_code() {
 
 #[test]
 fn pod_whose_second_app_cannot_start_ends_with_its_code() {
-    let mut life = life_of(&["a", "b"]);
+    let mut life = life_of(&["a", "b"], false);
     life.on_message(ToHost::Hello {
         version: protocol::VERSION,
     });
@@ -314,13 +318,13 @@ fn command_entered_is_answered_and_does_not_end_the_pod() {
         life.on_message(ToHost::Started { task }),
         [Action::Answer(task, Answer::Started)]
     );
-    assert_eq!(life.signal_entry(task, 1), [signal(task, Signal::SIGHUP)]);
+    assert_eq!(life.on_leave(task), [signal(task, Signal::SIGHUP)]);
     let exit = Answer::Exited { code: 5 };
     assert_eq!(
         life.on_message(exited(task, Status::Code(5))),
         [Action::Close(task), Action::Answer(task, exit)]
     );
-    assert_eq!(life.signal_entry(task, 1), []);
+    assert_eq!(life.on_leave(task), []);
     assert_eq!(life.exit_code(), None);
 }
 
@@ -405,7 +409,7 @@ proptest! {
     fn life_with_any_guest_boots_once_records_once_and_tells_nothing_unprintable(
         honest in 0usize..4, events in prop::collection::vec(event(), 0..30)
     ) {
-        let mut life = life_of(&["a", "b"]);
+        let mut life = life_of(&["a", "b"], false);
         let beginning = [
             ToHost::Hello { version: protocol::VERSION },
             ToHost::Started { task: 0 },
@@ -425,6 +429,7 @@ proptest! {
                     Action::Tell(text) => prop_assert!(!text.contains(char::is_control), "{:?}", text),
                     Action::Answer(task, Answer::Started) => prop_assert!(entered.contains(&task)),
                     Action::Answer(task, _) => answered.push(task),
+                    Action::Send(ToGuest::Remove { .. }) | Action::Forget { .. } => prop_assert!(false, "no such pod"),
                     Action::Send(ToGuest::PowerOff) | Action::Close(_) | Action::Kill | Action::StartGrace(_) => {}
                 }
             }

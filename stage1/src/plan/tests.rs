@@ -11,6 +11,7 @@ const HOST: Host = Host {
     cpus: 4,
     memory_mib: 2048,
     kvm_cpus: 64,
+    root: true,
     window: None,
 };
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Result, ensure};
 use vmm_sys_util::fallocate::{FallocateMode, fallocate};
@@ -17,9 +18,10 @@ pub struct Extent {
     pub file: File,
 }
 
-/// Extents in order, none overlapping another.
+/// Extents in order, none overlapping another. A clone is the same disk: what is laid on one is on the other.
+#[derive(Clone)]
 pub struct Extents {
-    extents: Vec<Extent>,
+    extents: Arc<RwLock<Vec<Extent>>>,
     capacity_bytes: u64,
 }
 
@@ -49,9 +51,41 @@ impl Extents {
             );
         }
         Ok(Self {
-            extents,
+            extents: Arc::new(RwLock::new(extents)),
             capacity_bytes,
         })
+    }
+
+    /// Lays one more extent on the disk, which may be in use.
+    ///
+    /// # Errors
+    /// When it overlaps another or reaches beyond the end.
+    pub fn lay(&self, extent: Extent) -> Result<()> {
+        let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
+        let place = extents.partition_point(|other| other.offset < extent.offset);
+        let end = extent.offset.saturating_add(extent.bytes);
+        let (before, after) = extents.split_at(place);
+        let free = before.last().map_or(0, |other| other.offset + other.bytes);
+        let next = after
+            .first()
+            .map_or(self.capacity_bytes, |other| other.offset);
+        ensure!(
+            extent.offset >= free && end <= next && end <= self.capacity_bytes,
+            "extent at byte {} has no room on the disk",
+            extent.offset
+        );
+        extents.insert(place, extent);
+        Ok(())
+    }
+
+    /// Takes the extent at `offset` off the disk, which has zeros there from now on.
+    pub fn take_off(&self, offset: u64) {
+        let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
+        extents.retain(|extent| extent.offset != offset);
+    }
+
+    fn laid(&self) -> RwLockReadGuard<'_, Vec<Extent>> {
+        self.extents.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Size of the disk, bytes.
@@ -71,9 +105,10 @@ impl Extents {
     /// # Errors
     /// Those of the files.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let extents = self.laid();
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let piece = self.piece(offset + done as u64, rest.len() as u64);
+            let piece = piece(&extents, offset + done as u64, rest.len() as u64);
             let part = &mut rest[..usize::try_from(piece.bytes).unwrap_or(usize::MAX)];
             let read = match piece.file {
                 Some((file, at)) => retry(|| file.read_at(part, at))?,
@@ -129,7 +164,8 @@ impl Extents {
     /// # Errors
     /// Those of the files.
     pub fn flush(&self) -> io::Result<()> {
-        self.extents
+        let extents = self.laid();
+        extents
             .iter()
             .try_for_each(|extent| extent.file.sync_data())
     }
@@ -140,38 +176,37 @@ impl Extents {
         mut bytes: u64,
         mut act: impl FnMut(&File, u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
+        let extents = self.laid();
         while bytes > 0 {
-            let piece = self.piece(offset, bytes);
+            let piece = piece(&extents, offset, bytes);
             let (file, at) = piece.file.ok_or(io::ErrorKind::InvalidInput)?;
             act(file, at, piece.bytes)?;
             (offset, bytes) = (offset + piece.bytes, bytes - piece.bytes);
         }
         Ok(())
     }
+}
 
-    /// What lies at `offset`, at most `bytes` of it and, for `bytes` over 0, never nothing.
-    fn piece(&self, offset: u64, bytes: u64) -> Piece<'_> {
-        let after = self
-            .extents
-            .partition_point(|extent| extent.offset <= offset);
-        let within = after
-            .checked_sub(1)
-            .and_then(|before| self.extents.get(before))
-            .and_then(|extent| {
-                let at = offset - extent.offset;
-                Some((extent, at)).filter(|_| at < extent.bytes)
-            });
-        match (within, self.extents.get(after)) {
-            (Some((extent, at)), _) => Piece {
-                file: Some((&extent.file, at)),
-                bytes: bytes.min(extent.bytes - at),
-            },
-            (None, Some(next)) => Piece {
-                file: None,
-                bytes: bytes.min(next.offset - offset),
-            },
-            (None, None) => Piece { file: None, bytes },
-        }
+/// What lies at `offset`, at most `bytes` of it and, for `bytes` over 0, never nothing.
+fn piece(extents: &[Extent], offset: u64, bytes: u64) -> Piece<'_> {
+    let after = extents.partition_point(|extent| extent.offset <= offset);
+    let within = after
+        .checked_sub(1)
+        .and_then(|before| extents.get(before))
+        .and_then(|extent| {
+            let at = offset - extent.offset;
+            Some((extent, at)).filter(|_| at < extent.bytes)
+        });
+    match (within, extents.get(after)) {
+        (Some((extent, at)), _) => Piece {
+            file: Some((&extent.file, at)),
+            bytes: bytes.min(extent.bytes - at),
+        },
+        (None, Some(next)) => Piece {
+            file: None,
+            bytes: bytes.min(next.offset - offset),
+        },
+        (None, None) => Piece { file: None, bytes },
     }
 }
 
@@ -209,6 +244,24 @@ mod tests {
         assert!(Extents::new(vec![extent(99, b"", 2)], 100).is_err());
         assert!(Extents::new(vec![extent(u64::MAX, b"", 2)], 100).is_err());
         assert!(Extents::new(vec![extent(9, b"", 91), extent(0, b"", 9)], 100).is_ok());
+    }
+
+    #[test]
+    fn extents_laid_and_taken_off_are_seen_by_every_clone_and_have_their_own_room() {
+        let disk = Extents::new(vec![extent(10, b"old", 3)], 20).unwrap();
+        let device = disk.clone();
+        for (offset, bytes) in [(8, 3), (12, 1), (10, 3), (19, 2), (u64::MAX, 1)] {
+            assert!(disk.lay(extent(offset, b"", bytes)).is_err(), "{offset}");
+        }
+        disk.lay(extent(13, b"new", 7)).unwrap();
+        disk.lay(extent(0, b"first", 10)).unwrap();
+        disk.take_off(10);
+        let mut buffer = [0xff; 16];
+        device.read_at(0, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"first\0\0\0\0\0\0\0\0new");
+        disk.lay(extent(10, b"xyz", 3)).unwrap();
+        device.read_at(8, &mut buffer[..6]).unwrap();
+        assert_eq!(&buffer[..6], b"\0\0xyzn");
     }
 
     #[test]
@@ -262,7 +315,8 @@ mod tests {
             let extents = Extents::new(list, 1000).unwrap();
             let (mut position, mut left) = (offset, bytes);
             while left > 0 {
-                let piece = extents.piece(position, left);
+                let laid = extents.laid();
+                let piece = piece(&laid, position, left);
                 prop_assert!(piece.bytes > 0 && piece.bytes <= left);
                 (position, left) = (position + piece.bytes, left - piece.bytes);
             }

@@ -1,0 +1,97 @@
+//! `fairing app sandbox`: runs a pod that has no apps yet.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use contract::RunArguments;
+
+use crate::app::PodRequest;
+use crate::cli::{PodFlags, SandboxFlags, StartFlags};
+use crate::commands::Context;
+use crate::commands::prepare::{Laid, lay_out};
+use crate::commands::run::{Parent, detach, run_arguments, start};
+use crate::names::Names;
+
+/// What the help ends with.
+const AFTER_HELP: &str = "\
+The pod runs until it is stopped, whatever becomes of its apps.
+
+Example:
+  pod=$(fairing app sandbox -d --memory=2Gi)
+  fairing app add $pod debian.tar --name=web -- sh -c 'while date; do sleep 1; done'
+  fairing app start $pod --app=web
+  fairing stop $pod";
+
+/// Runs a pod without apps, which takes them while it runs
+#[derive(Debug, Args)]
+#[command(
+    after_help = AFTER_HELP,
+    mut_arg("pod_manifest", |arg| arg.hide(true)),
+    mut_arg("inherit_env", |arg| arg.hide(true)),
+    mut_arg("set_env", |arg| arg.hide(true)),
+    mut_arg("set_env_file", |arg| arg.hide(true)),
+    mut_arg("max_image_size", |arg| arg.hide(true))
+)]
+pub struct Sandbox {
+    #[command(flatten)]
+    pub pod: PodFlags,
+    #[command(flatten)]
+    pub sandbox: SandboxFlags,
+    /// Remove the pod when it has exited
+    #[arg(long, help_heading = "Options of the pod")]
+    pub rm: bool,
+    /// Print the pod's UUID and leave it running
+    #[arg(short = 'd', long, help_heading = "Options of the pod")]
+    pub detach: bool,
+    /// Write the pod's UUID to this file
+    #[arg(long, value_name = "FILE", help_heading = "Options of the pod")]
+    pub uuid_file_save: Option<PathBuf>,
+    #[command(flatten)]
+    pub start: StartFlags,
+}
+
+impl Sandbox {
+    /// Runs the pod; returns only where this process outlives it.
+    ///
+    /// # Errors
+    /// If the pod cannot be laid out or started.
+    pub fn run(self, context: &Context) -> Result<i32> {
+        let flags = &self.pod;
+        if flags.pod_manifest.is_some() {
+            bail!(
+                "a pod without apps has no manifest of its user's: fairing run --pod-manifest runs one"
+            );
+        }
+        if flags.inherit_env || !flags.set_env.is_empty() || !flags.set_env_file.is_empty() {
+            bail!(
+                "a pod without apps has no environment: --environment of `fairing app add` sets an app's"
+            );
+        }
+        let names = Names::new(&self.start.names)?;
+        let request = PodRequest {
+            sandbox: Some(&self.sandbox),
+            ..PodRequest::new(flags, &[], context.settings.pod_uids)
+        };
+        let Laid { pod, lock } = lay_out(&request, context)?;
+        names.write(&pod)?;
+        if let Some(path) = &self.uuid_file_save {
+            fs::write(path, format!("{}\n", pod.uuid()))
+                .with_context(|| format!("write the pod's UUID to {}", path.display()))?;
+        }
+        let arguments = RunArguments {
+            local_config: Some(context.settings.local_config.display().to_string()),
+            mutable: true,
+            ..run_arguments(&self.start, &names, &pod, &context.settings)
+        };
+        if self.detach {
+            return detach(pod, lock, &arguments, self.rm);
+        }
+        let parent = Parent {
+            remove: self.rm,
+            terminal: false,
+        };
+        start(pod, lock, &arguments, parent, &context.settings)
+    }
+}

@@ -1,0 +1,168 @@
+//! What apps that come to a running pod need of its process: threads for their streams and room on the images disk.
+//!
+//! The session's thread may start none: one whose filter allows that, and little else, waits for its word.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use guest_init::protocol::{IMAGE_SLOT_BYTES, IMAGE_SLOTS, Root, Stdio};
+use vmm::disk::{Extent, Extents};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::clients::Answer;
+use crate::jail::seccomp::{self, Kind};
+use crate::log::Log;
+use crate::plan::Plan;
+use crate::streams::{self, Label, Ports, Pumps, Sharing};
+use crate::volumes::Share;
+
+/// What a session can give to new apps.
+pub struct Additions {
+    orders: Sender<Order>,
+    started: Receiver<Result<Pumps>>,
+    /// Of the labels of all apps' lines.
+    turn: Arc<Mutex<()>>,
+    images: Extents,
+    /// Places of the images disk that hold something.
+    taken: BTreeSet<u8>,
+    /// What is shared, by number.
+    shares: BTreeMap<u16, Share>,
+    /// Of the next share: a guest may remember for a while what had an old number.
+    next_share: u16,
+    most_shares: u16,
+}
+
+/// The streams of one app.
+struct Order {
+    stdio: Stdio,
+    label: Label,
+    log: Log,
+}
+
+impl Additions {
+    /// Starts the thread that starts others; what the apps of `plan` need is taken.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn new(ports: &Ports, drained: &EventFd, images: Extents, plan: &Plan) -> Result<Self> {
+        let (orders, received) = mpsc::channel::<Order>();
+        let (done, started) = mpsc::channel();
+        let ports = ports.clone();
+        let drained = drained.try_clone();
+        let drained = drained.context("share the event of ended outputs")?;
+        streams::spawn("starter", seccomp::confine_starter, move || {
+            for Order { stdio, label, log } in received {
+                let sharing = Sharing {
+                    drained: &drained,
+                    confine: || seccomp::confine_thread(Kind::Pump),
+                    label: Some(label),
+                    log: Some(log.shared()),
+                };
+                if done.send(Pumps::start(stdio, &ports, &sharing)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self {
+            orders,
+            started,
+            turn: Arc::default(),
+            images,
+            taken: (0..plan.images()).collect(),
+            next_share: u16::try_from(plan.shares.len())?,
+            most_shares: plan.later_shares,
+            shares: (0..).zip(plan.shares.iter().cloned()).collect(),
+        })
+    }
+
+    /// Starts the pumps of an app.
+    ///
+    /// # Errors
+    /// When a socket pair or a thread cannot be made.
+    pub fn pumps(&self, stdio: Stdio, app: &str, log: Log) -> Result<Pumps> {
+        let label = Label {
+            app: app.to_owned(),
+            turn: Arc::clone(&self.turn),
+        };
+        let order = Order { stdio, label, log };
+        self.orders
+            .send(order)
+            .ok()
+            .context("the thread that starts others is gone")?;
+        let started = self.started.recv();
+        started.context("the thread that starts others is gone")?
+    }
+
+    /// Lays an image on the disk; gives the root that it is.
+    ///
+    /// # Errors
+    /// When it has no size, is too large, or there is no place.
+    pub fn lay(&mut self, mut image: File) -> Result<Root> {
+        let bytes = image.seek(SeekFrom::End(0)).context("size the image")?;
+        ensure!(
+            bytes <= IMAGE_SLOT_BYTES,
+            "the image is larger than {} GiB",
+            IMAGE_SLOT_BYTES >> 30
+        );
+        let mut free = (0..IMAGE_SLOTS).filter(|number| !self.taken.contains(number));
+        let number = free.next().context("too many images for one pod")?;
+        self.images.lay(Extent {
+            offset: offset(number),
+            bytes,
+            file: image,
+        })?;
+        self.taken.insert(number);
+        Ok(Root::Image { number, bytes })
+    }
+
+    /// The numbers of `shares`: two apps that share a folder share its locks and caches, too.
+    ///
+    /// # Errors
+    /// When the pod takes none, or not so many.
+    pub fn number(&mut self, shares: &[Share]) -> Result<Answer> {
+        ensure!(
+            self.most_shares > 0,
+            "without root a running pod is given no folders of the host"
+        );
+        let number_of = |share: &Share| {
+            let mut known = self.shares.iter();
+            known
+                .find(|(_, known)| *known == share)
+                .map(|(number, _)| *number)
+        };
+        let known: Vec<_> = shares.iter().map(number_of).collect();
+        let new = known.iter().filter(|number| number.is_none()).count();
+        ensure!(
+            self.shares.len() + new <= usize::from(self.most_shares),
+            "a pod has at most {} host volumes at a time",
+            self.most_shares
+        );
+        let next = self.next_share;
+        let after = next.checked_add(u16::try_from(new)?);
+        self.next_share =
+            after.context("too many host volumes have been given to this pod: start it anew")?;
+        Ok(Answer::Shares { known, next })
+    }
+
+    /// Takes note of shares that have been mounted.
+    pub fn share(&mut self, shares: BTreeMap<u16, Share>) {
+        self.shares.extend(shares);
+    }
+
+    /// Takes an image off the disk, and forgets shares.
+    pub fn forget(&mut self, image: Option<u8>, shares: &[u16]) {
+        if let Some(number) = image {
+            self.images.take_off(offset(number));
+            self.taken.remove(&number);
+        }
+        self.shares.retain(|number, _| !shares.contains(number));
+    }
+}
+
+fn offset(number: u8) -> u64 {
+    u64::from(number) * IMAGE_SLOT_BYTES
+}

@@ -1,0 +1,239 @@
+//! The entrypoints `app/add`, `app/start`, `app/stop` and `app/rm`: an app of a running pod that is mutable. The working
+//! directory is the pod directory, into which stage 0 has put what the app is made of.
+//!
+//! Manifests are read here, outside the jail; the pod's process is told what is new.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use contract::{PodDir, PodManifest, PodProcess, RunArguments};
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::assets::{self, Root};
+use crate::clients::{self, Answer, Caller, Request};
+use crate::jail::later::{PodRoot, Sources};
+use crate::plan::{self, Addition};
+use crate::sizes::Machine;
+use crate::volumes::Share;
+
+/// Exit code of `app/stop` for an app that does not run: systemd's for a unit that is not there.
+const NOT_RUNNING: u8 = 5;
+
+/// What is kept of a mutable pod's start.
+#[derive(Serialize, Deserialize)]
+pub struct Runtime {
+    /// Arguments of the `run` entrypoint.
+    arguments: Vec<String>,
+    machine: Machine,
+}
+
+impl Runtime {
+    /// Keeps it in the pod directory.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write(pod: &PodDir, arguments: Vec<String>, machine: Machine) -> Result<()> {
+        let path = pod.runtime_config();
+        let json = serde_json::to_vec(&Self { arguments, machine })?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o640);
+        let written = options
+            .open(&path)
+            .and_then(|mut file| file.write_all(&json));
+        written.with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// Does to the app that `argv` names what `deed` says: `--debug=BOOL [--uuid=UUID] --app=NAME`.
+///
+/// # Errors
+/// When the pod does not run, or refuses.
+pub fn change(deed: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
+    let app = parse(argv)?;
+    let pod = PodDir::new(".");
+    match deed {
+        "app_add" => add(&pod, &app),
+        "app_start" => start(&pod, app),
+        "app_stop" => stop(&pod, app),
+        _ => remove(&pod, app),
+    }
+}
+
+fn parse(argv: impl Iterator<Item = String>) -> Result<String> {
+    let mut app = None;
+    for argument in argv {
+        match argument.split_once('=') {
+            Some(("--app", name)) => app = Some(name.to_owned()),
+            Some(("--debug" | "--uuid", _)) => {}
+            _ => bail!("unknown argument {argument:?}"),
+        }
+    }
+    app.context("no --app")
+}
+
+fn add(pod: &PodDir, name: &str) -> Result<u8> {
+    let manifest: PodManifest = assets::read_json(&pod.manifest())?;
+    let runtime: Runtime = assets::read_json(&pod.runtime_config())
+        .context("read what the pod was started with; was it started as a mutable one?")?;
+    let arguments = RunArguments::parse(runtime.arguments)?;
+    let roots = assets::roots(pod, &manifest)?;
+    let images = assets::prepared(pod, &manifest, &roots)?;
+    let Addition {
+        mut app,
+        stop_signal,
+        shares,
+        warnings,
+    } = Addition::new(&manifest, &images, name, &arguments, &runtime.machine)?;
+    warnings
+        .iter()
+        .for_each(|warning| crate::tell(&format!("warning: {warning}")));
+    let apps = manifest.apps.iter().zip(roots);
+    let image = apps
+        .filter(|(app, _)| app.name == name)
+        .find_map(|(_, root)| match root {
+            Root::Erofs(file) => Some(OwnedFd::from(file)),
+            Root::Folder(_) => None,
+        });
+    let beside: Vec<_> = image.iter().map(AsFd::as_fd).collect();
+    let caller = Caller::come(&pod.socket())?;
+    let given = Given::give(&caller, shares)?;
+    plan::renumber(&mut app, &given.numbers);
+    let added = caller
+        .ask(
+            &Request::Add(Box::new(clients::Addition {
+                app,
+                stop_signal,
+                shares: given.new.clone(),
+            })),
+            &beside,
+        )
+        .and_then(|()| match caller.hear()? {
+            Some(Answer::Added) => Ok(0),
+            other => refused(other),
+        });
+    if added.is_err() {
+        given.take_back();
+    }
+    added
+}
+
+/// Folders and files of the host that a running pod has been given.
+struct Given {
+    /// In the order in which they were asked for.
+    numbers: Vec<u16>,
+    /// Those that it did not have before.
+    new: BTreeMap<u16, Share>,
+    root: Option<PodRoot>,
+}
+
+impl Given {
+    fn give(caller: &Caller, shares: Vec<Share>) -> Result<Self> {
+        let mut given = Self {
+            numbers: Vec::new(),
+            new: BTreeMap::new(),
+            root: None,
+        };
+        if shares.is_empty() {
+            return Ok(given);
+        }
+        caller.ask(&Request::Shares(shares.clone()), &[])?;
+        let (known, mut next) = match caller.hear()? {
+            Some(Answer::Shares { known, next }) => (known, next..),
+            other => return refused(other).map(|_| given),
+        };
+        for (share, known) in shares.into_iter().zip(known) {
+            let number = match known {
+                Some(number) => number,
+                None => next.next().context("no number is left for a share")?,
+            };
+            if known.is_none() {
+                given.new.insert(number, share);
+            }
+            given.numbers.push(number);
+        }
+        if !given.new.is_empty() {
+            let new: Vec<_> = given.new.values().cloned().collect();
+            let numbers: Vec<_> = given.new.keys().copied().collect();
+            let sources = Sources::take(&new)?;
+            let root = PodRoot::enter(&PodProcess::of_pod(Path::new("."))?)?;
+            root.attach(sources, &numbers)?;
+            given.root = Some(root);
+        }
+        Ok(given)
+    }
+
+    fn take_back(&self) {
+        if let Some(root) = &self.root {
+            root.detach(&self.new.keys().copied().collect::<Vec<_>>());
+        }
+    }
+}
+
+fn start(pod: &PodDir, name: String) -> Result<u8> {
+    let pod = Caller::come(&pod.socket())?;
+    pod.ask(&Request::Start(name), &[])?;
+    match pod.hear()? {
+        Some(Answer::Started) => Ok(0),
+        other => refused(other),
+    }
+}
+
+fn stop(pod: &PodDir, name: String) -> Result<u8> {
+    let manifest: PodManifest = assets::read_json(&pod.manifest())?;
+    let grace = plan::stop_grace(&manifest.annotations)?;
+    let pod = Caller::come(&pod.socket())?;
+    pod.ask(&Request::StopApp(name), &[])?;
+    if !pod.wait(Instant::now().checked_add(grace))? {
+        pod.ask(&Request::Signal(Signal::SIGKILL as i32), &[])?;
+    }
+    match pod.hear()? {
+        Some(Answer::Exited { .. }) => Ok(0),
+        Some(Answer::NotRunning) => Ok(NOT_RUNNING),
+        other => refused(other),
+    }
+}
+
+fn remove(pod: &PodDir, name: String) -> Result<u8> {
+    let pod = Caller::come(&pod.socket())?;
+    pod.ask(&Request::Remove(name), &[])?;
+    match pod.hear()? {
+        Some(Answer::Removed { shares }) => {
+            if !shares.is_empty() {
+                PodRoot::enter(&PodProcess::of_pod(Path::new("."))?)?.detach(&shares);
+            }
+            Ok(0)
+        }
+        other => refused(other),
+    }
+}
+
+fn refused(answer: Option<Answer>) -> Result<u8> {
+    match answer {
+        Some(Answer::NotStarted { reason, .. }) => bail!("{reason}"),
+        Some(_) => bail!("the pod's process did not understand"),
+        None => bail!("the pod has ended"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parse_takes_the_arguments_of_the_contract() {
+        let parsed = |line: &str| parse(line.split_whitespace().map(String::from));
+        for line in ["--debug=false --uuid=x --app=web", "--debug=true --app=web"] {
+            assert_eq!(parsed(line).expect("valid"), "web");
+        }
+        for wrong in ["--debug=true", "--app", "--app=a --private-users=x"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Apps that come and go while their pod lives, which must be mutable: part of [`Life`].
+
+use std::collections::BTreeMap;
+
+use guest_init::protocol::{App, Root, Stdio, TaskId, ToGuest, Volume};
+
+use super::{Action, Life, Member, Phase, Standing, printable};
+use crate::clients::Answer;
+use crate::plan::{self, MAX_APPS};
+
+/// Why nothing changes in a pod that is not mutable.
+pub const FIXED: &str =
+    "this pod's apps are those that it began with; `app sandbox` makes one that takes others";
+
+/// Apps whose files the guest is removing, by the task that does so.
+pub type Removals = BTreeMap<TaskId, App>;
+
+impl Life {
+    /// Takes an app in, which is to be started later.
+    ///
+    /// # Errors
+    /// Why that cannot be, for the one who asked.
+    pub fn add(&mut self, app: App, stop_signal: i32) -> Result<(), String> {
+        self.check_change()?;
+        let name = &app.name;
+        if self.apps.iter().any(|other| other.app.name == *name)
+            || self.removals.values().any(|other| other.name == *name)
+        {
+            return Err(format!("the pod has an app {name:?} already"));
+        }
+        if self.apps.len() + self.removals.len() >= MAX_APPS {
+            return Err(format!("a pod has at most {MAX_APPS} apps"));
+        }
+        // Numbers that are never given out again are never those of a living task.
+        let task = self.number()?;
+        self.apps.push(Member {
+            app,
+            stop_signal,
+            task,
+            standing: Standing::Idle,
+        });
+        Ok(())
+    }
+
+    /// A number for the next life of an app, and its streams under that number.
+    ///
+    /// # Errors
+    /// Why it cannot be started, for the one who asked.
+    pub fn number_start(&mut self, name: &str) -> Result<(TaskId, Stdio), String> {
+        self.check_change()?;
+        if self.named(name)?.standing != Standing::Idle {
+            return Err(format!("app {name:?} runs already"));
+        }
+        let task = self.number()?;
+        let app = self.apps.iter_mut().find(|app| app.app.name == name);
+        let app = app.ok_or_else(|| format!("the pod has no app {name:?}"))?;
+        app.task = task;
+        app.app.stdio = plan::moved(app.app.stdio, task);
+        Ok((task, app.app.stdio))
+    }
+
+    /// Starts the app whose next life has this number; its streams are ready.
+    pub fn start(&mut self, task: TaskId) -> Vec<Action> {
+        let Some(app) = self.apps.iter_mut().find(|app| app.task == task) else {
+            return vec![];
+        };
+        app.standing = Standing::Starting;
+        // A machine that is not the pod's yet is sent all apps when it is.
+        let is_up = matches!(self.phase, Phase::Up);
+        is_up.then(|| app.start()).into_iter().collect()
+    }
+
+    /// Asks an app to end; gives its number. `None` = it does not run.
+    ///
+    /// # Errors
+    /// Why that cannot be, for the one who asked.
+    pub fn stop_app(&mut self, name: &str) -> Result<Option<(TaskId, Vec<Action>)>, String> {
+        self.check_change()?;
+        let app = self.named(name)?;
+        let task = app.task;
+        match app.standing {
+            Standing::Idle => Ok(None),
+            Standing::Draining(_) => Ok(Some((task, vec![]))),
+            _ if !matches!(self.phase, Phase::Up) => Err("the pod is still starting".to_owned()),
+            Standing::Starting | Standing::Running => {
+                let signal = app.stop_signal;
+                let ask = Action::Send(ToGuest::Signal { task, signal });
+                Ok(Some((task, vec![ask])))
+            }
+        }
+    }
+
+    /// Lets go of an app that does not run, and has the guest remove what is left of it; gives the removal's number.
+    ///
+    /// # Errors
+    /// Why that cannot be, for the one who asked.
+    pub fn remove(&mut self, name: &str) -> Result<(TaskId, Vec<Action>), String> {
+        self.check_change()?;
+        if self.named(name)?.standing != Standing::Idle {
+            return Err(format!("app {name:?} runs: stop it first"));
+        }
+        if !matches!(self.phase, Phase::Up) {
+            return Err("the pod is still starting".to_owned());
+        }
+        let task = self.number()?;
+        let Some(place) = self.apps.iter().position(|app| app.app.name == name) else {
+            return Err(format!("the pod has no app {name:?}"));
+        };
+        let app = self.apps.remove(place).app;
+        let message = ToGuest::Remove {
+            task,
+            app: app.name.clone(),
+            image: image_of(&app),
+            shares: shares(&app).next().is_some(),
+        };
+        self.removals.insert(task, app);
+        Ok((task, vec![Action::Send(message)]))
+    }
+
+    pub(super) fn is_removal(&self, task: TaskId) -> bool {
+        self.removals.contains_key(&task)
+    }
+
+    pub(super) fn removed(&mut self, task: TaskId) -> Option<Vec<Action>> {
+        let app = self.removals.remove(&task)?;
+        let (image, shares) = (image_of(&app), self.shares_only_of(&app));
+        let answer = Answer::Removed {
+            shares: shares.clone(),
+        };
+        Some(vec![
+            Action::Forget { image, shares },
+            Action::Answer(task, answer),
+        ])
+    }
+
+    /// Its image's place stays taken: nobody knows what still lies there.
+    pub(super) fn not_removed(&mut self, task: TaskId, reason: &str) -> Option<Vec<Action>> {
+        let app = self.removals.remove(&task)?;
+        let reason = format!("remove app {:?}: {}", app.name, printable(reason));
+        let code = super::FAILED;
+        let answer = Answer::NotStarted { code, reason };
+        Some(vec![Action::Answer(task, answer)])
+    }
+
+    fn shares_only_of(&self, app: &App) -> Vec<u16> {
+        let others = self.apps.iter().map(|other| &other.app);
+        let others: Vec<_> = others
+            .chain(self.removals.values())
+            .flat_map(shares)
+            .collect();
+        let mut own: Vec<_> = shares(app).filter(|own| !others.contains(own)).collect();
+        own.sort_unstable();
+        own.dedup();
+        own
+    }
+
+    fn check_change(&self) -> Result<(), String> {
+        if !self.mutable {
+            return Err(FIXED.to_owned());
+        }
+        if self.stopping || matches!(self.phase, Phase::Ending) {
+            return Err("the pod is ending".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn image_of(app: &App) -> Option<u8> {
+    match app.root {
+        Root::Image { number, .. } => Some(number),
+        Root::Share(_) => None,
+    }
+}
+
+fn shares(app: &App) -> impl Iterator<Item = u16> {
+    let root = match app.root {
+        Root::Share(number) => Some(number),
+        Root::Image { .. } => None,
+    };
+    let volumes = app.mounts.iter().filter_map(|mount| match mount.volume {
+        Volume::Share(number) => Some(number),
+        Volume::Empty { .. } | Volume::Layer => None,
+    });
+    root.into_iter().chain(volumes)
+}
+
+#[cfg(test)]
+mod tests;
