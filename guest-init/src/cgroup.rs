@@ -1,7 +1,7 @@
 //! The pod's cgroup, `/sys/fs/cgroup/apps` as PID 1 sees it, and below it each app's, which is the root of the tree for it.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -66,6 +66,8 @@ impl Cgroup {
     /// Makes the cgroup of `app`, with its limits.
     pub fn make(app: &protocol::App) -> Result<Self> {
         let mut cgroup = Self::of(&app.name);
+        // What an app of the name left there below, and its limits.
+        let _ = cgroup.remove();
         let folder = &cgroup.folder;
         fs::create_dir_all(folder).with_context(|| format!("make cgroup {}", folder.display()))?;
         limit(folder, &app.limits)?;
@@ -128,8 +130,24 @@ impl Cgroup {
         let _ = fs::write(self.folder.join("cgroup.kill"), "1");
     }
 
-    /// Removes it; one whose last processes are still dying stays, empty, and serves an app of the same name.
-    pub fn remove(&self) {
-        let _ = fs::remove_dir(&self.folder);
+    /// Removes it with what the app has made below it; what has living processes stays.
+    pub fn remove(&self) -> Result<()> {
+        remove_tree(&self.folder)
+            .with_context(|| format!("remove cgroup {}", self.folder.display()))
     }
+}
+
+/// The folders of a cgroup are all that can be removed of it, from the innermost on.
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(folder)
 }

@@ -24,8 +24,9 @@ pub fn mount_image(image: u8, bytes: u64, target: &str) -> Result<()> {
     let (number, start) = (i32::from(image) + 1, u64::from(image) * IMAGE_SLOT_BYTES);
     let disk = open_disk(IMAGES_DISK)?;
     match ioctls::add_partition(&disk, number, start.try_into()?, bytes.try_into()?) {
-        // An app that came before has the same image.
-        Ok(()) | Err(Errno::EBUSY) => {}
+        Ok(()) => {}
+        // Of an earlier life of the app.
+        Err(Errno::EBUSY) => check_partition(number, bytes)?,
         Err(error) => {
             return Err(error).with_context(|| format!("cut image {image} out of {IMAGES_DISK}"));
         }
@@ -39,6 +40,17 @@ pub fn mount_image(image: u8, bytes: u64, target: &str) -> Result<()> {
         None::<&str>,
     )
     .with_context(|| format!("mount image {image} ({partition})"))
+}
+
+/// Refuses a partition that is another's.
+fn check_partition(number: i32, bytes: u64) -> Result<()> {
+    let partition = open_disk(&format!("{IMAGES_DISK}{number}"))?;
+    let size = ioctls::disk_bytes(&partition).context("read the size of a partition")?;
+    ensure!(
+        size == bytes,
+        "another image, of {size} bytes, is where one of {bytes} bytes should be"
+    );
+    Ok(())
 }
 
 /// Takes the partition of `image` away, which nothing has mounted, so that another image can be where it was.

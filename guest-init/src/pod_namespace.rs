@@ -43,6 +43,17 @@ impl PodNamespace {
         Ok(())
     }
 
+    /// Does what makes a child that is not to be born in it, but in the machine's own.
+    pub fn beside<T>(&self, act: impl FnOnce() -> T) -> Result<T> {
+        let pods =
+            File::open("/proc/self/ns/pid_for_children").context("open the pod's PID namespace")?;
+        setns(&self.machine, CloneFlags::CLONE_NEWPID)
+            .context("return to the machine's PID namespace")?;
+        let done = act();
+        setns(&pods, CloneFlags::CLONE_NEWPID).context("return to the pod's PID namespace")?;
+        Ok(done)
+    }
+
     /// Takes note of a child's death.
     pub fn died(&mut self, pid: Pid) {
         self.reaper = self.reaper.filter(|reaper| *reaper != pid);

@@ -91,6 +91,8 @@ pub enum ToGuest {
         image: Option<u8>,
         /// Whether it had shares, of which the machine is to remember nothing.
         shares: bool,
+        /// Empty volumes that were its own, by name.
+        volumes: Vec<String>,
     },
     /// Sends a signal to a task's first process.
     Signal {

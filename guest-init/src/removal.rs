@@ -19,6 +19,8 @@ pub struct Left {
     pub image: Option<u8>,
     /// Whether it had shares.
     pub shares: bool,
+    /// Empty volumes that were its own, by name.
+    pub volumes: Vec<String>,
 }
 
 impl Left {
@@ -36,13 +38,16 @@ impl Left {
     fn try_remove(&self) -> Result<()> {
         let cgroup = Cgroup::of(&self.app);
         cgroup.wait_until_empty()?;
-        cgroup.remove();
+        cgroup.remove()?;
         let layers = format!("{SCRATCH}/{}", self.app);
-        match fs::remove_dir_all(&layers) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {layers}"));
+        let volumes = self.volumes.iter().map(|name| volumes::empty(name));
+        for folder in volumes.chain([layers]) {
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {folder}"));
+                }
+                _ => {}
             }
-            _ => {}
         }
         if self.shares {
             volumes::forget_shares()?;

@@ -3,7 +3,7 @@
 
 use std::os::fd::AsFd;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use guest_init::protocol::{self, Entry, TaskId, ToGuest, ToHost};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -16,6 +16,15 @@ use crate::pod_namespace::PodNamespace;
 use crate::process;
 use crate::removal::Left;
 use crate::task::{Part, Task};
+
+/// The app whose files `message` is about.
+fn subject(message: &ToGuest) -> Option<&str> {
+    match message {
+        ToGuest::Start { app, .. } => Some(&app.name),
+        ToGuest::Remove { app, .. } => Some(app),
+        _ => None,
+    }
+}
 
 /// How the loop ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +41,8 @@ pub struct Supervisor {
     deaths: SignalFd,
     pod: PodNamespace,
     tasks: Vec<Task>,
+    /// `Start` and `Remove` of apps whose last files are still being let go of.
+    waiting: Vec<ToGuest>,
     ending: Option<Ending>,
     debug: bool,
 }
@@ -60,6 +71,7 @@ impl Supervisor {
             deaths,
             pod: PodNamespace::new()?,
             tasks: Vec::new(),
+            waiting: Vec::new(),
             ending: None,
             debug,
         })
@@ -120,6 +132,10 @@ impl Supervisor {
     }
 
     fn obey(&mut self, message: ToGuest) {
+        if subject(&message).is_some_and(|app| self.holds(app)) {
+            self.waiting.push(message);
+            return;
+        }
         match message {
             ToGuest::Start { task, app } => {
                 let started = self.start(task, *app);
@@ -134,8 +150,14 @@ impl Supervisor {
                 app,
                 image,
                 shares,
+                volumes,
             } => {
-                let left = Left { app, image, shares };
+                let left = Left {
+                    app,
+                    image,
+                    shares,
+                    volumes,
+                };
                 let begun = self.remove(task, left);
                 self.add(task, begun);
             }
@@ -155,20 +177,29 @@ impl Supervisor {
     }
 
     fn start(&mut self, id: TaskId, app: protocol::App) -> Result<Task> {
-        ensure!(!self.holds(&app.name), "app {:?} runs already", app.name);
         self.pod.ensure()?;
         Task::start(id, app)
     }
 
     fn remove(&mut self, id: TaskId, left: Left) -> Result<Task> {
-        ensure!(!self.holds(&left.app), "app {:?} runs", left.app);
         self.pod.ensure()?;
-        Task::remove(id, left)
+        // Out of the apps' reach.
+        self.pod.beside(|| Task::remove(id, left))?
     }
 
-    /// Whether anything of the app `name` is left that holds its files.
+    /// Whether anything that has not ended holds files of the app `name`.
     fn holds(&self, name: &str) -> bool {
         self.tasks.iter().any(|task| task.is_of(name))
+    }
+
+    /// Nobody waits for what commands in an app have still to say that is started anew or removed.
+    fn hasten(&mut self) {
+        let apps: Vec<_> = self.waiting.iter().filter_map(subject).collect();
+        for task in &mut self.tasks {
+            if apps.iter().any(|app| task.is_of(app)) {
+                task.hasten();
+            }
+        }
     }
 
     fn enter(&mut self, id: TaskId, entry: Box<Entry>) -> Result<Task> {
@@ -207,11 +238,15 @@ impl Supervisor {
 
     /// Tells the host what has come to an end, and forgets what is over.
     fn settle(&mut self) {
+        self.hasten();
         for index in 0..self.tasks.len() {
             let message = self.tasks[index].settle();
             self.tell(message);
         }
         self.tasks.retain(|task| !task.is_over());
+        for message in std::mem::take(&mut self.waiting) {
+            self.obey(message);
+        }
         if let Err(error) = self.control.flush() {
             self.lose_host(&error);
         }

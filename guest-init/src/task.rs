@@ -44,6 +44,8 @@ enum Role {
     Removal {
         app: String,
     },
+    /// What has ended, and holds nothing any more.
+    Over,
 }
 
 enum Life {
@@ -170,6 +172,7 @@ impl Task {
             Role::App { app, .. } => &app.name,
             Role::Entry { place, .. } => &place.app.name,
             Role::Removal { app } => app,
+            Role::Over => return false,
         };
         app == name
     }
@@ -331,7 +334,7 @@ impl Task {
     fn launch(&mut self, step: Step) -> Result<()> {
         let (reports, reporter) = report::line()?;
         let (place, program) = match (&self.role, &step) {
-            (Role::Removal { .. }, _) => bail!("a removal runs no program"),
+            (Role::Removal { .. } | Role::Over, _) => bail!("a removal runs no program"),
             (Role::Entry { entry, place }, _) => (place, Program::of_entry(entry, &place.app)),
             (Role::App { app, place, .. }, step) => {
                 let place = place.as_ref().context("its root is not made yet")?;
@@ -390,7 +393,7 @@ impl Task {
             Step::Main => {
                 let memory_exceeded = match &self.role {
                     Role::App { cgroup, .. } => cgroup.memory_exceeded(),
-                    Role::Entry { .. } | Role::Removal { .. } => false,
+                    Role::Entry { .. } | Role::Removal { .. } | Role::Over => false,
                 };
                 self.finish(Outcome::Exited {
                     status,
@@ -428,6 +431,13 @@ impl Task {
         self.life = Life::Draining(outcome);
     }
 
+    /// Gives up what has not been handed on, if it has ended.
+    pub fn hasten(&mut self) {
+        if matches!(self.life, Life::Draining(_)) {
+            self.streams = Streams::none();
+        }
+    }
+
     /// Tells of the end once every byte has been handed on.
     pub fn settle(&mut self) -> Option<ToHost> {
         self.streams.settle();
@@ -454,8 +464,10 @@ impl Task {
         };
         self.life = Life::Gone;
         if let Role::App { cgroup, .. } = &self.role {
-            cgroup.remove();
+            // One that is not empty yet serves an app of the same name.
+            let _ = cgroup.remove();
         }
+        self.role = Role::Over;
         Some(message)
     }
 }

@@ -40,6 +40,11 @@ pub fn share(number: u16) -> String {
     format!("{SHARES}/{number}")
 }
 
+/// Where the empty volume `name` lies, in the machine's root.
+pub fn empty(name: &str) -> String {
+    format!("{SCRATCH}/{EMPTY}/{name}")
+}
+
 /// Forgets the files of shares that nothing uses: the host keeps each open that is remembered here.
 pub fn forget_shares() -> Result<()> {
     /// Of clean directory entries and inodes (proc_sys_vm(5), `drop_caches`).
@@ -74,7 +79,7 @@ fn place_one(app: &App, index: usize, mount: &Mount, machine: &Machine) -> Resul
             uid,
             gid,
         } => {
-            let path = format!("{SCRATCH}/{EMPTY}/{name}");
+            let path = empty(name);
             let source = relative(&path);
             make_empty(source, *mode, *uid, *gid)?;
             make_target(target, true)?;

@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use contract::annotation::{self, POD_MUTABLE};
 use contract::pod::PodApp;
 use contract::{PodDir, PodManifest};
 use image::Image;
@@ -49,7 +48,7 @@ impl Apps {
     /// If the pod takes no new apps.
     pub fn of(pod: Pod, debug: bool) -> Result<Self> {
         let manifest = pod.manifest()?;
-        if annotation::find(&manifest.annotations, POD_MUTABLE) != Some("true") {
+        if !manifest.is_mutable() {
             bail!(
                 "the apps of pod {} are those that it began with; `fairing app sandbox` makes a pod that takes others",
                 pod.uuid()
@@ -63,7 +62,13 @@ impl Apps {
                 .create(true)
                 .truncate(false)
                 .open(&path)?;
-            lock.lock()?;
+            if lock.try_lock().is_err() {
+                crate::note(&format!(
+                    "waiting for another command that changes apps of pod {}",
+                    pod.uuid()
+                ));
+                lock.lock()?;
+            }
             Ok(lock)
         };
         Ok(Self {
@@ -98,6 +103,8 @@ impl Apps {
             Mark::Created.put(self.pod.dir(), &name)
         });
         if let Err(error) = added {
+            // Where it had come as far as that.
+            let _ = self.cross("app/rm", &name);
             self.write_manifest(&before)?;
             self.clear(&name)?;
             return Err(error);
@@ -112,8 +119,12 @@ impl Apps {
     pub fn start(&self, name: &str) -> Result<()> {
         self.pod.expect_running()?;
         self.expect(name)?;
-        self.cross_first("app/start", name)?;
-        Mark::Started.put(self.pod.dir(), name)
+        self.stage1.entrypoint("app/start")?;
+        let dir = self.pod.dir();
+        pods::forget_status(dir, name)?;
+        self.cross("app/start", name)?;
+        Mark::Created.put(dir, name)?;
+        Mark::Started.put(dir, name)
     }
 
     /// Stops an app, and returns when it has ended.
@@ -191,7 +202,7 @@ impl Apps {
                 _ => {}
             }
         }
-        pods::forget(dir, name, true)
+        pods::forget(dir, name)
     }
 
     /// Replaces the pod manifest, whole or not at all.
@@ -204,30 +215,16 @@ impl Apps {
         fs::rename(&new, &path).with_context(|| format!("replace {}", path.display()))
     }
 
-    /// The same as [`cross`](Self::cross), once how the app ended before is forgotten.
-    fn cross_first(&self, entrypoint: &str, name: &str) -> Result<()> {
-        self.stage1.entrypoint(entrypoint)?;
-        pods::forget(self.pod.dir(), name, false)?;
-        self.cross(entrypoint, name).map(drop)
-    }
-
     /// Runs an entrypoint for an app; what it tells is passed on, or, if it fails, the error.
     fn cross(&self, entrypoint: &str, name: &str) -> Result<Crossed> {
         let pod = &self.pod;
-        let mut command = Command::new(self.stage1.entrypoint(entrypoint)?);
-        let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-        command
-            .env_clear()
-            .env("PATH", path)
-            .env("RKT_STAGE1_ENTERCMD", self.stage1.entrypoint("enter")?)
-            .env("RKT_STAGE1_ENTERPID", pod.running_pid()?.to_string())
-            .arg(format!("--debug={}", self.debug));
+        let mut command = crossing(pod, &self.stage1, entrypoint)?;
+        command.arg(format!("--debug={}", self.debug));
         if entrypoint == "app/add" {
             command.arg(format!("--uuid={}", pod.uuid()));
         }
         let output = command
             .arg(format!("--app={name}"))
-            .current_dir(pod.path())
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("run the {entrypoint} entrypoint of pod {}", pod.uuid()))?;
@@ -245,6 +242,22 @@ impl Apps {
             }
         }
     }
+}
+
+/// A "crossing" entrypoint of a running pod, without its arguments (contract section 1.7).
+///
+/// # Errors
+/// If the pod does not run, or its stage 1 has none of that name.
+pub fn crossing(pod: &Pod, stage1: &Stage1, entrypoint: &str) -> Result<Command> {
+    let mut command = Command::new(stage1.entrypoint(entrypoint)?);
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    command
+        .env_clear()
+        .env("PATH", path)
+        .env("RKT_STAGE1_ENTERCMD", stage1.entrypoint("enter")?)
+        .env("RKT_STAGE1_ENTERPID", pod.running_pid()?.to_string())
+        .current_dir(pod.path());
+    Ok(command)
 }
 
 /// The folders of an app, and of its layers where they are no other app's.

@@ -17,11 +17,12 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::assets::{self, Root};
-use crate::clients::{self, Answer, Caller, Request};
+use crate::clients::{Answer, Caller, NewApp, Request};
 use crate::jail::later::{PodRoot, Sources};
-use crate::plan::{self, Addition};
+use crate::life::{GRACE, printable};
+use crate::plan::{self, AddedApp};
 use crate::sizes::Machine;
-use crate::volumes::Share;
+use crate::volumes::{Share, Source};
 
 /// Exit code of `app/stop` for an app that does not run: systemd's for a unit that is not there.
 const NOT_RUNNING: u8 = 5;
@@ -85,12 +86,12 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
     let arguments = RunArguments::parse(runtime.arguments)?;
     let roots = assets::roots(pod, &manifest)?;
     let images = assets::prepared(pod, &manifest, &roots)?;
-    let Addition {
+    let AddedApp {
         mut app,
         stop_signal,
         shares,
         warnings,
-    } = Addition::new(&manifest, &images, name, &arguments, &runtime.machine)?;
+    } = AddedApp::new(&manifest, &images, name, &arguments, &runtime.machine)?;
     warnings
         .iter()
         .for_each(|warning| crate::tell(&format!("warning: {warning}")));
@@ -103,11 +104,11 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
         });
     let beside: Vec<_> = image.iter().map(AsFd::as_fd).collect();
     let caller = Caller::come(&pod.socket())?;
-    let given = Given::give(&caller, shares)?;
+    let given = Given::give(&caller, &shares)?;
     plan::renumber(&mut app, &given.numbers);
     let added = caller
         .ask(
-            &Request::Add(Box::new(clients::Addition {
+            &Request::Add(Box::new(NewApp {
                 app,
                 stop_signal,
                 shares: given.new.clone(),
@@ -129,12 +130,12 @@ struct Given {
     /// In the order in which they were asked for.
     numbers: Vec<u16>,
     /// Those that it did not have before.
-    new: BTreeMap<u16, Share>,
+    new: BTreeMap<u16, Source>,
     root: Option<PodRoot>,
 }
 
 impl Given {
-    fn give(caller: &Caller, shares: Vec<Share>) -> Result<Self> {
+    fn give(caller: &Caller, shares: &[Share]) -> Result<Self> {
         let mut given = Self {
             numbers: Vec::new(),
             new: BTreeMap::new(),
@@ -143,27 +144,25 @@ impl Given {
         if shares.is_empty() {
             return Ok(given);
         }
-        caller.ask(&Request::Shares(shares.clone()), &[])?;
+        let sources = Sources::take(shares)?;
+        caller.ask(&Request::Shares(sources.list()), &[])?;
         let (known, mut next) = match caller.hear()? {
             Some(Answer::Shares { known, next }) => (known, next..),
             other => return refused(other).map(|_| given),
         };
-        for (share, known) in shares.into_iter().zip(known) {
-            let number = match known {
-                Some(number) => number,
-                None => next.next().context("no number is left for a share")?,
-            };
+        let mut missing = Vec::new();
+        for (source, known) in sources.list().into_iter().zip(known) {
+            let number = known.map_or_else(|| next.next(), Some);
+            let number = number.context("no number is left for a share")?;
+            missing.push(known.is_none().then_some(number));
             if known.is_none() {
-                given.new.insert(number, share);
+                given.new.insert(number, source);
             }
             given.numbers.push(number);
         }
         if !given.new.is_empty() {
-            let new: Vec<_> = given.new.values().cloned().collect();
-            let numbers: Vec<_> = given.new.keys().copied().collect();
-            let sources = Sources::take(&new)?;
             let root = PodRoot::enter(&PodProcess::of_pod(Path::new("."))?)?;
-            root.attach(sources, &numbers)?;
+            root.attach(&sources, &missing)?;
             given.root = Some(root);
         }
         Ok(given)
@@ -190,13 +189,25 @@ fn stop(pod: &PodDir, name: String) -> Result<u8> {
     let grace = plan::stop_grace(&manifest.annotations)?;
     let pod = Caller::come(&pod.socket())?;
     pod.ask(&Request::StopApp(name), &[])?;
-    if !pod.wait(Instant::now().checked_add(grace))? {
-        pod.ask(&Request::Signal(Signal::SIGKILL as i32), &[])?;
-    }
-    match pod.hear()? {
-        Some(Answer::Exited { .. }) => Ok(0),
-        Some(Answer::NotRunning) => Ok(NOT_RUNNING),
-        other => refused(other),
+    let mut deadline = Instant::now().checked_add(grace);
+    // What kills the app leaves its post-stop handler, which another kill ends.
+    let mut kills = 0..2;
+    loop {
+        if !pod.wait(deadline)? {
+            kills
+                .next()
+                .context("it does not end; `fairing stop` ends the pod")?;
+            pod.ask(&Request::Signal(Signal::SIGKILL as i32), &[])?;
+            deadline = Instant::now().checked_add(GRACE);
+            continue;
+        }
+        match pod.hear()? {
+            // It was just being started.
+            Some(Answer::Started) => {}
+            Some(Answer::Exited { .. } | Answer::NotStarted { .. }) => return Ok(0),
+            Some(Answer::NotRunning) => return Ok(NOT_RUNNING),
+            other => return refused(other),
+        }
     }
 }
 
@@ -216,8 +227,13 @@ fn remove(pod: &PodDir, name: String) -> Result<u8> {
 
 fn refused(answer: Option<Answer>) -> Result<u8> {
     match answer {
-        Some(Answer::NotStarted { reason, .. }) => bail!("{reason}"),
+        Some(Answer::Refused { reason } | Answer::NotStarted { reason, .. }) => {
+            bail!("{}", printable(&reason))
+        }
         Some(_) => bail!("the pod's process did not understand"),
+        None if contract::is_running(Path::new("."))? => {
+            bail!("the pod's process has too many visitors; try again")
+        }
         None => bail!("the pod has ended"),
     }
 }

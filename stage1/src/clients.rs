@@ -1,5 +1,5 @@
-//! Those who ask something of a running pod: the `enter`, `stop` and `app/…` entrypoints, over a socket in the pod directory. The pod's side;
-//! on the main thread, without blocking.
+//! Those who ask something of a running pod: the `enter`, `attach`, `stop` and `app/…` entrypoints, over a socket in the pod
+//! directory. [`Clients`] is the pod's side, on its main thread, and never blocks; [`Caller`] is theirs.
 //!
 //! Whoever can reach the socket may have anything of the pod, and nothing of its process, which moves bytes and reads none.
 
@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::packets::{self, Received};
 use crate::session;
-use crate::volumes::Share;
+use crate::streams::Endpoints;
+use crate::volumes::Source;
 
 /// The most clients at a time.
 const MAX_CLIENTS: usize = 64;
@@ -45,26 +46,41 @@ pub enum Request {
     /// Alone: ask the apps to end, and end what does not.
     Stop,
     /// Before `Add`: numbers for folders and files of the host, to be mounted by them.
-    Shares(Vec<Share>),
+    Shares(Vec<Source>),
     /// Alone: take an app in. Its image, if its root is one, comes as a file beside it, and gets a number of its own.
-    Add(Box<Addition>),
+    Add(Box<NewApp>),
     /// First: start an app, and tell when it runs.
     Start(String),
     /// First: ask an app to end, and tell when it has.
     StopApp(String),
+    /// Before `Attach`: what an app has to attach to.
+    Endpoints(String),
+    /// First: attach to an app. Streams for those that are named come as sockets beside it, in their order.
+    Attach(Attachment),
     /// First: remove an app that does not run, and tell when nothing is left of it.
     Remove(String),
 }
 
+/// Streams for a running app.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Name of the app.
+    pub app: String,
+    /// Which.
+    pub endpoints: Endpoints,
+    /// Size of the visitor's terminal.
+    pub window: Option<Window>,
+}
+
 /// An app for a running pod.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Addition {
+pub struct NewApp {
     /// The app.
     pub app: App,
     /// How it is asked to end.
     pub stop_signal: i32,
     /// What has been mounted for it, by number.
-    pub shares: BTreeMap<u16, Share>,
+    pub shares: BTreeMap<u16, Source>,
 }
 
 /// What a client is told.
@@ -74,6 +90,11 @@ pub enum Answer {
     Stopping,
     /// The command runs.
     Started,
+    /// What was asked for cannot be.
+    Refused {
+        /// One printable line.
+        reason: String,
+    },
     /// It could not be launched.
     NotStarted {
         /// As [`guest_init::protocol::ToHost::NotStarted`].
@@ -93,6 +114,8 @@ pub enum Answer {
         /// The number of the first that is not there; the others' follow.
         next: u16,
     },
+    /// What the app has to attach to.
+    Endpoints(Endpoints),
     /// The app is the pod's.
     Added,
     /// The app did not run.
@@ -130,13 +153,17 @@ pub enum Wish {
     /// Nothing any more of its command or app.
     Leave(TaskId),
     /// To know the numbers of shares.
-    Shares(Vec<Share>),
+    Shares(Vec<Source>),
     /// To add an app, whose image is this file.
-    Add(Box<Addition>, Option<OwnedFd>),
+    Add(Box<NewApp>, Option<OwnedFd>),
     /// To start an app.
     Start(String),
     /// To end an app.
     StopApp(String),
+    /// To know what an app has to attach to.
+    Endpoints(String),
+    /// To attach these streams to an app.
+    Attach(Attachment, Vec<OwnedFd>),
     /// To remove an app.
     Remove(String),
 }
@@ -195,6 +222,10 @@ impl Clients {
             (Ok(Received::Message(Request::Start(app), _)), None) => Some(Wish::Start(app)),
             (Ok(Received::Message(Request::StopApp(app), _)), None) => Some(Wish::StopApp(app)),
             (Ok(Received::Message(Request::Remove(app), _)), None) => Some(Wish::Remove(app)),
+            (Ok(Received::Message(Request::Endpoints(app), _)), None) => Some(Wish::Endpoints(app)),
+            (Ok(Received::Message(Request::Attach(wanted), streams)), None) => {
+                Some(Wish::Attach(wanted, streams))
+            }
             (Ok(Received::Message(Request::Signal(signal), _)), Some(task)) => {
                 Some(Wish::Signal(task, signal))
             }
@@ -218,8 +249,7 @@ impl Clients {
 
     /// Refuses what client `index` wants, and lets it go.
     pub fn refuse(&mut self, index: usize, reason: String) {
-        let code = crate::life::FAILED;
-        self.dismiss(index, &Answer::NotStarted { code, reason });
+        self.dismiss(index, &Answer::Refused { reason });
     }
 
     /// Answers client `index`, which asks for more.

@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::clients::{Answer, Caller, Request};
 use crate::packets::{self, Received};
-use crate::streams::{self, Ports, Pumps, Sharing};
+use crate::streams::{self, Input, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
 use crate::{life, plan, session};
 
@@ -35,6 +35,7 @@ pub fn enter(argv: impl Iterator<Item = String>) -> Result<u8> {
         confine: || Ok(()),
         label: None,
         log: None,
+        input: Input::Own,
     };
     let pumps = Pumps::start(stdio, &ports, &sharing)?;
     let theirs = plan::ports_of(stdio)
@@ -110,8 +111,12 @@ impl Visit<'_> {
                 Received::Nothing | Received::Message(Answer::Started, _) => {}
                 Received::Message(Answer::Exited { code }, _) => return Ok(code),
                 Received::Message(Answer::NotStarted { code, reason }, _) => {
-                    crate::tell(&reason);
+                    crate::tell(&life::printable(&reason));
                     return Ok(code);
+                }
+                Received::Message(Answer::Refused { reason }, _) => {
+                    crate::tell(&life::printable(&reason));
+                    return Ok(life::FAILED);
                 }
                 Received::Message(_, _) => bail!("the pod's process answers something else"),
                 Received::End => {

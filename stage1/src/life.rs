@@ -9,11 +9,13 @@ use nix::sys::signal::Signal;
 use crate::clients::Answer;
 use crate::life::changes::Removals;
 use crate::life::entries::Entries;
+use crate::life::member::{Member, Standing};
 
 mod changes;
 mod entries;
+mod member;
 
-pub use changes::FIXED;
+pub use changes::{FIXED, shares};
 
 /// Exit code of fairing's own failures.
 pub const FAILED: u8 = 254;
@@ -65,47 +67,6 @@ enum Phase {
     Up,
     /// The machine has been told to end.
     Ending,
-}
-
-/// Where one app stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// Not yet confirmed.
-    Starting,
-    Running,
-    /// It has ended with this code; its output is still being written.
-    Draining(u8),
-    /// It has ended, and all of its output is written; or, in a mutable pod, it has not been started yet.
-    Idle,
-}
-
-struct Member {
-    app: App,
-    stop_signal: i32,
-    /// What both sides call its present life, or the one before.
-    task: TaskId,
-    standing: Standing,
-}
-
-impl Member {
-    fn is_live(&self) -> bool {
-        matches!(self.standing, Standing::Starting | Standing::Running)
-    }
-
-    fn is_running(&self) -> bool {
-        self.standing == Standing::Running
-    }
-
-    fn is_draining(&self) -> bool {
-        matches!(self.standing, Standing::Draining(_))
-    }
-
-    fn start(&self) -> Action {
-        Action::Send(ToGuest::Start {
-            task: self.task,
-            app: Box::new(self.app.clone()),
-        })
-    }
 }
 
 /// Where a pod stands.
@@ -198,7 +159,9 @@ impl Life {
             ToHost::NotStarted { task, reason, .. } if self.is_removal(task) => {
                 self.not_removed(task, &reason)
             }
-            ToHost::Exited { task, .. } if self.is_removal(task) => self.removed(task),
+            ToHost::Exited { task, status, .. } if self.is_removal(task) => {
+                self.removed(task, status)
+            }
             ToHost::Started { task } => self.entries.started(task),
             ToHost::NotStarted { task, code, reason } => {
                 let reason = printable(&reason);
@@ -222,9 +185,10 @@ impl Life {
             return vec![];
         };
         app.standing = Standing::Idle;
-        let mut actions = vec![Action::Record(app.app.name.clone(), code)];
-        let answer = Action::Answer(task, Answer::Exited { code });
-        actions.extend(self.mutable.then_some(answer));
+        let mut actions = vec![
+            Action::Record(app.app.name.clone(), code),
+            Action::Answer(task, Answer::Exited { code }),
+        ];
         let all_idle = self.apps.iter().all(|app| app.standing == Standing::Idle);
         if all_idle && (self.stopping || !self.mutable) {
             actions.extend(self.power_off());
@@ -369,9 +333,24 @@ impl Life {
         self.entries.signal(task, Signal::SIGHUP as i32)
     }
 
-    /// The terminal of who entered a command has a new size.
-    pub fn resize_entry(&mut self, task: TaskId, window: Window) -> Vec<Action> {
-        self.entries.resize(task, window)
+    /// The terminal of who entered a command, or attached to an app, has a new size.
+    pub fn resize_task(&mut self, task: TaskId, window: Window) -> Vec<Action> {
+        match self.living(task) {
+            Some(_) => vec![Action::Send(ToGuest::Resize { task, window })],
+            None => self.entries.resize(task, window),
+        }
+    }
+
+    /// The number of an app that runs.
+    ///
+    /// # Errors
+    /// Why there is none, for the one who asked.
+    pub fn running(&self, app: &str) -> Result<TaskId, String> {
+        let member = self.named(app)?;
+        let is_live = member.is_live() && matches!(self.phase, Phase::Up);
+        is_live
+            .then_some(member.task)
+            .ok_or_else(|| format!("app {app:?} does not run"))
     }
 
     fn is_app(&self, task: TaskId) -> bool {

@@ -1,9 +1,9 @@
 //! stage1-kvm's entrypoints: one program, told apart by the name it is called by. Stage 0 finds the names in the
 //! image's manifest; the working directory is the pod directory.
 
-mod additions;
 mod app;
 mod assets;
+mod attach;
 mod cgroup;
 mod child;
 mod clients;
@@ -22,6 +22,7 @@ mod packets;
 mod plan;
 mod probe;
 mod report;
+mod reserves;
 mod run;
 mod session;
 mod sizes;
@@ -73,9 +74,10 @@ fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
         Some("gc") => gc(argv),
         Some("probe") => probe::probe(),
         Some("enter") => enter::enter(argv),
+        Some("attach") => attach::attach(argv),
         Some(deed @ ("app_add" | "app_start" | "app_stop" | "app_rm")) => app::change(deed, argv),
         _ => bail!(
-            "stage1-kvm is called by stage 0, as run, enter, stop, gc, app_… or probe; not as {name:?}"
+            "stage1-kvm is called by stage 0, as run, enter, attach, stop, gc, app_… or probe; not as {name:?}"
         ),
     }
 }

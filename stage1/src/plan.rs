@@ -20,9 +20,13 @@ use crate::environment;
 use crate::isolators;
 use crate::life::{GRACE, Stopping};
 use crate::limits;
-use crate::sizes::{Machine, PodLimits, scratch_bytes};
+use crate::sizes::{PodLimits, scratch_bytes};
 use crate::unsupported;
 use crate::volumes::{Resolver, Share};
+
+mod added;
+
+pub use added::{AddedApp, renumber};
 
 /// The most that command and environment may take, bytes: escaped, it still fits a control message.
 const MAX_ARGUMENT_BYTES: usize = 512 << 10;
@@ -69,7 +73,7 @@ pub fn entry_stdio(first: u32, terminal: Option<Window>) -> Stdio {
 /// `stdio`, which is some task's, as that of `task`.
 pub fn moved(stdio: Stdio, task: TaskId) -> Stdio {
     let first = ports(task).start;
-    let moved = |port: u32| first + (port - FIRST_STREAM_PORT) % PORTS_PER_TASK;
+    let moved = |port: u32| first + port.wrapping_sub(FIRST_STREAM_PORT) % PORTS_PER_TASK;
     match stdio {
         Stdio::Terminal { port, window } => Stdio::Terminal {
             port: moved(port),
@@ -254,95 +258,6 @@ impl Plan {
         let images = roots.filter(|root| matches!(root, protocol::Root::Image { .. }));
         // More have no number.
         u8::try_from(images.count()).unwrap_or(IMAGE_SLOTS)
-    }
-}
-
-/// An app that a running pod is given.
-#[derive(Debug)]
-pub struct Addition {
-    /// The app; where its root is an image, that is number 0.
-    pub app: protocol::App,
-    /// How it is asked to end.
-    pub stop_signal: i32,
-    /// Folders and files of the host that it needs, by number.
-    pub shares: Vec<Share>,
-    /// What the user should know and nothing fails for.
-    pub warnings: Vec<String>,
-}
-
-impl Addition {
-    /// Resolves the app `name` of `pod`, whose app `n` runs from `images[n]`; `arguments` are the pod's.
-    ///
-    /// # Errors
-    /// As [`Plan::new`]'s, and when `machine`, in which the pod runs, has no room for it.
-    pub fn new(
-        pod: &PodManifest,
-        images: &[PreparedImage],
-        name: &str,
-        arguments: &RunArguments,
-        machine: &Machine,
-    ) -> Result<Self> {
-        let mut apps = pod.apps.iter().zip(images);
-        let (pod_app, image) = apps
-            .find(|(app, _)| app.name == name)
-            .with_context(|| format!("the pod manifest has no app {name:?}"))?;
-        check_supported(pod, arguments)?;
-        let mut volumes = Resolver::new(pod).context("read the pod manifest")?;
-        let host = Host {
-            cpus: machine.cpus.into(),
-            memory_mib: machine.memory_mib.into(),
-            kvm_cpus: machine.cpus.into(),
-            root: false,
-            // The pod's own may be one, but is no app's that others start.
-            window: None,
-        };
-        let mut numbers = 0..1;
-        let app = plan_app(
-            0,
-            pod_app,
-            image,
-            arguments,
-            &host,
-            &mut volumes,
-            &mut numbers,
-        )
-        .with_context(|| format!("read app {name:?} of the pod manifest"))?;
-        let limits = pod
-            .apps
-            .iter()
-            .zip(images)
-            .map(|(app, image)| limits::of_app(program(app, image)?, &app.annotations));
-        let mut warnings = unsupported::of_app(name, program(pod_app, image)?);
-        PodLimits {
-            apps: limits.collect::<Result<_>>()?,
-            pod: limits::of_pod(pod)?,
-            most_apps: MAX_APPS,
-        }
-        .check_room(&app.limits, machine, &mut warnings)?;
-        warnings.append(&mut volumes.warnings);
-        Ok(Self {
-            app,
-            stop_signal: stop_signal(pod_app, image)?,
-            shares: volumes.into_shares(),
-            warnings,
-        })
-    }
-}
-
-/// Gives the shares of `app` other numbers, which are there by those that it has.
-pub fn renumber(app: &mut protocol::App, numbers: &[u16]) {
-    let renumbered = |number: &mut u16| {
-        if let Some(new) = numbers.get(usize::from(*number)) {
-            *number = *new;
-        }
-    };
-    if let protocol::Root::Share(number) = &mut app.root {
-        renumbered(number);
-    }
-    for mount in &mut app.mounts {
-        if let protocol::Volume::Share(number) = &mut mount.volume {
-            renumbered(number);
-        }
     }
 }
 

@@ -14,7 +14,6 @@ use guest_init::protocol::{App, Boot, CONTROL_PORT, Scratch, Stdio, TaskId};
 use nix::sys::signalfd::SignalFd;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::additions::Additions;
 use crate::app::Runtime;
 use crate::assets::{self, Assets};
 use crate::cgroup::Cgroup;
@@ -28,9 +27,10 @@ use crate::life::{self, Life};
 use crate::outcome;
 use crate::plan::{Host, Plan};
 use crate::report::{self, Report};
+use crate::reserves::Reserves;
 use crate::session::{self, Session};
 use crate::sizes::Machine;
-use crate::streams::{self, Label, Ports, Pumps, Sharing};
+use crate::streams::{self, Input, Label, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
 use crate::timings::Timings;
 
@@ -177,9 +177,9 @@ impl Jailed {
             .transpose()?;
         let drained = streams::drained_event()?;
         let pumps = pumps(&plan, &ports, &drained, &report)?;
-        let additions = plan
+        let reserves = plan
             .mutable
-            .then(|| Additions::new(&ports, &drained, images, &plan))
+            .then(|| Reserves::new(&ports, &drained, images, &plan))
             .transpose()?;
         timings.mark("kvm_run");
         let running = machine
@@ -193,7 +193,7 @@ impl Jailed {
             control,
             ports,
             pumps,
-            additions,
+            reserves,
             clients: self.clients,
             drained,
             signals: self.signals,
@@ -274,6 +274,7 @@ fn pumps(
             confine: || seccomp::confine_thread(Kind::Pump),
             label,
             log: Some(report.log(&app.name).shared()),
+            input: Input::Own,
         };
         Pumps::start(app.stdio, ports, &sharing)
     };

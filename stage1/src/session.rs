@@ -18,12 +18,12 @@ use vmm::event::descriptor;
 use vmm::running::Running;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::additions::Additions;
-use crate::clients::{Addition, Answer, Clients, Wish};
+use crate::clients::{Answer, Attachment, Clients, NewApp, Wish};
 use crate::control::Control;
 use crate::life::{self, Action, GRACE, Life};
 use crate::plan;
 use crate::report::Report;
+use crate::reserves::Reserves;
 use crate::streams::{Ports, Pumps};
 use crate::terminal;
 use crate::timings::Timings;
@@ -67,7 +67,7 @@ pub struct Session<'a> {
     /// The apps' streams.
     pub pumps: BTreeMap<TaskId, Pumps>,
     /// What new apps need, in a mutable pod.
-    pub additions: Option<Additions>,
+    pub reserves: Option<Reserves>,
     /// Who asks something of the pod.
     pub clients: Clients,
     /// Signalled when an output has ended.
@@ -237,13 +237,13 @@ impl Session<'_> {
             },
             Some(Wish::Stop) => self.life.on_stop(),
             Some(Wish::Signal(task, signal)) => self.life.signal_task(task, signal),
-            Some(Wish::Resize(task, window)) => self.life.resize_entry(task, window),
+            Some(Wish::Resize(task, window)) => self.life.resize_task(task, window),
             Some(Wish::Leave(task)) => self.life.on_leave(task),
             Some(Wish::Shares(shares)) => {
                 match self
-                    .additions
+                    .reserves
                     .as_mut()
-                    .map(|additions| additions.number(&shares))
+                    .map(|reserves| reserves.number(&shares))
                 {
                     Some(Ok(answer)) => self.clients.tell(client, &answer),
                     Some(Err(error)) => self.clients.refuse(client, format!("{error:#}")),
@@ -251,8 +251,8 @@ impl Session<'_> {
                 }
                 vec![]
             }
-            Some(Wish::Add(addition, image)) => {
-                match self.add(*addition, image.map(File::from)) {
+            Some(Wish::Add(app, image)) => {
+                match self.add(*app, image.map(File::from)) {
                     Ok(()) => self.clients.dismiss(client, &Answer::Added),
                     Err(reason) => self.clients.refuse(client, reason),
                 }
@@ -270,10 +270,29 @@ impl Session<'_> {
                 Ok(Some(stopping)) => self.follow(client, Ok(stopping)),
                 Err(reason) => self.follow(client, Err(reason)),
             },
-            Some(Wish::Remove(app)) => {
-                let removal = self.life.remove(&app);
-                self.follow(client, removal)
+            Some(Wish::Endpoints(app)) => {
+                match self.pumps_of(&app) {
+                    Ok((_, pumps)) => {
+                        let endpoints = pumps.endpoints();
+                        self.clients.tell(client, &Answer::Endpoints(endpoints));
+                    }
+                    Err(reason) => self.clients.refuse(client, reason),
+                }
+                vec![]
             }
+            Some(Wish::Attach(wanted, streams)) => {
+                let attached = self.attach(&wanted, streams);
+                self.follow(client, attached)
+            }
+            Some(Wish::Remove(app)) => match self.life.remove(&app) {
+                Ok(None) => {
+                    let shares = Vec::new();
+                    self.clients.dismiss(client, &Answer::Removed { shares });
+                    vec![]
+                }
+                Ok(Some(removal)) => self.follow(client, Ok(removal)),
+                Err(reason) => self.follow(client, Err(reason)),
+            },
         }
     }
 
@@ -295,23 +314,63 @@ impl Session<'_> {
         }
     }
 
-    fn add(&mut self, addition: Addition, image: Option<File>) -> Result<(), String> {
-        let Addition {
+    /// The streams of an app that runs, and its number.
+    fn pumps_of(&self, app: &str) -> Result<(TaskId, &Pumps), String> {
+        let task = self.life.running(app)?;
+        let pumps = self.pumps.get(&task);
+        let pumps = pumps.ok_or_else(|| format!("app {app:?} has no streams"))?;
+        Ok((task, pumps))
+    }
+
+    fn attach(
+        &mut self,
+        wanted: &Attachment,
+        streams: Vec<OwnedFd>,
+    ) -> Result<(TaskId, Vec<Action>), String> {
+        let (task, pumps) = self.pumps_of(&wanted.app)?;
+        let (has, wants) = (pumps.endpoints(), wanted.endpoints);
+        let mut streams = streams.into_iter().map(UnixStream::from);
+        let pairs = [
+            ("stdin", has.stdin, wants.stdin),
+            ("stdout", has.stdout, wants.stdout),
+            ("stderr", has.stderr, wants.stderr),
+        ];
+        let mut given = [None, None, None];
+        for (place, (name, has, wants)) in given.iter_mut().zip(pairs) {
+            if wants && !has {
+                return Err(format!("app {:?} has no {name} to attach to", wanted.app));
+            }
+            if wants {
+                let stream = streams.next();
+                *place = Some(stream.ok_or("the streams do not fit the request")?);
+            }
+        }
+        pumps.attach(given);
+        let window = wanted.window.filter(|_| has.terminal);
+        let resize = window.map(|window| self.life.resize_task(task, window));
+        Ok((task, resize.unwrap_or_default()))
+    }
+
+    fn add(&mut self, app: NewApp, image: Option<File>) -> Result<(), String> {
+        let NewApp {
             mut app,
             stop_signal,
             shares,
-        } = addition;
-        let Some(additions) = &mut self.additions else {
+        } = app;
+        let Some(reserves) = &mut self.reserves else {
             // Why not, it knows.
             return self.life.add(app, stop_signal);
         };
-        let root = image.map(|image| additions.lay(image)).transpose();
+        if !reserves.have_shares_of(&app, &shares) {
+            return Err("it needs shares that the pod does not have: try again".to_owned());
+        }
+        let root = image.map(|image| reserves.lay(image)).transpose();
         let root = root.map_err(|error| format!("{error:#}"))?;
         app.root = root.unwrap_or(app.root);
         let added = self.life.add(app, stop_signal);
         match (&added, root) {
-            (Ok(()), _) => additions.share(shares),
-            (Err(_), Some(Root::Image { number, .. })) => additions.forget(Some(number), &[]),
+            (Ok(()), _) => reserves.share(shares),
+            (Err(_), Some(Root::Image { number, .. })) => reserves.forget(Some(number), &[]),
             (Err(_), _) => {}
         }
         added
@@ -320,9 +379,13 @@ impl Session<'_> {
     /// Begins the next life of an app.
     fn start(&mut self, app: &str) -> Result<(TaskId, Vec<Action>), String> {
         let (task, stdio) = self.life.number_start(app)?;
-        if let Some(additions) = &self.additions {
-            let pumps = additions.pumps(stdio, app, self.report.log(app));
-            let pumps = pumps.map_err(|error| format!("{error:#}"))?;
+        if let Some(reserves) = &self.reserves {
+            let pumps = reserves.pumps(stdio, app, self.report.log(app));
+            let pumps = pumps.map_err(|error| {
+                // Those that have been started end.
+                self.ports.close(&plan::ports(task));
+                format!("{error:#}")
+            })?;
             self.pumps.insert(task, pumps);
         }
         Ok((task, self.life.start(task)))
@@ -372,8 +435,8 @@ impl Session<'_> {
             Action::Answer(task, answer) => self.clients.answer(task, &answer),
             Action::Close(task) => self.ports.close(&plan::ports(task)),
             Action::Forget { image, shares } => {
-                if let Some(additions) = &mut self.additions {
-                    additions.forget(image, &shares);
+                if let Some(reserves) = &mut self.reserves {
+                    reserves.forget(image, &shares);
                 }
             }
             Action::Kill => machine.stop_handle().stop(),

@@ -10,12 +10,14 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result};
 use guest_init::protocol::Stdio;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
 use vmm::running::STACK_BYTES;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -64,6 +66,33 @@ impl Ports {
 pub struct Pumps {
     outputs: u64,
     ended: Arc<AtomicU64>,
+    /// Who comes to see stdout (or a terminal) and stderr, where there are such.
+    watchers: [Option<Sender<UnixStream>>; 2],
+    /// Who comes to write stdin, where that is visitors' to write.
+    writers: Option<Sender<UnixStream>>,
+    is_terminal: bool,
+}
+
+/// The streams of an app that can be attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Its stdin, or what is typed at its terminal.
+    pub stdin: bool,
+    /// Its stdout, or what its terminal shows.
+    pub stdout: bool,
+    /// Its stderr.
+    pub stderr: bool,
+    /// Whether the first two are a terminal's.
+    pub terminal: bool,
+}
+
+/// Where a task's stdin comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// This process's own.
+    Own,
+    /// Whoever attaches, one after the other.
+    Visitors,
 }
 
 /// The event of [`Sharing::drained`].
@@ -84,6 +113,8 @@ pub struct Sharing<'a> {
     pub label: Option<Label>,
     /// Where they are kept.
     pub log: Option<Arc<Mutex<Log>>>,
+    /// Where stdin comes from.
+    pub input: Input,
 }
 
 /// The name of an app before each of its lines, which others do not interrupt.
@@ -104,6 +135,9 @@ impl Pumps {
         let mut pumps = Self {
             outputs: 0,
             ended: Arc::default(),
+            watchers: [None, None],
+            writers: None,
+            is_terminal: matches!(stdio, Stdio::Terminal { .. }),
         };
         match stdio {
             Stdio::Streams {
@@ -112,7 +146,7 @@ impl Pumps {
                 stderr,
             } => {
                 if let Some(port) = stdin {
-                    pump_input(ports.open(port)?, sharing.confine)?;
+                    pumps.pump_input(ports.open(port)?, sharing)?;
                 }
                 for (port, descriptor) in [(stdout, 1), (stderr, 2)] {
                     if let Some(port) = port {
@@ -123,11 +157,54 @@ impl Pumps {
             Stdio::Terminal { port, .. } => {
                 let stream = ports.open(port)?;
                 let input = stream.try_clone().context("share the terminal's stream")?;
-                pump_input(input, sharing.confine)?;
+                pumps.pump_input(input, sharing)?;
                 pumps.pump_output(stream, 1, sharing)?;
             }
         }
         Ok(pumps)
+    }
+
+    /// What can be attached to.
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints {
+            stdin: self.writers.is_some(),
+            stdout: self.watchers[0].is_some(),
+            stderr: self.watchers[1].is_some(),
+            terminal: self.is_terminal,
+        }
+    }
+
+    /// Attaches streams of a visitor's to stdin, stdout and stderr, where they have them.
+    pub fn attach(&self, [stdin, stdout, stderr]: [Option<UnixStream>; 3]) {
+        let [out, err] = &self.watchers;
+        // Stdin last: what is read from it may be answered at once.
+        for (visitors, stream) in [(out, stdout), (err, stderr), (&self.writers, stdin)] {
+            if let (Some(visitors), Some(stream)) = (visitors, stream) {
+                // A pump that is gone has nothing more to give.
+                let _ = visitors.send(stream);
+            }
+        }
+    }
+
+    fn pump_input(&mut self, mut stream: UnixStream, sharing: &Sharing) -> Result<()> {
+        match sharing.input {
+            Input::Own => spawn("stdin", sharing.confine, move || {
+                // A guest that closed its end is no failure: the app just does not read.
+                let _ = copy(&mut *borrowed(0), |bytes| write_whole(&mut stream, bytes));
+                let _ = stream.shutdown(Shutdown::Write);
+            }),
+            Input::Visitors => {
+                let (come, visitors) = mpsc::channel::<UnixStream>();
+                self.writers = Some(come);
+                spawn("stdin", sharing.confine, move || {
+                    for mut visitor in visitors {
+                        // One that breaks off is followed by the next as one that ends.
+                        let _ = copy(&mut visitor, |bytes| write_whole(&mut stream, bytes));
+                    }
+                    let _ = stream.shutdown(Shutdown::Write);
+                })
+            }
+        }
     }
 
     /// Whether every output has ended, and its last byte is written. The threads themselves are not asked: they say so
@@ -150,13 +227,18 @@ impl Pumps {
         let mut log = log.map(|log| log::Stream::new(Arc::clone(log), name));
         let label = sharing.label.clone();
         self.outputs += 1;
+        let (come, visitors) = mpsc::channel::<UnixStream>();
+        self.watchers[usize::from(descriptor == 2)] = Some(come);
         spawn(name, sharing.confine, move || {
             let mut lines = Lines::new(label);
             let output = &mut *borrowed(descriptor);
+            let mut watchers = Vec::new();
             let copied = copy(&mut stream, |bytes| {
                 if let Some(log) = &mut log {
                     log.take(bytes);
                 }
+                watchers.extend(visitors.try_iter());
+                watchers.retain_mut(|watcher| write_whole(watcher, bytes).is_ok());
                 lines.write(bytes, output)
             });
             let copied = copied.and_then(|()| lines.end(output));
@@ -174,14 +256,6 @@ impl Pumps {
             let _ = drained.write(1);
         })
     }
-}
-
-fn pump_input(mut stream: UnixStream, confine: fn() -> Result<()>) -> Result<()> {
-    spawn("stdin", confine, move || {
-        // A guest that closed its end is no failure: the app just does not read.
-        let _ = copy(&mut *borrowed(0), |bytes| write_whole(&mut stream, bytes));
-        let _ = stream.shutdown(Shutdown::Write);
-    })
 }
 
 /// Starts a thread, whose first deed is `confine`.
@@ -281,7 +355,11 @@ fn labelled(text: &[u8], app: &str) -> Vec<u8> {
     labelled
 }
 
-fn write_whole(to: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
+/// Writes all of `bytes`, waiting where that must be.
+///
+/// # Errors
+/// Those of the descriptor.
+pub fn write_whole(to: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match to.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -32,6 +32,17 @@ pub struct Share {
     pub recursive: bool,
 }
 
+/// A share and what its source was when it was taken: a path may lead elsewhere later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The share.
+    pub share: Share,
+    /// Device of its file system.
+    pub device: u64,
+    /// Number of its inode there.
+    pub inode: u64,
+}
+
 /// Resolves the mounts of a pod's apps, and gathers the shares that they need.
 pub struct Resolver<'a> {
     pod: &'a PodManifest,

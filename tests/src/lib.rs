@@ -8,6 +8,7 @@ pub mod pod;
 pub mod random;
 pub mod rkt;
 pub mod running;
+pub mod sandbox;
 pub mod tracee;
 pub mod trials;
 

@@ -73,6 +73,11 @@ impl Running {
         self.child.stdout = Some(ChildStdout::from(OwnedFd::from(unused)));
     }
 
+    /// Ends its stdin.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
     /// Sends it a signal, by name.
     #[track_caller]
     pub fn signal(&self, name: &str) {

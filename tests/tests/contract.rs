@@ -137,8 +137,10 @@ fn pod_of_rkt_takes_apps_while_it_runs_and_gives_their_roots_back() {
     assert_eq!(status("two").as_deref(), Some("7\n"));
     for name in ["one", "two"] {
         does("app/rm", name);
-        // Not busy: neither the machine nor its process holds anything of it.
+        // Neither is mounted in the process's own namespace any more.
         let root = format!("stage1/rootfs/opt/stage2/{name}/rootfs");
+        let own = fs::read_to_string(format!("/proc/{}/mountinfo", running.pid()));
+        assert!(!own.expect("its mounts").contains(&format!("upper/{name}")));
         finish(Command::new("umount").arg(pod.path(&root))).expect_code(0);
     }
     finish(&mut pod.stop(&[])).expect_code(0);

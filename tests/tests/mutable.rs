@@ -1,109 +1,14 @@
 //! Pods whose apps come and go while they run.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use serde_json::Value;
 use tests::leftovers::Leftovers;
 use tests::mounted::Mounted;
-use tests::{Finished, fairing, finish, proved, store, temporary, test_image};
-
-/// A pod that runs in the background and has no app of its own.
-struct Sandbox {
-    uuid: String,
-}
-
-impl Sandbox {
-    #[track_caller]
-    fn start(options: &[&str]) -> Self {
-        let mut command = fairing();
-        command.args(["app", "sandbox", "-d"]).args(options);
-        let uuid = finish(&mut command).expect_code(0).out();
-        Self {
-            uuid: uuid.trim().to_owned(),
-        }
-    }
-
-    /// `fairing app DEED UUID ARGUMENTS`.
-    fn app(&self, deed: &str, arguments: &[&str]) -> Finished {
-        let mut command = fairing();
-        command.args(["app", deed, &self.uuid]).args(arguments);
-        finish(&mut command)
-    }
-
-    /// Adds an app of busybox whose shell does this, once it has proved that it runs in a machine.
-    fn add(&self, name: &str, flags: &[&str], script: &str) -> Finished {
-        self.add_of("busybox", name, flags, script)
-    }
-
-    fn add_of(&self, image: &str, name: &str, flags: &[&str], script: &str) -> Finished {
-        let mut command = fairing();
-        command.args(["app", "add", &self.uuid]);
-        command.arg(test_image(image)).arg(format!("--name={name}"));
-        command.args(flags).arg("--exec=/bin/sh");
-        finish(command.args(["--", "-c", &proved(script)]))
-    }
-
-    #[track_caller]
-    fn does(&self, deed: &str, name: &str) {
-        self.app(deed, &[&format!("--app={name}")]).expect_code(0);
-    }
-
-    #[track_caller]
-    fn is_refused(&self, deed: &str, name: &str, why: &str) {
-        let refused = self.app(deed, &[&format!("--app={name}")]).expect_code(254);
-        assert!(refused.err().contains(why), "{}", refused.err());
-    }
-
-    /// Starts an app that was added and ends by itself, and gives what it has written since it was added.
-    #[track_caller]
-    fn runs(&self, name: &str) -> String {
-        self.does("start", name);
-        self.wait_for(name, "exited");
-        self.logs(name)
-    }
-
-    fn state(&self, name: &str) -> String {
-        let list = self.app("list", &["--no-legend"]).expect_code(0).out();
-        let words = list.lines().map(|line| line.split_whitespace());
-        let mut states =
-            words.filter_map(|mut words| (words.next()? == name).then(|| words.next()));
-        states.next().flatten().unwrap_or("none").to_owned()
-    }
-
-    fn wait_for(&self, name: &str, state: &str) {
-        tests::wait_until(state, || self.state(name) == state);
-    }
-
-    fn logs(&self, name: &str) -> String {
-        let mut command = fairing();
-        finish(command.args(["logs", "--app", name, &self.uuid]))
-            .expect_code(0)
-            .out()
-    }
-
-    fn directory(&self) -> PathBuf {
-        store().join("pods/run").join(&self.uuid)
-    }
-
-    /// What is mounted in the root of the pod's process.
-    fn shares(&self) -> Vec<String> {
-        let pid = fs::read_to_string(self.directory().join("pid")).expect("the pid");
-        let table = fs::read_to_string(format!("/proc/{}/mountinfo", pid.trim()));
-        let table = table.expect("the process's mounts");
-        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-        points
-            .filter(|point| *point != "/")
-            .map(str::to_owned)
-            .collect()
-    }
-
-    #[track_caller]
-    fn end(self) {
-        for command in ["stop", "rm"] {
-            finish(fairing().args([command, &self.uuid])).expect_code(0);
-        }
-    }
-}
+use tests::running::Running;
+use tests::sandbox::Sandbox;
+use tests::{fairing, finish, proved, temporary, test_image};
 
 #[test]
 fn app_runs_when_it_is_told_to_keeps_its_files_until_it_is_removed_and_others_take_its_place() {
@@ -140,22 +45,22 @@ fn app_runs_when_it_is_told_to_keeps_its_files_until_it_is_removed_and_others_ta
 #[test]
 fn app_is_asked_to_end_then_killed_and_the_pod_goes_on() {
     let pod = Sandbox::start(&["--stop-timeout=1s"]);
-    let waits =
-        |trap: &str| format!("trap '{trap}' TERM; touch /s/up; while :; do usleep 10000; done");
-    let shared = "-v=/tmp:/s";
-    pod.add("heeds", &[shared], &waits("echo told; exit 7"))
-        .expect_code(0);
-    pod.add("deaf", &[shared], &waits("")).expect_code(0);
-    for (name, code) in [("heeds", "7"), ("deaf", "137")] {
-        let up = Path::new("/tmp/up");
-        let _ = fs::remove_file(up);
+    let folder = temporary("fairing-up-");
+    let shared = format!("-v={}:/s", folder.path().display());
+    let waits = |name: &str, trap: &str| {
+        format!("trap '{trap}' TERM; touch /s/{name}; while :; do usleep 10000; done")
+    };
+    for (name, trap, code) in [("heeds", "echo told; exit 7", "7"), ("deaf", "", "137")] {
+        pod.add(name, &[&shared], &waits(name, trap)).expect_code(0);
         pod.is_refused("stop", name, "not running");
         pod.does("start", name);
         pod.is_refused("start", name, "runs already");
+        assert_eq!(pod.state(name), "running");
+        let up = folder.path().join(name);
         tests::wait_until("the app waits", || up.exists());
         let enter = format!("--app={name}");
         let mut entered = fairing();
-        entered.args(["app", "exec", &enter, &pod.uuid, "/bin/sh", "-c"]);
+        entered.args(["app", "exec", &enter, pod.uuid(), "/bin/sh", "-c"]);
         finish(entered.arg(proved("exit 5"))).expect_code(5);
         pod.does("stop", name);
         let status = pod.app("status", &[&enter]).expect_code(0);
@@ -184,13 +89,12 @@ fn what_does_not_fit_a_pod_is_refused_and_the_pod_is_as_before() {
     };
     refused(&["--memory=157Mi"], &["157 MiB", "256 MiB", "100 MiB"]);
     refused(&["--cpu=2"], &["2000m"]);
-    refused(&["-t"], &["input"]);
     refused(&["-v=/no/such/folder:/x"], &["/no/such/folder"]);
     refused(&["--name=one"], &["already"]);
     pod.add("two", &["--memory=156Mi"], "exit 0").expect_code(0);
     // It is added whatever its image has, and starting it says why that cannot be.
     let mut add = fairing();
-    add.args(["app", "add", &pod.uuid])
+    add.args(["app", "add", pod.uuid()])
         .arg(test_image("busybox"));
     finish(add.args(["--name=three", "--exec=/no/such/program"])).expect_code(0);
     pod.is_refused("start", "three", "no such");
@@ -213,15 +117,18 @@ fn pod_that_is_not_mutable_keeps_its_apps() {
     pod.end();
 }
 
+fn loop_devices() -> String {
+    finish(Command::new("losetup").arg("-a"))
+        .expect_code(0)
+        .out()
+}
+
 #[test]
 fn folders_are_given_to_a_running_pod_and_taken_back_with_the_last_app_that_has_them() {
     let folder = temporary("fairing-given-");
-    let disk = Mounted::new(
-        "tmpfs",
-        "size=8m",
-        Path::new("tmpfs"),
-        folder.path().join("disk"),
-    );
+    let devices = loop_devices();
+    let disk = Mounted::ext4(folder.path(), "disk");
+    assert_ne!(loop_devices(), devices);
     fs::write(disk.path().join("word"), "given\n").expect("room");
     let file = folder.path().join("file");
     fs::write(&file, "alone\n").expect("room");
@@ -252,8 +159,9 @@ fn folders_are_given_to_a_running_pod_and_taken_back_with_the_last_app_that_has_
         pod.does("rm", name);
         assert_eq!(pod.shares().len(), left, "after {name}: {:?}", pod.shares());
     }
-    // Nothing holds it any more: else it could not be unmounted.
+    // Nor is anything open there: else the file system would stay, though no mount of it, and its loop device with it.
     drop(disk);
+    tests::wait_until("nothing of the disk is used", || loop_devices() == devices);
     pod.add("again", &[&single], "cat /etc/single")
         .expect_code(0);
     assert_eq!(pod.runs("again"), "alone\n");
@@ -271,30 +179,90 @@ fn apps_that_come_and_go_leave_nothing() {
     finish(fairing().args(["gc", "--grace-period=0s"])).expect_code(0);
     let before = Leftovers::now();
     let pod = Sandbox::start(&[]);
+    let threads = || {
+        let pid = fs::read_to_string(pod.directory().join("pid")).expect("the pid");
+        let threads = fs::read_dir(format!("/proc/{}/task", pid.trim()));
+        threads.expect("threads").count()
+    };
+    let none = threads();
     let rounds = tests::rounds("apps added, started and removed", 5, 200);
     for _ in 0..rounds {
-        pod.add("one", &["-v=/tmp:/s"], "echo up").expect_code(0);
+        pod.add("one", &["-i", "-v=/tmp:/s"], "echo up")
+            .expect_code(0);
         assert_eq!(pod.runs("one"), "up\n");
         pod.does("rm", "one");
     }
+    tests::wait_until("its threads are gone", || threads() == none);
     pod.add("two", &[], "while :; do usleep 10000; done")
         .expect_code(0);
     pod.does("start", "two");
-    let pid = fs::read_to_string(pod.directory().join("pid")).expect("the pid");
-    let threads = fs::read_dir(format!("/proc/{}/task", pid.trim()))
-        .expect("threads")
-        .count();
-    assert!(threads < 24, "{threads} threads");
+    assert_eq!(threads(), none + 2);
     // Its end is the pod's, not its app's.
-    finish(fairing().args(["stop", &pod.uuid])).expect_code(0);
-    let status = finish(fairing().args(["status", &pod.uuid])).expect_code(0);
+    finish(fairing().args(["stop", pod.uuid()])).expect_code(0);
+    let status = finish(fairing().args(["status", pod.uuid()])).expect_code(0);
     assert_eq!(status.value("exited"), "true");
     assert_eq!(
-        finish(fairing().args(["wait", &pod.uuid]))
+        finish(fairing().args(["wait", pod.uuid()]))
             .expect_code(0)
             .out(),
         "0\n"
     );
-    finish(fairing().args(["rm", &pod.uuid])).expect_code(0);
+    finish(fairing().args(["rm", pod.uuid()])).expect_code(0);
     assert_eq!(Leftovers::now().since(&before), [""; 0]);
+}
+
+#[test]
+fn app_half_added_or_half_removed_can_be_removed() {
+    let pod = Sandbox::start(&[]);
+    let half_added = |name: &str| {
+        let path = pod.directory().join("pod");
+        let manifest = fs::read(&path).expect("the pod manifest");
+        let mut manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+        let mut app = manifest["apps"][0].clone();
+        app["name"] = name.into();
+        manifest["apps"].as_array_mut().expect("apps").push(app);
+        fs::write(&path, manifest.to_string()).expect("the pod manifest");
+    };
+    pod.add("one", &[], "echo x >>/count; cat /count")
+        .expect_code(0);
+    // As a command leaves it that is killed before the pod's process has heard of the app.
+    half_added("two");
+    assert_eq!(pod.state("two"), "unknown");
+    pod.is_refused("start", "two", "no app");
+    pod.does("rm", "two");
+    assert_eq!(pod.state("two"), "none");
+    // As one leaves it that is killed when the machine has already removed it.
+    assert_eq!(pod.runs("one"), "x\n");
+    let kept = fs::read(pod.directory().join("pod")).expect("the pod manifest");
+    pod.does("rm", "one");
+    fs::write(pod.directory().join("pod"), kept).expect("the pod manifest");
+    pod.does("rm", "one");
+    pod.add("one", &[], "echo x >>/count; cat /count")
+        .expect_code(0);
+    assert_eq!(pod.runs("one"), "x\n");
+    pod.end();
+}
+
+#[test]
+fn app_is_started_anew_and_removed_whatever_commands_in_it_and_cgroups_of_it_are_left() {
+    let pod = Sandbox::start(&["--stop-timeout=1s"]);
+    let limits = "mkdir -p /sys/fs/cgroup/a/b; echo +pids >/sys/fs/cgroup/cgroup.subtree_control; \
+        cat /sys/fs/cgroup/pids.max; exec sleep 1000";
+    pod.add("one", &["--pids-limit=77"], limits).expect_code(0);
+    for _ in 0..2 {
+        pod.does("start", "one");
+        tests::wait_until("it runs", || pod.logs("one").ends_with("77\n"));
+        // It says more than anybody hears.
+        let mut yes = fairing();
+        yes.args(["app", "exec", "--app=one", pod.uuid(), "yes"]);
+        let mut yes = Running::start(&mut yes);
+        assert_eq!(yes.line(), "y");
+        pod.does("stop", "one");
+        drop(yes);
+    }
+    pod.does("rm", "one");
+    pod.add("one", &[], "cat /sys/fs/cgroup/pids.max")
+        .expect_code(0);
+    assert_eq!(pod.runs("one"), "max\n");
+    pod.end();
 }

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use tests::pod::Pod;
 use tests::running::{child_of, line, signal};
-use tests::{finish, finish_with, run_sh};
+use tests::sandbox::Sandbox;
+use tests::{fairing, finish, finish_with, run_sh};
 
 /// A user's terminal: what he sees and types is read and written by the test.
 struct Terminal {
@@ -141,4 +142,33 @@ fn app_has_no_terminal_where_the_user_has_none() {
     let app = &mut run_sh(&["--interactive"], "tty; cat");
     let finished = finish_with(app, Some(b"typed".to_vec())).expect_code(0);
     assert_eq!(finished.out(), "not a tty\ntyped");
+}
+
+#[test]
+fn terminal_of_an_app_is_left_by_its_keys_and_used_by_the_next_visitor() {
+    let pod = Sandbox::start(&[]);
+    pod.add("shell", &["-i", "-t"], ECHO).expect_code(0);
+    pod.does("start", "shell");
+    let mut attach = fairing();
+    attach.args(["attach", pod.uuid()]);
+    for visit in ["first", "second"] {
+        let mut terminal = Terminal::open(33, 99);
+        let before = terminal.stty(&["-g"]);
+        let mut visitor = terminal.start(&attach);
+        terminal.read_to("now 33 99");
+        assert_ne!(terminal.stty(&["-g"]), before, "not in raw mode");
+        terminal.resize(40, 120);
+        terminal.read_to("now 40 120");
+        terminal.type_in("\x03");
+        terminal.read_to("caught interrupt");
+        terminal.type_in(&format!("{visit}\n"));
+        terminal.read_to(&format!("got {visit}"));
+        terminal.type_in("\x10\x11");
+        assert_eq!(visitor.wait().expect("fairing ends").code(), Some(0));
+        assert_eq!(terminal.stty(&["-g"]), before);
+    }
+    let list = finish(fairing().args(["attach", "--mode=list", pod.uuid()])).expect_code(0);
+    assert_eq!(list.out(), "tty-in\ntty-out\n");
+    assert_eq!(pod.state("shell"), "running");
+    pod.end();
 }

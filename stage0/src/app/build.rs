@@ -46,18 +46,11 @@ impl<'a> PodRequest<'a> {
     }
 }
 
-/// The app that a running pod is given: it has no stdin, and none of the caller's terminals.
+/// The app that a running pod is given: stdin or a terminal, if it has one, are for those who attach to it.
 ///
 /// # Errors
 /// As [`pod_manifest`].
 pub fn added_app(words: &AppWords, image: &Image) -> Result<PodApp> {
-    let reads = words
-        .flags
-        .stdin
-        .is_some_and(|mode| mode != StdinMode::Null);
-    if reads || words.flags.tty == Some(true) {
-        bail!("an app of a running pod reads nobody's input: -i and -t are for run and enter");
-    }
     let stdio = Stdio {
         interactive: false,
         on_terminal: false,

@@ -156,6 +156,7 @@ pub enum Command {
     Wait(commands::wait::Wait),
     #[command(visible_alias = "exec")]
     Enter(commands::enter::Enter),
+    Attach(commands::attach::Attach),
     Rm(commands::rm::Rm),
     Gc(commands::gc::Gc),
     CatManifest(commands::cat_manifest::CatManifest),

@@ -3,11 +3,10 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::Context;
-use crate::pods::Pod;
 use crate::stage1::Stage1;
 
 /// Executes a command inside a running pod
@@ -31,7 +30,7 @@ impl Enter {
     pub fn run(self, context: &Context) -> Result<i32> {
         let pod = context.pods.find(&self.uuid)?;
         let pid = pod.running_pid()?;
-        let app = self.app_name(&pod)?;
+        let app = pod.app_or_only(self.app.as_deref())?;
         let mut words = self.command;
         if words.is_empty() {
             words.push("/bin/bash".to_owned());
@@ -44,21 +43,5 @@ impl Enter {
             .current_dir(pod.path())
             .exec();
         Err(error).with_context(|| format!("execute the enter entrypoint of pod {}", pod.uuid()))
-    }
-
-    fn app_name(&self, pod: &Pod) -> Result<String> {
-        if let Some(name) = &self.app {
-            return Ok(name.clone());
-        }
-        let apps = pod.manifest()?.apps;
-        let names: Vec<_> = apps.iter().map(|app| app.name.as_str()).collect();
-        match names[..] {
-            [only] => Ok(only.to_owned()),
-            _ => bail!(
-                "pod {} has the apps {}; choose one by --app",
-                pod.uuid(),
-                names.join(", ")
-            ),
-        }
     }
 }

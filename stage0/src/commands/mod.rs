@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod app;
+pub mod attach;
 pub mod cat_manifest;
 mod chosen;
 pub mod completion;
@@ -82,6 +83,7 @@ fn run_on_pods(command: Command, apps: &[AppWords], context: &Context) -> Result
         Command::Inspect(command) => command.run(context),
         Command::Stats(command) => command.run(context),
         Command::App(command) => command.run(context),
+        Command::Attach(command) => command.run(context),
         Command::Image(command) => command.run(context),
         Command::Version | Command::Doctor(_) | Command::Completion(_) | Command::Man(_) => Ok(0),
     }

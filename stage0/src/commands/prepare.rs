@@ -64,6 +64,10 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
     let choice = stage1::find(requested_stage1(flags)?.as_deref(), &context.settings)?;
     let stage1 = Stage1::unpacked(&choice.path, &context.settings)?;
     stage1.entrypoint("run")?;
+    let of_sandbox = ["app/add", "app/start", "app/stop", "app/rm"];
+    for entrypoint in of_sandbox.iter().filter(|_| request.sandbox.is_some()) {
+        stage1.entrypoint(entrypoint)?;
+    }
     let form = layout::root_form(&stage1, flags.rootfs == Rootfs::Shared)?;
     let store = images::store(&context.settings)?;
     let importing = Importing {

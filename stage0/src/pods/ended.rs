@@ -87,32 +87,40 @@ impl Mark {
     }
 }
 
-/// Forgets how an app ended, and that it was started; and, if it is gone for good, that it was there, and its logs.
+/// Forgets how an app ended.
 ///
 /// # Errors
 /// Those of the file system.
-pub fn forget(dir: &PodDir, app: &str, for_good: bool) -> Result<()> {
-    let mut files = vec![
-        ("status", app.to_owned()),
-        ("status", Mark::Started.file(app)),
-    ];
-    if for_good {
-        let logs = [app.to_owned(), format!("{app}.1")];
-        files.push(("status", Mark::Created.file(app)));
-        files.push(("env", app.to_owned()));
-        files.extend(logs.map(|log| ("log", log)));
+pub fn forget_status(dir: &PodDir, app: &str) -> Result<()> {
+    remove(dir, "status", app)
+}
+
+/// Forgets all that is known of an app: how it ended, its marks, environment and logs.
+///
+/// # Errors
+/// Those of the file system.
+pub fn forget(dir: &PodDir, app: &str) -> Result<()> {
+    for mark in [Mark::Created, Mark::Started] {
+        remove(dir, "status", &mark.file(app))?;
     }
-    for (folder, file) in files {
-        let removed = open_folder(dir, folder)
-            .and_then(|folder| unlinkat(folder, &*file, UnlinkatFlags::NoRemoveDir));
-        match removed {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(error) => {
-                return Err(error).with_context(|| format!("remove rkt/{folder}/{file}"));
-            }
-        }
+    for (folder, file) in [
+        ("status", app),
+        ("env", app),
+        ("log", app),
+        ("log", &format!("{app}.1")),
+    ] {
+        remove(dir, folder, file)?;
     }
     Ok(())
+}
+
+fn remove(dir: &PodDir, folder: &str, file: &str) -> Result<()> {
+    let removed = open_folder(dir, folder)
+        .and_then(|folder| unlinkat(folder, file, UnlinkatFlags::NoRemoveDir));
+    match removed {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("remove rkt/{folder}/{file} of the pod")),
+    }
 }
 
 /// Writes a file of an app into a folder of the report folder, new; the folder is made where it is missing.
@@ -209,7 +217,7 @@ mod tests {
         fs::remove_dir(dir.status())?;
         symlink(&elsewhere, dir.status())?;
         assert!(Ended::of_app(&dir, "app").is_none());
-        assert!(Mark::Created.put(&dir, "app").is_err() && forget(&dir, "app", true).is_err());
+        assert!(Mark::Created.put(&dir, "app").is_err() && forget(&dir, "app").is_err());
         assert_eq!(fs::read(elsewhere.join("app"))?, b"7\n");
         Ok(())
     }
@@ -227,10 +235,13 @@ mod tests {
         assert_eq!(fs::read(&victim)?, b"x");
         write(&dir, "env", "app", b"A=b\n")?;
         assert_eq!(fs::read(dir.report().join("env/app"))?, b"A=b\n");
-        forget(&dir, "app", false)?;
-        assert!(Mark::Created.is_on(&dir, "app") && !Mark::Started.is_on(&dir, "app"));
-        forget(&dir, "app", true)?;
-        assert!(!Mark::Created.is_on(&dir, "app") && !dir.report().join("env/app").exists());
+        fs::write(dir.app_status("app"), "7\n")?;
+        forget_status(&dir, "app")?;
+        assert!(!dir.app_status("app").exists() && Mark::Started.is_on(&dir, "app"));
+        forget(&dir, "app")?;
+        let marks = [Mark::Created, Mark::Started];
+        assert!(marks.iter().all(|mark| !mark.is_on(&dir, "app")));
+        assert!(!dir.report().join("env/app").exists());
         Ok(())
     }
 }

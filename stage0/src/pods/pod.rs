@@ -232,6 +232,27 @@ impl Pod {
             .with_context(|| format!("read pod manifest {}", path.display()))
     }
 
+    /// The app of this name, or, without one, the only app of the pod.
+    ///
+    /// # Errors
+    /// If the pod has several, or none.
+    pub fn app_or_only(&self, name: Option<&str>) -> Result<String> {
+        if let Some(name) = name {
+            return Ok(name.to_owned());
+        }
+        let apps = self.manifest()?.apps;
+        let names: Vec<_> = apps.iter().map(|app| app.name.as_str()).collect();
+        match names[..] {
+            [only] => Ok(only.to_owned()),
+            [] => bail!("pod {} has no apps", self.uuid),
+            _ => bail!(
+                "pod {} has the apps {}; choose one by --app",
+                self.uuid,
+                names.join(", ")
+            ),
+        }
+    }
+
     /// The pid of the pod's process: that of `pid`, or the only child of that of `ppid`; `None` before stage 1 wrote it.
     pub fn pid(&self) -> Option<u32> {
         let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<u32>().ok();

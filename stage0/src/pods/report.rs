@@ -5,6 +5,8 @@ use std::fs;
 use std::time::SystemTime;
 
 use anyhow::Result;
+use contract::PodManifest;
+use contract::pod::PodApp;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -71,12 +73,12 @@ impl Report {
     /// If the pod has gone.
     pub fn of(pod: &Pod) -> Result<Self> {
         let state = pod.state()?;
-        let apps: Vec<_> = pod
-            .manifest()
-            .map(|manifest| manifest.apps)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|app| AppReport::of(pod, state, app))
+        let manifest = pod.manifest().ok();
+        let mutable = manifest.as_ref().is_some_and(PodManifest::is_mutable);
+        let apps = manifest.map(|manifest| manifest.apps).unwrap_or_default();
+        let apps = apps.into_iter();
+        let apps: Vec<_> = apps
+            .map(|app| AppReport::of(pod, state, mutable, app))
             .collect();
         let (created, started) = (pod.created(), pod.started());
         Ok(Self {
@@ -131,19 +133,16 @@ impl Report {
 }
 
 impl AppReport {
-    fn of(pod: &Pod, state: State, app: contract::pod::PodApp) -> Self {
+    fn of(pod: &Pod, state: State, mutable: bool, app: PodApp) -> Self {
+        let has = |mark: Mark| !mutable || mark.is_on(pod.dir(), &app.name);
         let status = Ended::of_app(pod.dir(), &app.name);
         let exit_code = status.as_ref().map(|status| status.exit_code);
         Self {
             state: match (exit_code, state) {
                 (Some(_), _) => "exited",
-                // Of a mutable pod.
-                (None, State::Running)
-                    if Mark::Created.is_on(pod.dir(), &app.name)
-                        && !Mark::Started.is_on(pod.dir(), &app.name) =>
-                {
-                    "created"
-                }
+                // Only half added, or half removed.
+                (None, State::Running) if !has(Mark::Created) => "unknown",
+                (None, State::Running) if !has(Mark::Started) => "created",
                 (None, State::Running) => "running",
                 (None, _) if state.has_ended() => "exited",
                 (None, _) => "unknown",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::annotation::Annotation;
+use crate::annotation::{self, Annotation};
 use crate::image::{App, Isolator, Label};
 use crate::list::or_null;
 
@@ -29,6 +29,13 @@ pub struct PodManifest {
     /// Ports of apps that are exposed on the host.
     #[serde(default, deserialize_with = "or_null")]
     pub ports: Vec<ExposedPort>,
+}
+
+impl PodManifest {
+    /// Whether apps may come and go while the pod runs.
+    pub fn is_mutable(&self) -> bool {
+        annotation::find(&self.annotations, annotation::POD_MUTABLE) == Some("true")
+    }
 }
 
 /// The one value of `acKind` in a pod manifest.

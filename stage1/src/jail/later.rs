@@ -1,20 +1,25 @@
 //! Folders and files of the host that a running pod is given, and gives back: by a process outside its jail, which enters the
-//! mount namespace of the pod's process. That one opens no path for it, and has no say.
+//! mount namespace of the pod's process. That one opens no path for it, and says only by which numbers its guest finds them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use contract::PodProcess;
 use nix::sched::{CloneFlags, setns};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat, unlinkat,
+};
 use rustix::mount::{UnmountFlags, open_tree, unmount};
 
 use super::shares::{self, DETACHED, Taken};
-use crate::volumes::Share;
+use crate::volumes::{Share, Source};
+
+/// `f_type` of a tmpfs, statfs(2).
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// Sources of shares, taken where this process can reach them.
-pub struct Sources(Vec<Taken>);
+pub struct Sources(Vec<(Source, Taken)>);
 
 impl Sources {
     /// Takes the mounts of `shares`.
@@ -23,7 +28,23 @@ impl Sources {
     /// When a source is missing, or one that no machine is given.
     pub fn take(shares: &[Share]) -> Result<Self> {
         shares::check(shares)?;
-        shares::take(shares).map(Self)
+        let taken = shares::take(shares)?.into_iter();
+        let sources = taken.zip(shares).map(|(taken, share)| {
+            let (device, inode) = taken.identity;
+            let share = share.clone();
+            let source = Source {
+                share,
+                device,
+                inode,
+            };
+            (source, taken)
+        });
+        Ok(Self(sources.collect()))
+    }
+
+    /// What they are.
+    pub fn list(&self) -> Vec<Source> {
+        self.0.iter().map(|(source, _)| source.clone()).collect()
     }
 }
 
@@ -44,6 +65,10 @@ impl PodRoot {
             setns(pod, CloneFlags::CLONE_NEWNS)?;
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = openat(CWD, "/", flags, Mode::empty())?;
+            // Nothing of the host's is ever made writable.
+            let is_jail = fstatfs(&root)?.f_type == TMPFS_MAGIC
+                && fstatvfs(&root)?.f_flag.contains(StatVfsMountFlags::RDONLY);
+            ensure!(is_jail, "its root is not that of a jail");
             let writable = open_tree(CWD, "/", DETACHED)?;
             shares::change_attributes(writable.as_fd(), 0, libc::MOUNT_ATTR_RDONLY)?;
             Ok(Self { root, writable })
@@ -51,16 +76,21 @@ impl PodRoot {
         enter().context("enter the mount namespace of the pod's process (as root)")
     }
 
-    /// Attaches shares by these numbers, which are nobody's; of several all or none.
+    /// Attaches those sources that have numbers, which are nobody's yet; all or none.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn attach(&self, sources: Sources, numbers: &[u16]) -> Result<()> {
-        for (index, (number, taken)) in numbers.iter().zip(sources.0).enumerate() {
+    pub fn attach(&self, sources: &Sources, numbers: &[Option<u16>]) -> Result<()> {
+        let numbered = || numbers.iter().zip(&sources.0);
+        let mut done = Vec::new();
+        for (number, taken) in
+            numbered().filter_map(|(number, (_, taken))| Some(((*number)?, taken)))
+        {
             let (root, writable) = (self.root.as_fd(), self.writable.as_fd());
-            let attached = shares::attach_one(root, writable, *number, &taken);
+            done.push(number);
+            let attached = shares::attach_one(root, writable, number, taken);
             if let Err(error) = attached {
-                self.detach(&numbers[..=index]);
+                self.detach(&done);
                 return Err(error).with_context(|| {
                     format!("mount share {number} (a pod has at most so many at a time)")
                 });

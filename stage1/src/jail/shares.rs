@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -70,6 +71,8 @@ fn on_proc(path: &Path) -> bool {
 pub(super) struct Taken {
     tree: OwnedFd,
     is_folder: bool,
+    /// Device and number of its inode.
+    pub(super) identity: (u64, u64),
 }
 
 /// Takes the mounts of `shares` from the mount namespace that the process is in and has power over.
@@ -95,10 +98,11 @@ fn take_one(share: &Share) -> Result<Taken> {
     set_attributes(tree.as_fd(), attributes).context("bar its mount")?;
     // What it is now is what it is when it is attached: the tree's root does not change.
     let tree = File::from(tree);
-    let is_folder = tree.metadata().context("look at it")?.is_dir();
+    let found = tree.metadata().context("look at it")?;
     Ok(Taken {
         tree: tree.into(),
-        is_folder,
+        is_folder: found.is_dir(),
+        identity: (found.dev(), found.ino()),
     })
 }
 

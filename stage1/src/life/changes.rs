@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use guest_init::protocol::{App, Root, Stdio, TaskId, ToGuest, Volume};
+use guest_init::protocol::{App, Root, Status, Stdio, TaskId, ToGuest, Volume};
 
 use super::{Action, Life, Member, Phase, Standing, printable};
 use crate::clients::Answer;
@@ -13,7 +13,7 @@ pub const FIXED: &str =
     "this pod's apps are those that it began with; `app sandbox` makes one that takes others";
 
 /// Apps whose files the guest is removing, by the task that does so.
-pub type Removals = BTreeMap<TaskId, App>;
+pub type Removals = BTreeMap<TaskId, Member>;
 
 impl Life {
     /// Takes an app in, which is to be started later.
@@ -24,7 +24,7 @@ impl Life {
         self.check_change()?;
         let name = &app.name;
         if self.apps.iter().any(|other| other.app.name == *name)
-            || self.removals.values().any(|other| other.name == *name)
+            || self.removals.values().any(|other| other.app.name == *name)
         {
             return Err(format!("the pod has an app {name:?} already"));
         }
@@ -70,13 +70,15 @@ impl Life {
         is_up.then(|| app.start()).into_iter().collect()
     }
 
-    /// Asks an app to end; gives its number. `None` = it does not run.
+    /// Asks an app to end; gives its number. `None` = it does not run, or is not there.
     ///
     /// # Errors
     /// Why that cannot be, for the one who asked.
     pub fn stop_app(&mut self, name: &str) -> Result<Option<(TaskId, Vec<Action>)>, String> {
         self.check_change()?;
-        let app = self.named(name)?;
+        let Ok(app) = self.named(name) else {
+            return Ok(None);
+        };
         let task = app.task;
         match app.standing {
             Standing::Idle => Ok(None),
@@ -90,14 +92,22 @@ impl Life {
         }
     }
 
-    /// Lets go of an app that does not run, and has the guest remove what is left of it; gives the removal's number.
+    /// Lets go of an app that does not run, and has the guest remove what is left of it; gives the removal's number. `None` = there
+    /// is no such app.
     ///
     /// # Errors
     /// Why that cannot be, for the one who asked.
-    pub fn remove(&mut self, name: &str) -> Result<(TaskId, Vec<Action>), String> {
+    pub fn remove(&mut self, name: &str) -> Result<Option<(TaskId, Vec<Action>)>, String> {
         self.check_change()?;
-        if self.named(name)?.standing != Standing::Idle {
-            return Err(format!("app {name:?} runs: stop it first"));
+        let mut removals = self.removals.iter();
+        if let Some((task, _)) = removals.find(|(_, removed)| removed.app.name == name) {
+            return Ok(Some((*task, vec![])));
+        }
+        let Ok(app) = self.named(name) else {
+            return Ok(None);
+        };
+        if app.standing != Standing::Idle {
+            return Err("it runs: stop it first".to_owned());
         }
         if !matches!(self.phase, Phase::Up) {
             return Err("the pod is still starting".to_owned());
@@ -106,23 +116,28 @@ impl Life {
         let Some(place) = self.apps.iter().position(|app| app.app.name == name) else {
             return Err(format!("the pod has no app {name:?}"));
         };
-        let app = self.apps.remove(place).app;
+        let removed = self.apps.remove(place);
+        let app = &removed.app;
         let message = ToGuest::Remove {
             task,
             app: app.name.clone(),
-            image: image_of(&app),
-            shares: shares(&app).next().is_some(),
+            image: image_of(app),
+            shares: shares(app).next().is_some(),
+            volumes: self.volumes_only_of(app),
         };
-        self.removals.insert(task, app);
-        Ok((task, vec![Action::Send(message)]))
+        self.removals.insert(task, removed);
+        Ok(Some((task, vec![Action::Send(message)])))
     }
 
     pub(super) fn is_removal(&self, task: TaskId) -> bool {
         self.removals.contains_key(&task)
     }
 
-    pub(super) fn removed(&mut self, task: TaskId) -> Option<Vec<Action>> {
-        let app = self.removals.remove(&task)?;
+    pub(super) fn removed(&mut self, task: TaskId, status: Status) -> Option<Vec<Action>> {
+        if status != Status::Code(0) {
+            return self.not_removed(task, "what removes it was killed");
+        }
+        let app = self.removals.remove(&task)?.app;
         let (image, shares) = (image_of(&app), self.shares_only_of(&app));
         let answer = Answer::Removed {
             shares: shares.clone(),
@@ -133,25 +148,35 @@ impl Life {
         ])
     }
 
-    /// Its image's place stays taken: nobody knows what still lies there.
+    /// It is the pod's as before, and may be removed again.
     pub(super) fn not_removed(&mut self, task: TaskId, reason: &str) -> Option<Vec<Action>> {
         let app = self.removals.remove(&task)?;
-        let reason = format!("remove app {:?}: {}", app.name, printable(reason));
-        let code = super::FAILED;
-        let answer = Answer::NotStarted { code, reason };
-        Some(vec![Action::Answer(task, answer)])
+        self.apps.push(app);
+        let reason = printable(reason);
+        Some(vec![Action::Answer(task, Answer::Refused { reason })])
     }
 
     fn shares_only_of(&self, app: &App) -> Vec<u16> {
-        let others = self.apps.iter().map(|other| &other.app);
-        let others: Vec<_> = others
-            .chain(self.removals.values())
-            .flat_map(shares)
-            .collect();
+        let others: Vec<_> = self.others().flat_map(shares).collect();
         let mut own: Vec<_> = shares(app).filter(|own| !others.contains(own)).collect();
         own.sort_unstable();
         own.dedup();
         own
+    }
+
+    fn others(&self) -> impl Iterator<Item = &App> {
+        let others = self.apps.iter().chain(self.removals.values());
+        others.map(|other| &other.app)
+    }
+
+    /// The empty volumes that an app got because nobody gave it one: theirs begin with its name.
+    fn volumes_only_of(&self, app: &App) -> Vec<String> {
+        let others: Vec<_> = self.others().flat_map(empty_volumes).collect();
+        let own = empty_volumes(app).filter(|name| !others.contains(name));
+        let prefix = format!("{}-", app.name);
+        own.filter(|name| name.starts_with(&prefix))
+            .map(str::to_owned)
+            .collect()
     }
 
     fn check_change(&self) -> Result<(), String> {
@@ -172,7 +197,15 @@ fn image_of(app: &App) -> Option<u8> {
     }
 }
 
-fn shares(app: &App) -> impl Iterator<Item = u16> {
+fn empty_volumes(app: &App) -> impl Iterator<Item = &str> {
+    app.mounts.iter().filter_map(|mount| match &mount.volume {
+        Volume::Empty { name, .. } => Some(&**name),
+        Volume::Share(_) | Volume::Layer => None,
+    })
+}
+
+/// The numbers of the shares that an app needs.
+pub fn shares(app: &App) -> impl Iterator<Item = u16> {
     let root = match app.root {
         Root::Share(number) => Some(number),
         Root::Image { .. } => None,

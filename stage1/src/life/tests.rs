@@ -102,7 +102,8 @@ fn pod_that_runs_through_gives_the_apps_code_after_its_output() {
     assert_eq!(life.exit_code(), None);
     let actions = life.on_drained(0);
     assert_eq!(actions[0], Action::Record("a".into(), 42));
-    assert_eq!(actions[1], Action::Send(ToGuest::PowerOff));
+    assert_eq!(actions[1], Action::Answer(0, Answer::Exited { code: 42 }));
+    assert_eq!(actions[2], Action::Send(ToGuest::PowerOff));
     assert_eq!(life.exit_code(), Some(42));
 }
 
@@ -215,7 +216,8 @@ fn pod_of_several_apps_ends_with_the_last_of_them() {
         life.on_message(exited(1, Status::Code(0))),
         [Action::Close(1)]
     );
-    assert_eq!(life.on_drained(1), [Action::Record("b".into(), 0)]);
+    let told = Action::Answer(1, Answer::Exited { code: 0 });
+    assert_eq!(life.on_drained(1), [Action::Record("b".into(), 0), told]);
     assert_eq!(
         life.on_signal(Signal::SIGTERM),
         [signal(0, Signal::SIGTERM)]
@@ -428,6 +430,8 @@ proptest! {
                     Action::Record(app, code) => records.push((app, code)),
                     Action::Tell(text) => prop_assert!(!text.contains(char::is_control), "{:?}", text),
                     Action::Answer(task, Answer::Started) => prop_assert!(entered.contains(&task)),
+                    // Of an app's end everybody who waits for it is told.
+                    Action::Answer(0..2, Answer::Exited { .. }) => {}
                     Action::Answer(task, _) => answered.push(task),
                     Action::Send(ToGuest::Remove { .. }) | Action::Forget { .. } => prop_assert!(false, "no such pod"),
                     Action::Send(ToGuest::PowerOff) | Action::Close(_) | Action::Kill | Action::StartGrace(_) => {}

@@ -21,13 +21,15 @@ pub struct Extent {
 /// Extents in order, none overlapping another. A clone is the same disk: what is laid on one is on the other.
 #[derive(Clone)]
 pub struct Extents {
-    extents: Arc<RwLock<Vec<Extent>>>,
+    /// Looked up under the lock, read and written without.
+    extents: Arc<RwLock<Vec<Arc<Extent>>>>,
     capacity_bytes: u64,
 }
 
 /// What lies at an offset: a piece of a file or of a gap.
-struct Piece<'a> {
-    file: Option<(&'a File, u64)>,
+struct Piece {
+    /// The extent, and where in its file.
+    extent: Option<(Arc<Extent>, u64)>,
     bytes: u64,
 }
 
@@ -51,7 +53,7 @@ impl Extents {
             );
         }
         Ok(Self {
-            extents: Arc::new(RwLock::new(extents)),
+            extents: Arc::new(RwLock::new(extents.into_iter().map(Arc::new).collect())),
             capacity_bytes,
         })
     }
@@ -74,7 +76,7 @@ impl Extents {
             "extent at byte {} has no room on the disk",
             extent.offset
         );
-        extents.insert(place, extent);
+        extents.insert(place, Arc::new(extent));
         Ok(())
     }
 
@@ -84,8 +86,35 @@ impl Extents {
         extents.retain(|extent| extent.offset != offset);
     }
 
-    fn laid(&self) -> RwLockReadGuard<'_, Vec<Extent>> {
+    fn laid(&self) -> RwLockReadGuard<'_, Vec<Arc<Extent>>> {
         self.extents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What lies at `offset`, at most `bytes` of it and, for `bytes` over 0, never nothing.
+    fn piece(&self, offset: u64, bytes: u64) -> Piece {
+        let extents = self.laid();
+        let after = extents.partition_point(|extent| extent.offset <= offset);
+        let within = after
+            .checked_sub(1)
+            .and_then(|before| extents.get(before))
+            .and_then(|extent| {
+                let at = offset - extent.offset;
+                Some((extent, at)).filter(|_| at < extent.bytes)
+            });
+        match (within, extents.get(after)) {
+            (Some((extent, at)), _) => Piece {
+                extent: Some((Arc::clone(extent), at)),
+                bytes: bytes.min(extent.bytes - at),
+            },
+            (None, Some(next)) => Piece {
+                extent: None,
+                bytes: bytes.min(next.offset - offset),
+            },
+            (None, None) => Piece {
+                extent: None,
+                bytes,
+            },
+        }
     }
 
     /// Size of the disk, bytes.
@@ -105,13 +134,12 @@ impl Extents {
     /// # Errors
     /// Those of the files.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let extents = self.laid();
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let piece = piece(&extents, offset + done as u64, rest.len() as u64);
+            let piece = self.piece(offset + done as u64, rest.len() as u64);
             let part = &mut rest[..usize::try_from(piece.bytes).unwrap_or(usize::MAX)];
-            let read = match piece.file {
-                Some((file, at)) => retry(|| file.read_at(part, at))?,
+            let read = match piece.extent {
+                Some((extent, at)) => retry(|| extent.file.read_at(part, at))?,
                 None => 0,
             };
             if read == 0 {
@@ -164,7 +192,7 @@ impl Extents {
     /// # Errors
     /// Those of the files.
     pub fn flush(&self) -> io::Result<()> {
-        let extents = self.laid();
+        let extents = self.laid().clone();
         extents
             .iter()
             .try_for_each(|extent| extent.file.sync_data())
@@ -176,37 +204,13 @@ impl Extents {
         mut bytes: u64,
         mut act: impl FnMut(&File, u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
-        let extents = self.laid();
         while bytes > 0 {
-            let piece = piece(&extents, offset, bytes);
-            let (file, at) = piece.file.ok_or(io::ErrorKind::InvalidInput)?;
-            act(file, at, piece.bytes)?;
+            let piece = self.piece(offset, bytes);
+            let (extent, at) = piece.extent.ok_or(io::ErrorKind::InvalidInput)?;
+            act(&extent.file, at, piece.bytes)?;
             (offset, bytes) = (offset + piece.bytes, bytes - piece.bytes);
         }
         Ok(())
-    }
-}
-
-/// What lies at `offset`, at most `bytes` of it and, for `bytes` over 0, never nothing.
-fn piece(extents: &[Extent], offset: u64, bytes: u64) -> Piece<'_> {
-    let after = extents.partition_point(|extent| extent.offset <= offset);
-    let within = after
-        .checked_sub(1)
-        .and_then(|before| extents.get(before))
-        .and_then(|extent| {
-            let at = offset - extent.offset;
-            Some((extent, at)).filter(|_| at < extent.bytes)
-        });
-    match (within, extents.get(after)) {
-        (Some((extent, at)), _) => Piece {
-            file: Some((&extent.file, at)),
-            bytes: bytes.min(extent.bytes - at),
-        },
-        (None, Some(next)) => Piece {
-            file: None,
-            bytes: bytes.min(next.offset - offset),
-        },
-        (None, None) => Piece { file: None, bytes },
     }
 }
 
@@ -315,8 +319,7 @@ mod tests {
             let extents = Extents::new(list, 1000).unwrap();
             let (mut position, mut left) = (offset, bytes);
             while left > 0 {
-                let laid = extents.laid();
-                let piece = piece(&laid, position, left);
+                let piece = extents.piece(position, left);
                 prop_assert!(piece.bytes > 0 && piece.bytes <= left);
                 (position, left) = (position + piece.bytes, left - piece.bytes);
             }

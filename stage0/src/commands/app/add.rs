@@ -40,7 +40,6 @@ impl Add {
     pub fn run(self, context: &Context) -> Result<i32> {
         let pod = context.pods.find(&self.uuid)?;
         pod.expect_running()?;
-        let apps = Apps::of(pod, context.settings.debug)?;
         let importing = Importing {
             max_image_size: self.max_image_size.as_deref(),
             quiet: self.quiet,
@@ -54,7 +53,7 @@ impl Add {
         };
         let app = added_app(&words, &image)?;
         let name = app.name.clone();
-        apps.add(app, &image)?;
+        Apps::of(pod, context.settings.debug)?.add(app, &image)?;
         crate::print_line(&name)?;
         Ok(0)
     }

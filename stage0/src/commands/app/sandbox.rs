@@ -32,7 +32,8 @@ Example:
     mut_arg("inherit_env", |arg| arg.hide(true)),
     mut_arg("set_env", |arg| arg.hide(true)),
     mut_arg("set_env_file", |arg| arg.hide(true)),
-    mut_arg("max_image_size", |arg| arg.hide(true))
+    mut_arg("max_image_size", |arg| arg.hide(true)),
+    mut_arg("interactive", |arg| arg.hide(true))
 )]
 pub struct Sandbox {
     #[command(flatten)]
@@ -62,6 +63,11 @@ impl Sandbox {
         if flags.pod_manifest.is_some() {
             bail!(
                 "a pod without apps has no manifest of its user's: fairing run --pod-manifest runs one"
+            );
+        }
+        if self.start.interactive {
+            bail!(
+                "a pod without apps has none to read what is typed: `fairing attach` passes it on to an app"
             );
         }
         if flags.inherit_env || !flags.set_env.is_empty() || !flags.set_env_file.is_empty() {

@@ -1,6 +1,6 @@
 //! Pods whose apps come and go.
 
-use guest_init::protocol::{self, Status, ToHost};
+use guest_init::protocol::{self, Mount, Status, ToHost};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 
@@ -36,6 +36,12 @@ fn ended(life: &mut Life, task: TaskId, code: u8) -> Vec<Action> {
     life.on_drained(task)
 }
 
+/// The removal of app `name`, which does not run.
+fn removal_of(life: &mut Life, name: &str) -> (TaskId, Vec<Action>) {
+    let removal = life.remove(name).expect("it does not run");
+    removal.expect("it is there")
+}
+
 fn gone(removal: TaskId, image: Option<u8>, shares: Vec<u16>) -> [Action; 2] {
     let answer = Answer::Removed {
         shares: shares.clone(),
@@ -54,6 +60,17 @@ fn app_is_added_run_twice_and_removed_and_the_pod_goes_on() {
         number: 3,
         bytes: 4096,
     };
+    let volume = |name: &str| Mount {
+        volume: Volume::Empty {
+            name: name.into(),
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+        },
+        target: "/data".into(),
+        read_only: false,
+    };
+    added.mounts = vec![volume("a-data"), volume("common")];
     life.add(added.clone(), 2).expect("room");
     assert!(life.add(added, 2).is_err(), "the name is taken");
     let first = run(&mut life, "a");
@@ -74,15 +91,18 @@ fn app_is_added_run_twice_and_removed_and_the_pod_goes_on() {
     );
     assert_eq!(life.on_leave(second), []);
     ended(&mut life, second, 0);
-    let (removal, actions) = life.remove("a").expect("it does not run");
+    let (removal, actions) = removal_of(&mut life, "a");
     let message = ToGuest::Remove {
         task: removal,
         app: "a".into(),
         image: Some(3),
         shares: false,
+        volumes: vec!["a-data".into()],
     };
     assert_eq!(actions, [Action::Send(message)]);
     assert!(life.add(app("a"), 15).is_err(), "its files are still there");
+    let again = life.remove("a").expect("it is being removed");
+    assert_eq!(again, Some((removal, vec![])));
     assert_eq!(life.on_message(ToHost::Started { task: removal }), []);
     assert_eq!(
         life.on_message(exited(removal, Status::Code(0))),
@@ -99,7 +119,7 @@ fn share_is_given_up_with_the_last_app_that_has_it() {
         life.add(app(name), 15).expect("room");
     }
     for (name, shares) in [("a", vec![]), ("b", vec![0])] {
-        let (task, _) = life.remove(name).expect("it does not run");
+        let (task, _) = removal_of(&mut life, name);
         assert_eq!(
             life.on_message(exited(task, Status::Code(0))),
             gone(task, None, shares)
@@ -108,18 +128,42 @@ fn share_is_given_up_with_the_last_app_that_has_it() {
 }
 
 #[test]
-fn image_that_could_not_be_removed_keeps_its_place() {
+fn app_that_could_not_be_removed_is_there_as_before() {
     let mut life = empty();
     life.add(app("a"), 15).expect("room");
-    let (task, _) = life.remove("a").expect("it does not run");
-    let actions = life.on_message(ToHost::NotStarted {
-        task,
-        code: 254,
-        reason: "busy\n".into(),
-    });
-    let reason = "remove app \"a\": busy ".to_owned();
-    let answer = Answer::NotStarted { code: 254, reason };
-    assert_eq!(actions, [Action::Answer(task, answer)]);
+    let failures = [
+        |task| ToHost::NotStarted {
+            task,
+            code: 254,
+            reason: "busy\n".into(),
+        },
+        |task| exited(task, Status::Signal(9)),
+    ];
+    for (fails, why) in failures
+        .into_iter()
+        .zip(["busy ", "what removes it was killed"])
+    {
+        let (task, _) = removal_of(&mut life, "a");
+        let reason = why.to_owned();
+        assert_eq!(
+            life.on_message(fails(task)),
+            [Action::Answer(task, Answer::Refused { reason })]
+        );
+    }
+    // It is still there, can be run, and removed in the end.
+    let task = run(&mut life, "a");
+    ended(&mut life, task, 0);
+    let (task, _) = removal_of(&mut life, "a");
+    let removed = life.on_message(exited(task, Status::Code(0)));
+    assert_eq!(removed.len(), 2);
+}
+
+#[test]
+fn app_that_is_not_there_does_not_run_and_is_removed() {
+    let mut life = empty();
+    assert_eq!(life.stop_app("a"), Ok(None));
+    assert_eq!(life.remove("a"), Ok(None));
+    assert!(life.number_start("a").is_err());
 }
 
 #[test]
@@ -202,6 +246,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => task().prop_map(|task| ToHost::Started { task }),
         1 => task().prop_map(|task| ToHost::NotStarted { task, code: 1, reason: "\x1b".into() }),
         4 => task().prop_map(|task| exited(task, Status::Code(0))),
+        1 => task().prop_map(|task| exited(task, Status::Signal(9))),
     ];
     prop_oneof![
         12 => message.prop_map(Event::Message),
@@ -231,8 +276,8 @@ fn happens(life: &mut Life, event: Event) -> Vec<Action> {
             Ok(None) | Err(_) => vec![],
         },
         Event::Remove(index) => match life.remove(NAMES[index]) {
-            Ok((_, actions)) => actions,
-            Err(_) => vec![],
+            Ok(Some((_, actions))) => actions,
+            Ok(None) | Err(_) => vec![],
         },
         Event::Enter(index) => match life.number_entry(NAMES[index]) {
             Ok(task) => life.enter(task, entry(NAMES[index])),
@@ -260,7 +305,9 @@ proptest! {
                     Action::Send(ToGuest::Signal { task, .. }) => prop_assert!(begun.contains(&task)),
                     Action::Answer(task, Answer::Started) => prop_assert!(begun.contains(&task)),
                     // Of an app that could not be started its end is told, too.
-                    Action::Answer(_, Answer::NotStarted { reason, .. }) => prop_assert!(!reason.contains(char::is_control)),
+                    Action::Answer(_, Answer::NotStarted { reason, .. } | Answer::Refused { reason }) => {
+                        prop_assert!(!reason.contains(char::is_control));
+                    }
                     Action::Answer(task, _) => {
                         prop_assert!(begun.contains(&task) && !over.contains(&task));
                         over.push(task);

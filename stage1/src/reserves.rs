@@ -9,19 +9,20 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
-use guest_init::protocol::{IMAGE_SLOT_BYTES, IMAGE_SLOTS, Root, Stdio};
+use guest_init::protocol::{App, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Root, Stdio};
 use vmm::disk::{Extent, Extents};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::clients::Answer;
 use crate::jail::seccomp::{self, Kind};
+use crate::life;
 use crate::log::Log;
 use crate::plan::Plan;
-use crate::streams::{self, Label, Ports, Pumps, Sharing};
-use crate::volumes::Share;
+use crate::streams::{self, Input, Label, Ports, Pumps, Sharing};
+use crate::volumes::Source;
 
 /// What a session can give to new apps.
-pub struct Additions {
+pub struct Reserves {
     orders: Sender<Order>,
     started: Receiver<Result<Pumps>>,
     /// Of the labels of all apps' lines.
@@ -29,8 +30,8 @@ pub struct Additions {
     images: Extents,
     /// Places of the images disk that hold something.
     taken: BTreeSet<u8>,
-    /// What is shared, by number.
-    shares: BTreeMap<u16, Share>,
+    /// What is shared, by number, and what it was then; of shares that the pod began with nobody looked.
+    shares: BTreeMap<u16, Option<Source>>,
     /// Of the next share: a guest may remember for a while what had an old number.
     next_share: u16,
     most_shares: u16,
@@ -43,7 +44,7 @@ struct Order {
     log: Log,
 }
 
-impl Additions {
+impl Reserves {
     /// Starts the thread that starts others; what the apps of `plan` need is taken.
     ///
     /// # Errors
@@ -61,6 +62,7 @@ impl Additions {
                     confine: || seccomp::confine_thread(Kind::Pump),
                     label: Some(label),
                     log: Some(log.shared()),
+                    input: Input::Visitors,
                 };
                 if done.send(Pumps::start(stdio, &ports, &sharing)).is_err() {
                     return;
@@ -75,7 +77,7 @@ impl Additions {
             taken: (0..plan.images()).collect(),
             next_share: u16::try_from(plan.shares.len())?,
             most_shares: plan.later_shares,
-            shares: (0..).zip(plan.shares.iter().cloned()).collect(),
+            shares: (0..).zip(plan.shares.iter().map(|_| None)).collect(),
         })
     }
 
@@ -100,7 +102,7 @@ impl Additions {
     /// Lays an image on the disk; gives the root that it is.
     ///
     /// # Errors
-    /// When it has no size, is too large, or there is no place.
+    /// When it is too large, or no file, or there is no place.
     pub fn lay(&mut self, mut image: File) -> Result<Root> {
         let bytes = image.seek(SeekFrom::End(0)).context("size the image")?;
         ensure!(
@@ -123,15 +125,15 @@ impl Additions {
     ///
     /// # Errors
     /// When the pod takes none, or not so many.
-    pub fn number(&mut self, shares: &[Share]) -> Result<Answer> {
+    pub fn number(&mut self, shares: &[Source]) -> Result<Answer> {
         ensure!(
             self.most_shares > 0,
             "without root a running pod is given no folders of the host"
         );
-        let number_of = |share: &Share| {
+        let number_of = |share: &Source| {
             let mut known = self.shares.iter();
             known
-                .find(|(_, known)| *known == share)
+                .find(|(_, known)| known.as_ref() == Some(share))
                 .map(|(number, _)| *number)
         };
         let known: Vec<_> = shares.iter().map(number_of).collect();
@@ -149,8 +151,16 @@ impl Additions {
     }
 
     /// Takes note of shares that have been mounted.
-    pub fn share(&mut self, shares: BTreeMap<u16, Share>) {
-        self.shares.extend(shares);
+    pub fn share(&mut self, shares: BTreeMap<u16, Source>) {
+        let shares = shares.into_iter();
+        self.shares
+            .extend(shares.map(|(number, share)| (number, Some(share))));
+    }
+
+    /// Whether all shares of `app` are there, or among the `new` ones.
+    pub fn have_shares_of(&self, app: &App, new: &BTreeMap<u16, Source>) -> bool {
+        life::shares(app)
+            .all(|number| self.shares.contains_key(&number) || new.contains_key(&number))
     }
 
     /// Takes an image off the disk, and forgets shares.

@@ -1,0 +1,367 @@
+//! The `attach` entrypoint: this process's stdio becomes that of an app that runs, beside what the app has already. The working
+//! directory is the pod directory.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context, Result, bail};
+use contract::PodDir;
+use guest_init::protocol::{FIRST_STREAM_PORT, Stdio};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use vmm::event::descriptor;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::clients::{Answer, Attachment, Caller, Request};
+use crate::life::{FAILED, printable};
+use crate::packets::{self, Received};
+use crate::session;
+use crate::streams::{self, Endpoints, Input, Ports, Pumps, Sharing};
+use crate::terminal::{self, Raw};
+
+/// Bytes read from the user at a time.
+const INPUT_BYTES: usize = 16 << 10;
+
+/// Attaches as `argv` says: `--action=list|auto-attach|custom-attach [--tty-in=BOOL …] --app=NAME --debug=BOOL`. The exit code is
+/// the app's; 0 for a user who leaves before its end.
+///
+/// # Errors
+/// When the app does not run, or has no such stream.
+pub fn attach(argv: impl Iterator<Item = String>) -> Result<u8> {
+    let wanted = Wanted::parse(argv)?;
+    let caller = Caller::come(&PodDir::new(".").socket())?;
+    caller.ask(&Request::Endpoints(wanted.app.clone()), &[])?;
+    let has = match caller.hear()? {
+        Some(Answer::Endpoints(endpoints)) => endpoints,
+        Some(Answer::Refused { reason }) => bail!("{}", printable(&reason)),
+        Some(_) => bail!("the pod's process did not understand"),
+        None => bail!("the pod has ended"),
+    };
+    let endpoints = match wanted.action {
+        Action::List => return list(has),
+        Action::Auto => has,
+        Action::Custom(endpoints) => endpoints,
+    };
+    Visit::begin(&caller, wanted.app, endpoints)?.follow()
+}
+
+enum Action {
+    List,
+    Auto,
+    Custom(Endpoints),
+}
+
+struct Wanted {
+    app: String,
+    action: Action,
+}
+
+impl Wanted {
+    fn parse(argv: impl Iterator<Item = String>) -> Result<Self> {
+        let (mut app, mut action) = (None, None);
+        let mut custom = Endpoints {
+            stdin: false,
+            stdout: false,
+            stderr: false,
+            terminal: false,
+        };
+        for argument in argv {
+            let (name, value) = argument.split_once('=').unwrap_or((&argument, "true"));
+            let flag = match name {
+                "--app" => {
+                    app = Some(value.to_owned());
+                    continue;
+                }
+                "--action" => {
+                    action = Some(value.to_owned());
+                    continue;
+                }
+                "--debug" => continue,
+                "--tty-in" | "--stdin" => &mut custom.stdin,
+                "--tty-out" | "--stdout" => &mut custom.stdout,
+                "--stderr" => &mut custom.stderr,
+                _ => bail!("unknown argument {argument:?}"),
+            };
+            let given: bool = value
+                .parse()
+                .with_context(|| format!("read {argument:?}"))?;
+            *flag |= given;
+            custom.terminal |= name.starts_with("--tty") && given;
+        }
+        let action = match action.as_deref() {
+            Some("list") => Action::List,
+            Some("auto-attach") | None => Action::Auto,
+            Some("custom-attach") => Action::Custom(custom),
+            Some(other) => bail!("unknown action {other:?}"),
+        };
+        let app = app.context("no --app")?;
+        Ok(Self { app, action })
+    }
+}
+
+fn list(has: Endpoints) -> Result<u8> {
+    let names = match has.terminal {
+        true => [("tty-in", has.stdin), ("tty-out", has.stdout), ("", false)],
+        false => [
+            ("stdin", has.stdin),
+            ("stdout", has.stdout),
+            ("stderr", has.stderr),
+        ],
+    };
+    for (name, _) in names.iter().filter(|(_, is_there)| *is_there) {
+        println!("{name}");
+    }
+    Ok(0)
+}
+
+/// A user at an app.
+struct Visit<'a> {
+    pod: &'a Caller,
+    /// Where what the user types goes, until it ends.
+    input: Option<UnixStream>,
+    keys: Option<LeavingKeys>,
+    pumps: Pumps,
+    drained: EventFd,
+    signals: SignalFd,
+    _raw: Option<Raw>,
+}
+
+impl<'a> Visit<'a> {
+    fn begin(pod: &'a Caller, app: String, endpoints: Endpoints) -> Result<Self> {
+        let signals = session::block_signals()?;
+        let ports = Ports::default();
+        let drained = streams::drained_event()?;
+        let sharing = Sharing {
+            drained: &drained,
+            confine: || Ok(()),
+            label: None,
+            log: None,
+            input: Input::Own,
+        };
+        let output = |offset, wanted: bool| wanted.then_some(FIRST_STREAM_PORT + offset);
+        let (stdout, stderr) = (output(1, endpoints.stdout), output(2, endpoints.stderr));
+        let stdio = Stdio::Streams {
+            stdin: None,
+            stdout,
+            stderr,
+        };
+        let pumps = Pumps::start(stdio, &ports, &sharing)?;
+        let (input, apps) = match endpoints.stdin {
+            true => {
+                let (ours, apps) = UnixStream::pair().context("make a socket pair")?;
+                (Some(ours), Some(OwnedFd::from(apps)))
+            }
+            false => (None, None),
+        };
+        let outputs = [stdout, stderr].into_iter().flatten();
+        let outputs = outputs
+            .filter_map(|port| ports.take(port))
+            .map(OwnedFd::from);
+        let theirs: Vec<_> = apps.into_iter().chain(outputs).collect();
+        let beside: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
+        let window = terminal::window().filter(|_| endpoints.terminal);
+        let wanted = Attachment {
+            app,
+            endpoints,
+            window,
+        };
+        pod.ask(&Request::Attach(wanted), &beside)?;
+        let types = window.filter(|_| endpoints.stdin);
+        Ok(Self {
+            pod,
+            input,
+            keys: types.map(|_| LeavingKeys::default()),
+            pumps,
+            drained,
+            signals,
+            _raw: types.map(|_| Raw::enter()).transpose()?,
+        })
+    }
+
+    /// Until the app has ended, or the user leaves.
+    fn follow(mut self) -> Result<u8> {
+        loop {
+            let (answer, typed, signalled) = self.wait()?;
+            if signalled && let Some(code) = self.heed_signals()? {
+                return Ok(code);
+            }
+            if typed && self.type_on()? {
+                return Ok(0);
+            }
+            if !answer {
+                continue;
+            }
+            let code = match packets::receive(self.pod.as_fd())? {
+                Received::Nothing => continue,
+                Received::Message(Answer::Exited { code }, _) => code,
+                Received::Message(Answer::Started, _) => continue,
+                // It has ended before its first instruction.
+                Received::Message(Answer::NotStarted { code, .. }, _) => code,
+                Received::Message(Answer::Refused { reason }, _) => {
+                    bail!("{}", printable(&reason))
+                }
+                Received::Message(_, _) => bail!("the pod's process answers something else"),
+                Received::End => {
+                    crate::tell("the pod has ended");
+                    FAILED
+                }
+            };
+            self.wait_for_outputs()?;
+            return Ok(code);
+        }
+    }
+
+    /// Waits for something to happen: an answer, something typed, a signal.
+    fn wait(&self) -> Result<(bool, bool, bool)> {
+        let stdin = io::stdin();
+        let mut waits = vec![
+            PollFd::new(self.pod.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        if self.input.is_some() {
+            waits.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut waits, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("wait for the app"),
+        }
+        let ready = |index: usize| {
+            let events = waits.get(index).and_then(PollFd::revents);
+            events.is_some_and(|events| !events.is_empty())
+        };
+        Ok((ready(0), ready(2), ready(1)))
+    }
+
+    /// Passes a new size of the terminal on; any other signal is for this visit alone, which it ends with this code.
+    fn heed_signals(&self) -> Result<Option<u8>> {
+        while let Some(info) = self.signals.read_signal().context("read a signal")? {
+            if info.ssi_signo != Signal::SIGWINCH as u32 {
+                return Ok(Some(u8::try_from(info.ssi_signo + 128).unwrap_or(FAILED)));
+            }
+            if let Some(window) = terminal::window() {
+                self.pod.ask(&Request::Resize(window), &[])?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Passes on what was typed; whether the user leaves by it.
+    fn type_on(&mut self) -> Result<bool> {
+        let mut bytes = [0; INPUT_BYTES];
+        // Not by way of std's buffer, into which nobody can wait.
+        let read = match nix::unistd::read(io::stdin(), &mut bytes) {
+            Ok(read) => read,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(false),
+            Err(error) => return Err(error).context("read what is typed"),
+        };
+        let (typed, leaves) = match &mut self.keys {
+            Some(keys) => keys.take(&bytes[..read]),
+            None => (bytes[..read].to_vec(), false),
+        };
+        let taken = self
+            .input
+            .as_mut()
+            .map(|input| streams::write_whole(input, &typed));
+        // An app that reads no more, or the end of what the user has to say.
+        if read == 0 || taken.is_none_or(|taken| taken.is_err()) {
+            self.input = None;
+        }
+        Ok(leaves)
+    }
+
+    /// Until every byte has been written, or nobody reads it.
+    fn wait_for_outputs(&self) -> Result<()> {
+        while !self.pumps.drained() {
+            let mut waits = [PollFd::new(descriptor(&self.drained), PollFlags::POLLIN)];
+            match poll(&mut waits, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("wait for the outputs"),
+            }
+            let _ = self.drained.read();
+        }
+        Ok(())
+    }
+}
+
+/// Ctrl-P and Ctrl-Q after another, by which a user leaves a terminal that is not his.
+#[derive(Default)]
+struct LeavingKeys {
+    first: bool,
+}
+
+impl LeavingKeys {
+    const FIRST: u8 = 0x10;
+    const SECOND: u8 = 0x11;
+
+    /// What of `typed` is for the app, and whether the user leaves.
+    fn take(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+        let mut kept = Vec::with_capacity(typed.len() + 1);
+        for byte in typed {
+            match (std::mem::take(&mut self.first), *byte) {
+                (true, Self::SECOND) => return (kept, true),
+                (before, Self::FIRST) => {
+                    // Of two, the first is for the app.
+                    kept.extend(before.then_some(Self::FIRST));
+                    self.first = true;
+                }
+                (before, byte) => {
+                    kept.extend(before.then_some(Self::FIRST));
+                    kept.push(byte);
+                }
+            }
+        }
+        (kept, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaving_keys_are_kept_from_the_app_only_together() {
+        let typed = |pieces: &[&[u8]]| {
+            let mut keys = LeavingKeys::default();
+            let mut kept = Vec::new();
+            let left = pieces.iter().any(|piece| {
+                let (bytes, leaves) = keys.take(piece);
+                kept.extend(bytes);
+                leaves
+            });
+            (kept, left)
+        };
+        assert_eq!(typed(&[b"ab\x10", b"\x11c"]), (b"ab".to_vec(), true));
+        assert_eq!(typed(&[b"\x10a\x11"]), (b"\x10a\x11".to_vec(), false));
+        assert_eq!(typed(&[b"\x10\x10\x11"]), (b"\x10".to_vec(), true));
+        assert_eq!(typed(&[b"\x11\x10"]), (b"\x11".to_vec(), false));
+    }
+
+    #[test]
+    fn wanted_is_parsed_as_the_contract_writes_it() {
+        let parsed = |line: &str| Wanted::parse(line.split_whitespace().map(String::from));
+        let custom = parsed(
+            "--action=custom-attach --tty-in=false --tty-out=false --stdin=true --stdout=false --stderr=true --app=a --debug=false",
+        );
+        let Action::Custom(endpoints) = custom.expect("valid").action else {
+            panic!("not custom");
+        };
+        let wanted = Endpoints {
+            stdin: true,
+            stdout: false,
+            stderr: true,
+            terminal: false,
+        };
+        assert_eq!(endpoints, wanted);
+        for wrong in [
+            "--action=list",
+            "--app=a --action=x",
+            "--app=a --stdin=x",
+            "--app=a --x",
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+}

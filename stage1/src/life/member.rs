@@ -1,0 +1,46 @@
+//! One app of a pod: part of [`Life`](super::Life).
+
+use guest_init::protocol::{App, TaskId, ToGuest};
+
+use super::Action;
+
+/// Where one app stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Not yet confirmed.
+    Starting,
+    Running,
+    /// It has ended with this code; its output is still being written.
+    Draining(u8),
+    /// It has ended, and all of its output is written; or, in a mutable pod, it has not been started yet.
+    Idle,
+}
+
+pub struct Member {
+    pub app: App,
+    pub stop_signal: i32,
+    /// What both sides call its present life, or the one before.
+    pub task: TaskId,
+    pub standing: Standing,
+}
+
+impl Member {
+    pub fn is_live(&self) -> bool {
+        matches!(self.standing, Standing::Starting | Standing::Running)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.standing == Standing::Running
+    }
+
+    pub fn is_draining(&self) -> bool {
+        matches!(self.standing, Standing::Draining(_))
+    }
+
+    pub fn start(&self) -> Action {
+        Action::Send(ToGuest::Start {
+            task: self.task,
+            app: Box::new(self.app.clone()),
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! The plan of an app that a running pod is given: part of [`plan`](super).
+
+use anyhow::{Context, Result};
+use contract::RunArguments;
+use contract::pod::PodManifest;
+use guest_init::protocol::{self, Window};
+
+use super::{
+    Host, MAX_APPS, PreparedImage, check_supported, limits, plan_app, program, stop_signal,
+    unsupported,
+};
+use crate::sizes::{Machine, PodLimits};
+use crate::volumes::{Resolver, Share};
+
+/// Size of a terminal that nobody looks at: that of the VT100.
+const NOBODYS_WINDOW: Window = Window {
+    rows: 24,
+    columns: 80,
+};
+
+/// An app that a running pod is given.
+#[derive(Debug)]
+pub struct AddedApp {
+    /// The app; where its root is an image, that is number 0.
+    pub app: protocol::App,
+    /// How it is asked to end.
+    pub stop_signal: i32,
+    /// Folders and files of the host that it needs, by number.
+    pub shares: Vec<Share>,
+    /// What the user should know and nothing fails for.
+    pub warnings: Vec<String>,
+}
+
+impl AddedApp {
+    /// Resolves the app `name` of `pod`, whose app `n` runs from `images[n]`; `arguments` are the pod's.
+    ///
+    /// # Errors
+    /// As [`Plan::new`](super::Plan::new)'s, and when `machine`, in which the pod runs, has no room for it.
+    pub fn new(
+        pod: &PodManifest,
+        images: &[PreparedImage],
+        name: &str,
+        arguments: &RunArguments,
+        machine: &Machine,
+    ) -> Result<Self> {
+        // What its caller types is not for apps that come later.
+        let arguments = &RunArguments {
+            interactive: false,
+            ..arguments.clone()
+        };
+        let mut apps = pod.apps.iter().zip(images);
+        let (pod_app, image) = apps
+            .find(|(app, _)| app.name == name)
+            .with_context(|| format!("the pod manifest has no app {name:?}"))?;
+        check_supported(pod, arguments)?;
+        let mut volumes = Resolver::new(pod).context("read the pod manifest")?;
+        let host = Host {
+            cpus: machine.cpus.into(),
+            memory_mib: machine.memory_mib.into(),
+            kvm_cpus: machine.cpus.into(),
+            root: false,
+            // For an app that wants a terminal, until somebody attaches one.
+            window: Some(NOBODYS_WINDOW),
+        };
+        let mut numbers = 0..1;
+        let app = plan_app(
+            0,
+            pod_app,
+            image,
+            arguments,
+            &host,
+            &mut volumes,
+            &mut numbers,
+        )
+        .with_context(|| format!("read app {name:?} of the pod manifest"))?;
+        let limits = pod
+            .apps
+            .iter()
+            .zip(images)
+            .map(|(app, image)| limits::of_app(program(app, image)?, &app.annotations));
+        let mut warnings = unsupported::of_app(name, program(pod_app, image)?);
+        PodLimits {
+            apps: limits.collect::<Result<_>>()?,
+            pod: limits::of_pod(pod)?,
+            most_apps: MAX_APPS,
+        }
+        .check_room(&app.limits, machine, &mut warnings)?;
+        warnings.append(&mut volumes.warnings);
+        Ok(Self {
+            app,
+            stop_signal: stop_signal(pod_app, image)?,
+            shares: volumes.into_shares(),
+            warnings,
+        })
+    }
+}
+
+/// Gives the shares of `app` other numbers, which are there by those that it has.
+pub fn renumber(app: &mut protocol::App, numbers: &[u16]) {
+    let renumbered = |number: &mut u16| {
+        if let Some(new) = numbers.get(usize::from(*number)) {
+            *number = *new;
+        }
+    };
+    if let protocol::Root::Share(number) = &mut app.root {
+        renumbered(number);
+    }
+    for mount in &mut app.mounts {
+        if let protocol::Volume::Share(number) = &mut mount.volume {
+            renumbered(number);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Visitors at the streams of an app that runs.
+
+use std::process::{Command, Stdio};
+
+use tests::running::Running;
+use tests::sandbox::Sandbox;
+use tests::{fairing, finish, wait_until};
+
+fn attach(pod: &str, options: &[&str]) -> Command {
+    let mut command = fairing();
+    command.arg("attach").args(options).arg(pod);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Says each line that it reads on both of its outputs, and ends with code 6.
+const ECHO: &str =
+    "while read line; do echo out $line; echo err $line >&2; [ $line = end ] && exit 6; done";
+
+#[test]
+fn several_visitors_see_what_an_app_writes_and_one_after_the_other_writes_to_it() {
+    let pod = Sandbox::start(&[]);
+    pod.add("echo", &["-i"], ECHO).expect_code(0);
+    finish(&mut attach(pod.uuid(), &[])).expect_code(254);
+    pod.does("start", "echo");
+    let list = finish(&mut attach(pod.uuid(), &["--mode=list"])).expect_code(0);
+    assert_eq!(list.out(), "stdin\nstdout\nstderr\n");
+    let mut sees = Running::with_stdin(&mut attach(pod.uuid(), &["--mode=stdin,stdout"]));
+    sees.write("zero\n");
+    assert_eq!(sees.line(), "out zero");
+    // The end of its input is not the app's.
+    sees.close_stdin();
+    let mut writes = Running::with_stdin(&mut attach(pod.uuid(), &["--app=echo"]));
+    writes.write("one\n");
+    assert_eq!(
+        (writes.line(), writes.error_line()),
+        ("out one".into(), "err one".into())
+    );
+    assert_eq!(sees.line(), "out one");
+    writes.signal("INT");
+    writes.finish().expect_code(130);
+    let mut other = Running::with_stdin(&mut attach(pod.uuid(), &["--mode=stdin,stderr"]));
+    other.write("two\n");
+    assert_eq!(other.error_line(), "err two");
+    assert_eq!(sees.line(), "out two");
+    other.write("end\n");
+    let other = other.finish().expect_code(6);
+    assert_eq!(
+        (other.out().as_str(), other.err().as_str()),
+        ("", "err end\n")
+    );
+    assert_eq!(sees.finish().expect_code(6).out(), "out end\n");
+    assert_eq!(pod.logs("echo"), "out zero\nout one\nout two\nout end\n");
+    // An app without input has none to attach to, and a new life new streams.
+    pod.add("mute", &[], "while :; do usleep 10000; done")
+        .expect_code(0);
+    pod.does("start", "mute");
+    let refused = finish(&mut attach(pod.uuid(), &["--app=mute", "--mode=stdin"])).expect_code(254);
+    assert!(refused.err().contains("no stdin"), "{}", refused.err());
+    pod.does("start", "echo");
+    let mut again = Running::with_stdin(&mut attach(pod.uuid(), &["--app=echo"]));
+    again.write("end\n");
+    assert_eq!(again.finish().expect_code(6).out(), "out end\n");
+    pod.end();
+}
+
+#[test]
+fn visitor_who_does_not_read_gets_every_byte_in_the_end() {
+    let pod = Sandbox::start(&[]);
+    pod.add("writes", &["-i"], "read word; seq 1 200000; read word")
+        .expect_code(0);
+    pod.does("start", "writes");
+    let mut visitor = Running::with_stdin(&mut attach(pod.uuid(), &[]));
+    visitor.write("go\n");
+    // All buffers are full, and wait for the visitor: the log as well, which is written first.
+    let lines = || pod.logs("writes").lines().count();
+    wait_until("it writes", || lines() > 1000);
+    assert!(lines() < 200_000);
+    visitor.write("end\n");
+    let out = visitor.finish().expect_code(0).out();
+    let numbers: Vec<_> = (1..=200_000).map(|number| number.to_string()).collect();
+    assert!(
+        out.lines().eq(numbers.iter().map(String::as_str)),
+        "{} lines",
+        out.lines().count()
+    );
+    pod.end();
+}
