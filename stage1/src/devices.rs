@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use guest_init::protocol::{IMAGE_SLOT_BYTES, IMAGE_SLOTS, SHARES_TAG};
+use vmm::NoVm;
 use vmm::device::Device;
 use vmm::disk::{Disk, Extent, Extents};
 use vmm::fs::{Fs, Share};
@@ -28,6 +29,15 @@ const GUEST_CID: u64 = 3;
 /// How long a guest trusts what it knows of names and attributes of the host's files.
 const TRUST: Duration = Duration::from_secs(1);
 
+/// What makes a machine easier to look into, and unlike others.
+#[derive(Debug, Default)]
+pub struct Debugging {
+    /// Whether its kernel and init say on stderr what they do.
+    pub on: bool,
+    /// Added to the kernel's command line.
+    pub kernel_parameters: String,
+}
+
 /// A machine, and what others look at of its devices.
 pub struct Made {
     /// The machine.
@@ -48,7 +58,7 @@ pub fn machine(
     plan: &Plan,
     ports: &Ports,
     descriptors: Option<File>,
-    debug: bool,
+    debugging: Debugging,
 ) -> Result<Made> {
     let ports = ports.clone();
     let scratch = scratch_disk(scratch)?;
@@ -74,13 +84,17 @@ pub fn machine(
         memory_mib: plan.memory_mib,
         kernel: assets.kernel,
         initramfs: assets.initramfs,
-        debug,
-        console: debug.then(|| Box::new(std::io::stderr()) as Box<_>),
-        extra_command_line: String::new(),
+        debug: debugging.on,
+        console: debugging.on.then(|| Box::new(std::io::stderr()) as Box<_>),
+        extra_command_line: debugging.kernel_parameters,
     };
-    let machine = Machine::new(&assets.kvm, config, devices).context(
-        "make the machine from vmlinux and initramfs of the stage 1 image (--stage1 chooses another)",
-    )?;
+    let machine = Machine::new(&assets.kvm, config, devices);
+    let machine = machine.map_err(|error| match error.is::<NoVm>() {
+        true => error,
+        false => error.context(
+            "make the machine from vmlinux and initramfs of the stage 1 image (--stage1 chooses another)",
+        ),
+    })?;
     Ok(Made {
         machine,
         disk_full,

@@ -19,7 +19,7 @@ use crate::assets::{self, Assets};
 use crate::cgroup::Cgroup;
 use crate::clients::Clients;
 use crate::control::Control;
-use crate::devices::{self, Made};
+use crate::devices::{self, Debugging, Made};
 use crate::host;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
@@ -36,6 +36,9 @@ use crate::timings::Timings;
 
 /// Bytes of entropy given to the guest.
 const ENTROPY_BYTES: usize = 64;
+
+/// rkt's variable for parameters of the guest's kernel; with `--debug` only, for it costs what the warning says.
+const KERNEL_PARAMETERS: &str = "RKT_HYPERVISOR_EXTRA_KERNEL_PARAMS";
 
 /// Runs the pod in the working directory; returns its exit code.
 ///
@@ -61,6 +64,8 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         plan,
         scratch,
     } = Prepared::open(&pod, &arguments, cpus)?;
+
+    let debugging = debugging(arguments.debug);
 
     // From here on the process is the pod.
     cgroup.cap(&pod, &plan.caps, &plan.shares);
@@ -98,7 +103,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         clients,
         signals,
         inside,
-        debug: arguments.debug,
+        debugging,
     };
     let code = jailed.live(&timings).unwrap_or_else(|error| {
         crate::tell(&format!("{error:#}"));
@@ -147,7 +152,7 @@ struct Jailed {
     clients: Clients,
     signals: SignalFd,
     inside: Inside,
-    debug: bool,
+    debugging: Debugging,
 }
 
 impl Jailed {
@@ -170,7 +175,7 @@ impl Jailed {
             &plan,
             &ports,
             descriptors,
-            self.debug,
+            self.debugging,
         )?;
         let _raw = (self.terminal && terminal::window().is_some())
             .then(Raw::enter)
@@ -287,6 +292,24 @@ fn scratch_disk(pod: &PodDir, plan: &Plan) -> Result<Option<(File, u64)>> {
         return Ok(None);
     };
     Ok(Some((assets::make_scratch_disk(pod, bytes)?, bytes)))
+}
+
+/// What the user asks for by `--debug`, and by rkt's variable for parameters of the guest's kernel.
+fn debugging(on: bool) -> Debugging {
+    let parameters = std::env::var(KERNEL_PARAMETERS).unwrap_or_default();
+    if !parameters.is_empty() {
+        crate::tell(&match on {
+            true => format!(
+                "warning: {KERNEL_PARAMETERS}: the machine's kernel is not the one that fairing is tested and measured with; its \
+                 protections, speed and stability are yours to judge"
+            ),
+            false => format!("warning: {KERNEL_PARAMETERS} is ignored without --debug"),
+        });
+    }
+    Debugging {
+        on,
+        kernel_parameters: if on { parameters } else { String::new() },
+    }
 }
 
 fn boot(plan: &Plan, debug: bool) -> Result<Boot> {

@@ -22,7 +22,9 @@ pub mod probe;
 mod requests;
 pub mod running;
 mod vcpu;
+mod vm;
 pub mod vsock;
 mod x86_64;
 
 pub use kvm_ioctls::Kvm;
+pub use vm::NoVm;

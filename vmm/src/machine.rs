@@ -21,6 +21,7 @@ use crate::mmio::transport::{Server, wire};
 use crate::ports::Ports;
 use crate::running::{STACK_BYTES, ThreadKind};
 use crate::vcpu::{self, Vcpu};
+use crate::vm;
 use crate::x86_64::boot_params::{self, Kernel, Placed};
 use crate::x86_64::{cpuid, entry, mptable, msrs};
 
@@ -172,7 +173,7 @@ fn create_and_load(
             .stack_size(STACK_BYTES)
             .spawn_scoped(scope, load)
             .context("start the thread that loads the kernel")?;
-        let vm = kvm.create_vm().context("create VM");
+        let vm = vm::create(kvm);
         let loaded = loading.join();
         let (kernel, initramfs) = loaded.map_err(|_| anyhow!("loading the kernel panicked"))??;
         Ok((vm?, kernel, initramfs))

@@ -9,6 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::layout::{END_PORT, IDENTITY_MAP, TSS};
 use crate::memory;
+use crate::vm;
 use crate::x86_64::{cpuid, entry};
 
 /// What the guest of a few bytes showed.
@@ -36,7 +37,7 @@ const DONE: u8 = 2;
 /// # Errors
 /// When KVM cannot even make the machine.
 pub fn probe(kvm: &Kvm) -> Result<Probe> {
-    let vm = kvm.create_vm().context("create VM")?;
+    let vm = vm::create(kvm)?;
     vm.set_identity_map_address(IDENTITY_MAP)
         .context("set identity map address")?;
     vm.set_tss_address(TSS).context("set TSS address")?;
