@@ -247,11 +247,6 @@ impl Clients {
         }
     }
 
-    /// Refuses what client `index` wants, and lets it go.
-    pub fn refuse(&mut self, index: usize, reason: String) {
-        self.dismiss(index, &Answer::Refused { reason });
-    }
-
     /// Answers client `index`, which asks for more.
     pub fn tell(&self, index: usize, answer: &Answer) {
         if let Some(client) = self.clients.get(index) {

@@ -11,8 +11,7 @@ use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
 use contract::{RunArguments, UidRange, signal};
 use guest_init::protocol::{
-    self, FIRST_STREAM_PORT, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Limits, MAX_SHARES, Stdio, TaskId,
-    Window,
+    self, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Limits, MAX_SHARES, Stdio, Window,
 };
 use nix::sys::signal::Signal;
 
@@ -25,71 +24,17 @@ use crate::unsupported;
 use crate::volumes::{Resolver, Share};
 
 mod added;
+mod stdio;
 
 pub use added::{AddedApp, renumber};
+use stdio::{check_input, stdio};
+pub use stdio::{entry_stdio, moved, ports, ports_of};
 
 /// The most that command and environment may take, bytes: escaped, it still fits a control message.
 const MAX_ARGUMENT_BYTES: usize = 512 << 10;
 
-/// Stream ports of one task: stdin, stdout, stderr, and one spare.
-const PORTS_PER_TASK: u32 = 4;
-
 /// The most apps in a pod.
 pub const MAX_APPS: usize = IMAGE_SLOTS as usize;
-
-/// The stream ports of a task.
-pub fn ports(task: TaskId) -> Range<u32> {
-    let first = FIRST_STREAM_PORT.saturating_add(task.saturating_mul(PORTS_PER_TASK));
-    first..first.saturating_add(PORTS_PER_TASK)
-}
-
-/// The ports that `stdio` names, in the order stdin, stdout, stderr.
-pub fn ports_of(stdio: Stdio) -> Vec<u32> {
-    match stdio {
-        Stdio::Terminal { port, .. } => vec![port],
-        Stdio::Streams {
-            stdin,
-            stdout,
-            stderr,
-        } => [stdin, stdout, stderr].into_iter().flatten().collect(),
-    }
-}
-
-/// The stdio of a command entered into an app: all of it, from port `first` on.
-pub fn entry_stdio(first: u32, terminal: Option<Window>) -> Stdio {
-    match terminal {
-        Some(window) => Stdio::Terminal {
-            port: first,
-            window,
-        },
-        None => Stdio::Streams {
-            stdin: Some(first),
-            stdout: Some(first + 1),
-            stderr: Some(first + 2),
-        },
-    }
-}
-
-/// `stdio`, which is some task's, as that of `task`.
-pub fn moved(stdio: Stdio, task: TaskId) -> Stdio {
-    let first = ports(task).start;
-    let moved = |port: u32| first + port.wrapping_sub(FIRST_STREAM_PORT) % PORTS_PER_TASK;
-    match stdio {
-        Stdio::Terminal { port, window } => Stdio::Terminal {
-            port: moved(port),
-            window,
-        },
-        Stdio::Streams {
-            stdin,
-            stdout,
-            stderr,
-        } => Stdio::Streams {
-            stdin: stdin.map(moved),
-            stdout: stdout.map(moved),
-            stderr: stderr.map(moved),
-        },
-    }
-}
 
 /// What the host has that the plan depends on.
 pub struct Host {
@@ -297,28 +242,6 @@ fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
     Ok(())
 }
 
-/// There is one input and one terminal.
-fn check_input(apps: &[protocol::App]) -> Result<()> {
-    let reads = |app: &&protocol::App| {
-        let Stdio::Streams { stdin, .. } = app.stdio else {
-            return true;
-        };
-        stdin.is_some()
-    };
-    let readers: Vec<_> = apps.iter().filter(reads).map(|app| &*app.name).collect();
-    ensure!(
-        readers.len() <= 1,
-        "the apps {} cannot all read this command's input: give -i or -t to one of them",
-        readers.join(", ")
-    );
-    let on_terminal = |app: &protocol::App| matches!(app.stdio, Stdio::Terminal { .. });
-    ensure!(
-        apps.len() == 1 || !apps.iter().any(on_terminal),
-        "a terminal is for a pod of one app: -t and --interactive are not for several"
-    );
-    Ok(())
-}
-
 /// Refuses what protects the app or its neighbours and would silently not be there. Shares of resources only slow down.
 fn check_isolators(app: &ManifestApp) -> Result<()> {
     for isolator in &app.isolators {
@@ -465,47 +388,6 @@ fn check_message(app: &protocol::App) -> Result<()> {
     };
     protocol::send(std::io::sink(), &message)
         .context("command, environment, user and groups are more than can be passed to the guest")
-}
-
-/// Where stdio goes by the app's annotations; without one, streams and no stdin, as for any service.
-fn stdio(
-    index: usize,
-    annotations: &[Annotation],
-    arguments: &RunArguments,
-    host: &Host,
-) -> Result<Stdio> {
-    let first = ports(u32::try_from(index)?).start;
-    let asked = |name| annotation::find(annotations, name);
-    let modes = [
-        annotation::APP_STDIN,
-        annotation::APP_STDOUT,
-        annotation::APP_STDERR,
-    ]
-    .map(asked);
-    let on_terminal = modes
-        .iter()
-        .flatten()
-        .any(|mode| matches!(*mode, "tty" | "interactive"));
-    // Without a terminal of the user's there is nobody to end the app's input by a key: then streams serve it better.
-    if let Some(window) = host.window.filter(|_| on_terminal || arguments.interactive) {
-        return Ok(Stdio::Terminal {
-            port: first,
-            window,
-        });
-    }
-    for mode in modes.iter().flatten() {
-        ensure!(
-            matches!(*mode, "stream" | "null" | "log" | "tty" | "interactive"),
-            "unknown stdio mode {mode:?}"
-        );
-    }
-    let stdin = matches!(modes[0], Some("stream" | "tty" | "interactive")) || arguments.interactive;
-    let port = |offset: u32, wanted: bool| wanted.then_some(first + offset);
-    Ok(Stdio::Streams {
-        stdin: port(0, stdin),
-        stdout: port(1, modes[1] != Some("null")),
-        stderr: port(2, modes[2] != Some("null")),
-    })
 }
 
 fn hostname(arguments: &RunArguments) -> Result<String> {

@@ -2,14 +2,12 @@
 //! end, asks [`Life`] what to do about each, and does it. It never blocks on the guest.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use contract::signal::PASSED_ON;
-use guest_init::protocol::{Entry, Root, Stdio, TaskId, ToHost};
+use guest_init::protocol::{TaskId, ToHost};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -18,15 +16,17 @@ use vmm::event::descriptor;
 use vmm::running::Running;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::clients::{Answer, Attachment, Clients, NewApp, Wish};
+use crate::clients::Clients;
 use crate::control::Control;
-use crate::life::{self, Action, GRACE, Life};
+use crate::life::{Action, GRACE, Life};
 use crate::plan;
 use crate::report::Report;
 use crate::reserves::Reserves;
 use crate::streams::{Ports, Pumps};
 use crate::terminal;
 use crate::timings::Timings;
+
+mod visits;
 
 /// Blocks the signals that the session reads from the returned descriptor. Called before any thread is started, so
 /// that none of them takes a signal away.
@@ -218,202 +218,6 @@ impl Session<'_> {
             _ => {}
         }
         self.life.on_message(message)
-    }
-
-    /// Hears who came at place `index` of [`Clients::descriptors`].
-    fn hear_client(&mut self, index: usize) -> Vec<Action> {
-        let Some(client) = index.checked_sub(1) else {
-            self.clients.accept();
-            return vec![];
-        };
-        match self.clients.hear(client) {
-            None => vec![],
-            Some(Wish::Enter(entry, streams)) => match self.life.number_entry(&entry.app) {
-                Ok(task) => self.enter(client, task, *entry, streams),
-                Err(reason) => {
-                    self.clients.refuse(client, reason);
-                    vec![]
-                }
-            },
-            Some(Wish::Stop) => self.life.on_stop(),
-            Some(Wish::Signal(task, signal)) => self.life.signal_task(task, signal),
-            Some(Wish::Resize(task, window)) => self.life.resize_task(task, window),
-            Some(Wish::Leave(task)) => self.life.on_leave(task),
-            Some(Wish::Shares(shares)) => {
-                match self
-                    .reserves
-                    .as_mut()
-                    .map(|reserves| reserves.number(&shares))
-                {
-                    Some(Ok(answer)) => self.clients.tell(client, &answer),
-                    Some(Err(error)) => self.clients.refuse(client, format!("{error:#}")),
-                    None => self.clients.refuse(client, life::FIXED.to_owned()),
-                }
-                vec![]
-            }
-            Some(Wish::Add(app, image)) => {
-                match self.add(*app, image.map(File::from)) {
-                    Ok(()) => self.clients.dismiss(client, &Answer::Added),
-                    Err(reason) => self.clients.refuse(client, reason),
-                }
-                vec![]
-            }
-            Some(Wish::Start(app)) => {
-                let started = self.start(&app);
-                self.follow(client, started)
-            }
-            Some(Wish::StopApp(app)) => match self.life.stop_app(&app) {
-                Ok(None) => {
-                    self.clients.dismiss(client, &Answer::NotRunning);
-                    vec![]
-                }
-                Ok(Some(stopping)) => self.follow(client, Ok(stopping)),
-                Err(reason) => self.follow(client, Err(reason)),
-            },
-            Some(Wish::Endpoints(app)) => {
-                match self.pumps_of(&app) {
-                    Ok((_, pumps)) => {
-                        let endpoints = pumps.endpoints();
-                        self.clients.tell(client, &Answer::Endpoints(endpoints));
-                    }
-                    Err(reason) => self.clients.refuse(client, reason),
-                }
-                vec![]
-            }
-            Some(Wish::Attach(wanted, streams)) => {
-                let attached = self.attach(&wanted, streams);
-                self.follow(client, attached)
-            }
-            Some(Wish::Remove(app)) => match self.life.remove(&app) {
-                Ok(None) => {
-                    let shares = Vec::new();
-                    self.clients.dismiss(client, &Answer::Removed { shares });
-                    vec![]
-                }
-                Ok(Some(removal)) => self.follow(client, Ok(removal)),
-                Err(reason) => self.follow(client, Err(reason)),
-            },
-        }
-    }
-
-    /// Lets `client` wait for a task that has been begun, or tells it why there is none.
-    fn follow(
-        &mut self,
-        client: usize,
-        begun: Result<(TaskId, Vec<Action>), String>,
-    ) -> Vec<Action> {
-        match begun {
-            Ok((task, actions)) => {
-                self.clients.wait_for(client, task);
-                actions
-            }
-            Err(reason) => {
-                self.clients.refuse(client, reason);
-                vec![]
-            }
-        }
-    }
-
-    /// The streams of an app that runs, and its number.
-    fn pumps_of(&self, app: &str) -> Result<(TaskId, &Pumps), String> {
-        let task = self.life.running(app)?;
-        let pumps = self.pumps.get(&task);
-        let pumps = pumps.ok_or_else(|| format!("app {app:?} has no streams"))?;
-        Ok((task, pumps))
-    }
-
-    fn attach(
-        &mut self,
-        wanted: &Attachment,
-        streams: Vec<OwnedFd>,
-    ) -> Result<(TaskId, Vec<Action>), String> {
-        let (task, pumps) = self.pumps_of(&wanted.app)?;
-        let (has, wants) = (pumps.endpoints(), wanted.endpoints);
-        let mut streams = streams.into_iter().map(UnixStream::from);
-        let pairs = [
-            ("stdin", has.stdin, wants.stdin),
-            ("stdout", has.stdout, wants.stdout),
-            ("stderr", has.stderr, wants.stderr),
-        ];
-        let mut given = [None, None, None];
-        for (place, (name, has, wants)) in given.iter_mut().zip(pairs) {
-            if wants && !has {
-                return Err(format!("app {:?} has no {name} to attach to", wanted.app));
-            }
-            if wants {
-                let stream = streams.next();
-                *place = Some(stream.ok_or("the streams do not fit the request")?);
-            }
-        }
-        pumps.attach(given);
-        let window = wanted.window.filter(|_| has.terminal);
-        let resize = window.map(|window| self.life.resize_task(task, window));
-        Ok((task, resize.unwrap_or_default()))
-    }
-
-    fn add(&mut self, app: NewApp, image: Option<File>) -> Result<(), String> {
-        let NewApp {
-            mut app,
-            stop_signal,
-            shares,
-        } = app;
-        let Some(reserves) = &mut self.reserves else {
-            // Why not, it knows.
-            return self.life.add(app, stop_signal);
-        };
-        if !reserves.have_shares_of(&app, &shares) {
-            return Err("it needs shares that the pod does not have: try again".to_owned());
-        }
-        let root = image.map(|image| reserves.lay(image)).transpose();
-        let root = root.map_err(|error| format!("{error:#}"))?;
-        app.root = root.unwrap_or(app.root);
-        let added = self.life.add(app, stop_signal);
-        match (&added, root) {
-            (Ok(()), _) => reserves.share(shares),
-            (Err(_), Some(Root::Image { number, .. })) => reserves.forget(Some(number), &[]),
-            (Err(_), _) => {}
-        }
-        added
-    }
-
-    /// Begins the next life of an app.
-    fn start(&mut self, app: &str) -> Result<(TaskId, Vec<Action>), String> {
-        let (task, stdio) = self.life.number_start(app)?;
-        if let Some(reserves) = &self.reserves {
-            let pumps = reserves.pumps(stdio, app, self.report.log(app));
-            let pumps = pumps.map_err(|error| {
-                // Those that have been started end.
-                self.ports.close(&plan::ports(task));
-                format!("{error:#}")
-            })?;
-            self.pumps.insert(task, pumps);
-        }
-        Ok((task, self.life.start(task)))
-    }
-
-    fn enter(
-        &mut self,
-        client: usize,
-        task: TaskId,
-        mut entry: Entry,
-        streams: Vec<OwnedFd>,
-    ) -> Vec<Action> {
-        let window = match entry.stdio {
-            Stdio::Terminal { window, .. } => Some(window),
-            Stdio::Streams { .. } => None,
-        };
-        entry.stdio = plan::entry_stdio(plan::ports(task).start, window);
-        let ports = plan::ports_of(entry.stdio);
-        if ports.len() != streams.len() {
-            let reason = "the streams do not fit the request".to_owned();
-            self.clients.refuse(client, reason);
-            return vec![];
-        }
-        for (port, stream) in ports.into_iter().zip(streams) {
-            self.ports.lend(port, UnixStream::from(stream));
-        }
-        self.clients.wait_for(client, task);
-        self.life.enter(task, entry)
     }
 
     fn act(&mut self, action: Action, machine: &Running) -> Result<()> {

@@ -1,0 +1,178 @@
+//! What those who come to a running pod wish, and what becomes of it: part of [`Session`].
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use guest_init::protocol::{Entry, Root, Stdio, TaskId};
+
+use super::Session;
+use crate::clients::{Answer, Attachment, NewApp, Wish};
+use crate::life::{self, Action};
+use crate::plan;
+use crate::streams::Pumps;
+use crate::volumes::Source;
+
+/// What a client is granted.
+enum Granted {
+    /// A task, for whose end it waits, and what is to be done for it.
+    Task(TaskId, Vec<Action>),
+    /// All that it came for.
+    Done(Answer),
+    /// An answer, after which it asks for more.
+    More(Answer),
+}
+
+const ADDED: Granted = Granted::Done(Answer::Added);
+
+impl Session<'_> {
+    /// Hears who came at place `index` of [`Clients::descriptors`](crate::clients::Clients::descriptors).
+    pub(super) fn hear_client(&mut self, index: usize) -> Vec<Action> {
+        let Some(client) = index.checked_sub(1) else {
+            self.clients.accept();
+            return vec![];
+        };
+        let granted = match self.clients.hear(client) {
+            None => return vec![],
+            Some(Wish::Stop) => return self.life.on_stop(),
+            Some(Wish::Signal(task, signal)) => return self.life.signal_task(task, signal),
+            Some(Wish::Resize(task, window)) => return self.life.resize_task(task, window),
+            Some(Wish::Leave(task)) => return self.life.on_leave(task),
+            Some(Wish::Enter(entry, streams)) => self.enter(*entry, streams),
+            Some(Wish::Endpoints(app)) => self.endpoints(&app),
+            Some(Wish::Attach(wanted, streams)) => self.attach(&wanted, streams),
+            Some(Wish::Shares(shares)) => self.number_shares(&shares),
+            Some(Wish::Add(app, image)) => self.add(*app, image.map(File::from)),
+            Some(Wish::Start(app)) => self.start(&app),
+            Some(Wish::StopApp(app)) => self.stop_app(&app),
+            Some(Wish::Remove(app)) => self.remove(&app),
+        };
+        match granted {
+            Ok(Granted::Task(task, actions)) => {
+                self.clients.wait_for(client, task);
+                return actions;
+            }
+            Ok(Granted::Done(answer)) => self.clients.dismiss(client, &answer),
+            Ok(Granted::More(answer)) => self.clients.tell(client, &answer),
+            Err(reason) => self.clients.dismiss(client, &Answer::Refused { reason }),
+        }
+        vec![]
+    }
+
+    fn enter(&mut self, mut entry: Entry, streams: Vec<OwnedFd>) -> Result<Granted, String> {
+        let task = self.life.number_entry(&entry.app)?;
+        let window = match entry.stdio {
+            Stdio::Terminal { window, .. } => Some(window),
+            Stdio::Streams { .. } => None,
+        };
+        entry.stdio = plan::entry_stdio(plan::ports(task).start, window);
+        let ports = plan::ports_of(entry.stdio);
+        if ports.len() != streams.len() {
+            return Err("the streams do not fit the request".to_owned());
+        }
+        for (port, stream) in ports.into_iter().zip(streams) {
+            self.ports.lend(port, UnixStream::from(stream));
+        }
+        Ok(Granted::Task(task, self.life.enter(task, entry)))
+    }
+
+    /// The streams of an app that runs, and its number.
+    fn pumps_of(&self, app: &str) -> Result<(TaskId, &Pumps), String> {
+        let task = self.life.running(app)?;
+        let pumps = self.pumps.get(&task);
+        let pumps = pumps.ok_or_else(|| format!("app {app:?} has no streams"))?;
+        Ok((task, pumps))
+    }
+
+    fn endpoints(&self, app: &str) -> Result<Granted, String> {
+        let (_, pumps) = self.pumps_of(app)?;
+        Ok(Granted::More(Answer::Endpoints(pumps.endpoints())))
+    }
+
+    fn attach(&mut self, wanted: &Attachment, streams: Vec<OwnedFd>) -> Result<Granted, String> {
+        let (task, pumps) = self.pumps_of(&wanted.app)?;
+        let (has, wants) = (pumps.endpoints(), wanted.endpoints);
+        let mut streams = streams.into_iter().map(UnixStream::from);
+        let pairs = [
+            ("stdin", has.stdin, wants.stdin),
+            ("stdout", has.stdout, wants.stdout),
+            ("stderr", has.stderr, wants.stderr),
+        ];
+        let mut given = [None, None, None];
+        for (place, (name, has, wants)) in given.iter_mut().zip(pairs) {
+            if wants && !has {
+                return Err(format!("app {:?} has no {name} to attach to", wanted.app));
+            }
+            if wants {
+                let stream = streams.next();
+                *place = Some(stream.ok_or("the streams do not fit the request")?);
+            }
+        }
+        pumps.attach(given);
+        let window = wanted.window.filter(|_| has.terminal);
+        let resize = window.map(|window| self.life.resize_task(task, window));
+        Ok(Granted::Task(task, resize.unwrap_or_default()))
+    }
+
+    fn number_shares(&mut self, shares: &[Source]) -> Result<Granted, String> {
+        let reserves = self.reserves.as_mut().ok_or(life::FIXED)?;
+        let answer = reserves.number(shares);
+        answer
+            .map(Granted::More)
+            .map_err(|error| format!("{error:#}"))
+    }
+
+    fn add(&mut self, app: NewApp, image: Option<File>) -> Result<Granted, String> {
+        let NewApp {
+            mut app,
+            stop_signal,
+            shares,
+        } = app;
+        let Some(reserves) = &mut self.reserves else {
+            // Why not, it knows.
+            return self.life.add(app, stop_signal).map(|()| ADDED);
+        };
+        if !reserves.have_shares_of(&app, &shares) {
+            return Err("it needs shares that the pod does not have: try again".to_owned());
+        }
+        let root = image.map(|image| reserves.lay(image)).transpose();
+        let root = root.map_err(|error| format!("{error:#}"))?;
+        app.root = root.unwrap_or(app.root);
+        let added = self.life.add(app, stop_signal);
+        match (&added, root) {
+            (Ok(()), _) => reserves.share(shares),
+            (Err(_), Some(Root::Image { number, .. })) => reserves.forget(Some(number), &[]),
+            (Err(_), _) => {}
+        }
+        added.map(|()| ADDED)
+    }
+
+    /// Begins the next life of an app.
+    fn start(&mut self, app: &str) -> Result<Granted, String> {
+        let (task, stdio) = self.life.number_start(app)?;
+        if let Some(reserves) = &self.reserves {
+            let pumps = reserves.pumps(stdio, app, self.report.log(app));
+            let pumps = pumps.map_err(|error| {
+                // Those that have been started end.
+                self.ports.close(&plan::ports(task));
+                format!("{error:#}")
+            })?;
+            self.pumps.insert(task, pumps);
+        }
+        Ok(Granted::Task(task, self.life.start(task)))
+    }
+
+    fn stop_app(&mut self, app: &str) -> Result<Granted, String> {
+        Ok(match self.life.stop_app(app)? {
+            Some((task, actions)) => Granted::Task(task, actions),
+            None => Granted::Done(Answer::NotRunning),
+        })
+    }
+
+    fn remove(&mut self, app: &str) -> Result<Granted, String> {
+        Ok(match self.life.remove(app)? {
+            Some((task, actions)) => Granted::Task(task, actions),
+            None => Granted::Done(Answer::Removed { shares: vec![] }),
+        })
+    }
+}
