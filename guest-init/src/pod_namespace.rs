@@ -44,13 +44,16 @@ impl PodNamespace {
     }
 
     /// Does what makes a child that is not to be born in it, but in the machine's own.
-    pub fn beside<T>(&self, act: impl FnOnce() -> T) -> Result<T> {
+    pub fn beside<T>(&mut self, act: impl FnOnce() -> T) -> Result<T> {
         let pods =
             File::open("/proc/self/ns/pid_for_children").context("open the pod's PID namespace")?;
         setns(&self.machine, CloneFlags::CLONE_NEWPID)
             .context("return to the machine's PID namespace")?;
         let done = act();
-        setns(&pods, CloneFlags::CLONE_NEWPID).context("return to the pod's PID namespace")?;
+        if setns(&pods, CloneFlags::CLONE_NEWPID).is_err() {
+            // Then the next app gets a new one.
+            self.reaper = None;
+        }
         Ok(done)
     }
 

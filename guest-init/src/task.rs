@@ -431,10 +431,13 @@ impl Task {
         self.life = Life::Draining(outcome);
     }
 
-    /// Gives up what has not been handed on, if it has ended.
+    /// Sees to the end of what an app has left that has ended: a command in it that was born while the app died, or what one has not
+    /// handed on yet.
     pub fn hasten(&mut self) {
-        if matches!(self.life, Life::Draining(_)) {
-            self.streams = Streams::none();
+        match (&self.role, &self.life) {
+            (Role::Entry { place, .. }, Life::Alive { .. }) => place.cgroup.kill(),
+            (_, Life::Draining(_)) => self.streams = Streams::none(),
+            _ => {}
         }
     }
 

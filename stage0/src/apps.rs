@@ -121,8 +121,15 @@ impl Apps {
         self.expect(name)?;
         self.stage1.entrypoint("app/start")?;
         let dir = self.pod.dir();
+        let before = pods::exit_code(dir, name);
         pods::forget_status(dir, name)?;
-        self.cross("app/start", name)?;
+        if let Err(error) = self.cross("app/start", name) {
+            // What was refused has changed nothing.
+            if let (Some(code), None) = (before, pods::exit_code(dir, name)) {
+                pods::write_report(dir, "status", name, format!("{code}\n").as_bytes())?;
+            }
+            return Err(error);
+        }
         Mark::Created.put(dir, name)?;
         Mark::Started.put(dir, name)
     }

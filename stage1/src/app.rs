@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use contract::{PodDir, PodManifest, PodProcess, RunArguments};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -144,6 +144,10 @@ impl Given {
         if shares.is_empty() {
             return Ok(given);
         }
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "without root a running pod is given no folders of the host"
+        );
         let sources = Sources::take(shares)?;
         caller.ask(&Request::Shares(sources.list()), &[])?;
         let (known, mut next) = match caller.hear()? {
@@ -197,7 +201,8 @@ fn stop(pod: &PodDir, name: String) -> Result<u8> {
             kills
                 .next()
                 .context("it does not end; `fairing stop` ends the pod")?;
-            pod.ask(&Request::Signal(Signal::SIGKILL as i32), &[])?;
+            // One that fails comes too late: what is heard next says so.
+            let _ = pod.ask(&Request::Signal(Signal::SIGKILL as i32), &[]);
             deadline = Instant::now().checked_add(GRACE);
             continue;
         }

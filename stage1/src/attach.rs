@@ -1,7 +1,7 @@
 //! The `attach` entrypoint: this process's stdio becomes that of an app that runs, beside what the app has already. The working
 //! directory is the pod directory.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -122,6 +122,10 @@ struct Visit<'a> {
     pod: &'a Caller,
     /// Where what the user types goes, until it ends.
     input: Option<UnixStream>,
+    /// What has been typed and not been taken yet.
+    typed: Vec<u8>,
+    /// Whether the app's terminal has the size of the user's.
+    sizes: bool,
     keys: Option<LeavingKeys>,
     pumps: Pumps,
     drained: EventFd,
@@ -152,6 +156,7 @@ impl<'a> Visit<'a> {
         let (input, apps) = match endpoints.stdin {
             true => {
                 let (ours, apps) = UnixStream::pair().context("make a socket pair")?;
+                ours.set_nonblocking(true).context("prepare the input")?;
                 (Some(ours), Some(OwnedFd::from(apps)))
             }
             false => (None, None),
@@ -162,36 +167,39 @@ impl<'a> Visit<'a> {
             .map(OwnedFd::from);
         let theirs: Vec<_> = apps.into_iter().chain(outputs).collect();
         let beside: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
-        let window = terminal::window().filter(|_| endpoints.terminal);
+        let window = terminal::window().filter(|_| endpoints.terminal && endpoints.stdin);
         let wanted = Attachment {
             app,
             endpoints,
             window,
         };
         pod.ask(&Request::Attach(wanted), &beside)?;
-        let types = window.filter(|_| endpoints.stdin);
         Ok(Self {
             pod,
             input,
-            keys: types.map(|_| LeavingKeys::default()),
+            typed: Vec::new(),
+            sizes: window.is_some(),
+            keys: window.map(|_| LeavingKeys::default()),
             pumps,
             drained,
             signals,
-            _raw: types.map(|_| Raw::enter()).transpose()?,
+            _raw: window.map(|_| Raw::enter()).transpose()?,
         })
     }
 
     /// Until the app has ended, or the user leaves.
     fn follow(mut self) -> Result<u8> {
         loop {
-            let (answer, typed, signalled) = self.wait()?;
-            if signalled && let Some(code) = self.heed_signals()? {
+            let ready = self.wait()?;
+            if ready.signal
+                && let Some(code) = self.heed_signals()?
+            {
                 return Ok(code);
             }
-            if typed && self.type_on()? {
+            if ready.input && self.type_on()? {
                 return Ok(0);
             }
-            if !answer {
+            if !ready.answer {
                 continue;
             }
             let code = match packets::receive(self.pod.as_fd())? {
@@ -209,30 +217,34 @@ impl<'a> Visit<'a> {
                     FAILED
                 }
             };
-            self.wait_for_outputs()?;
-            return Ok(code);
+            // Others may write now.
+            self.input = None;
+            return self.wait_for_outputs(code);
         }
     }
 
-    /// Waits for something to happen: an answer, something typed, a signal.
-    fn wait(&self) -> Result<(bool, bool, bool)> {
+    /// Waits for something to happen.
+    fn wait(&self) -> Result<Ready> {
         let stdin = io::stdin();
         let mut waits = vec![
             PollFd::new(self.pod.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
-        if self.input.is_some() {
-            waits.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
-        }
-        match poll(&mut waits, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error).context("wait for the app"),
-        }
-        let ready = |index: usize| {
-            let events = waits.get(index).and_then(PollFd::revents);
-            events.is_some_and(|events| !events.is_empty())
-        };
-        Ok((ready(0), ready(2), ready(1)))
+        waits.extend(
+            self.input
+                .as_ref()
+                .map(|input| match self.typed.is_empty() {
+                    true => PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+                    false => PollFd::new(input.as_fd(), PollFlags::POLLOUT),
+                }),
+        );
+        poll_all(&mut waits)?;
+        let ready = |index: usize| waits.get(index).is_some_and(is_ready);
+        Ok(Ready {
+            answer: ready(0),
+            signal: ready(1),
+            input: ready(2),
+        })
     }
 
     /// Passes a new size of the terminal on; any other signal is for this visit alone, which it ends with this code.
@@ -241,49 +253,81 @@ impl<'a> Visit<'a> {
             if info.ssi_signo != Signal::SIGWINCH as u32 {
                 return Ok(Some(u8::try_from(info.ssi_signo + 128).unwrap_or(FAILED)));
             }
-            if let Some(window) = terminal::window() {
-                self.pod.ask(&Request::Resize(window), &[])?;
+            if let Some(window) = terminal::window().filter(|_| self.sizes) {
+                // A pod that has let go has said why.
+                let _ = self.pod.ask(&Request::Resize(window), &[]);
             }
         }
         Ok(None)
     }
 
-    /// Passes on what was typed; whether the user leaves by it.
+    /// Passes on what is typed, without waiting for the app; whether the user leaves by it.
     fn type_on(&mut self) -> Result<bool> {
-        let mut bytes = [0; INPUT_BYTES];
-        // Not by way of std's buffer, into which nobody can wait.
-        let read = match nix::unistd::read(io::stdin(), &mut bytes) {
-            Ok(read) => read,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(false),
-            Err(error) => return Err(error).context("read what is typed"),
+        let mut leaves = false;
+        if self.typed.is_empty() {
+            let mut bytes = [0; INPUT_BYTES];
+            // Not by way of std's buffer, into which nobody can wait.
+            let read = match nix::unistd::read(io::stdin(), &mut bytes) {
+                Ok(read) => read,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(false),
+                Err(error) => return Err(error).context("read what is typed"),
+            };
+            if read == 0 {
+                self.input = None;
+            }
+            (self.typed, leaves) = match &mut self.keys {
+                Some(keys) => keys.take(&bytes[..read]),
+                None => (bytes[..read].to_vec(), false),
+            };
+        }
+        let Some(input) = &mut self.input else {
+            return Ok(leaves);
         };
-        let (typed, leaves) = match &mut self.keys {
-            Some(keys) => keys.take(&bytes[..read]),
-            None => (bytes[..read].to_vec(), false),
-        };
-        let taken = self
-            .input
-            .as_mut()
-            .map(|input| streams::write_whole(input, &typed));
-        // An app that reads no more, or the end of what the user has to say.
-        if read == 0 || taken.is_none_or(|taken| taken.is_err()) {
-            self.input = None;
+        match input.write(&self.typed) {
+            Ok(taken) => drop(self.typed.drain(..taken)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // The app reads no more.
+            Err(_) => self.input = None,
         }
         Ok(leaves)
     }
 
-    /// Until every byte has been written, or nobody reads it.
-    fn wait_for_outputs(&self) -> Result<()> {
+    /// Until every byte has been written, or nobody reads it, or the user leaves.
+    fn wait_for_outputs(&self, code: u8) -> Result<u8> {
         while !self.pumps.drained() {
-            let mut waits = [PollFd::new(descriptor(&self.drained), PollFlags::POLLIN)];
-            match poll(&mut waits, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error).context("wait for the outputs"),
+            let mut waits = [
+                PollFd::new(descriptor(&self.drained), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            poll_all(&mut waits)?;
+            if is_ready(&waits[1])
+                && let Some(code) = self.heed_signals()?
+            {
+                return Ok(code);
             }
             let _ = self.drained.read();
         }
-        Ok(())
+        Ok(code)
     }
+}
+
+/// What a wait found.
+struct Ready {
+    answer: bool,
+    signal: bool,
+    /// Something is typed, or what was typed can be passed on.
+    input: bool,
+}
+
+fn poll_all(waits: &mut [PollFd<'_>]) -> Result<()> {
+    match poll(waits, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error).context("wait for the app"),
+    }
+}
+
+fn is_ready(wait: &PollFd<'_>) -> bool {
+    wait.revents().is_some_and(|events| !events.is_empty())
 }
 
 /// Ctrl-P and Ctrl-Q after another, by which a user leaves a terminal that is not his.

@@ -476,6 +476,7 @@ impl Life {
             if let Standing::Draining(code) = app.standing {
                 app.standing = Standing::Idle;
                 actions.push(Action::Record(app.app.name.clone(), code));
+                actions.push(Action::Answer(app.task, Answer::Exited { code }));
             }
         }
         actions.push(Action::Kill);

@@ -32,6 +32,7 @@ mod system_calls;
 mod terminal;
 mod timings;
 mod unsupported;
+mod visitors;
 mod volumes;
 
 use std::path::Path;

@@ -128,7 +128,7 @@ impl Reserves {
     pub fn number(&mut self, shares: &[Source]) -> Result<Answer> {
         ensure!(
             self.most_shares > 0,
-            "without root a running pod is given no folders of the host"
+            "a pod that was started without root is given no folders of the host"
         );
         let number_of = |share: &Source| {
             let mut known = self.shares.iter();

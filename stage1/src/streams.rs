@@ -10,7 +10,6 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -22,6 +21,7 @@ use vmm::running::STACK_BYTES;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::log::{self, Log};
+use crate::visitors::Visitors;
 
 /// Bytes moved at a time.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -66,10 +66,10 @@ impl Ports {
 pub struct Pumps {
     outputs: u64,
     ended: Arc<AtomicU64>,
-    /// Who comes to see stdout (or a terminal) and stderr, where there are such.
-    watchers: [Option<Sender<UnixStream>>; 2],
-    /// Who comes to write stdin, where that is visitors' to write.
-    writers: Option<Sender<UnixStream>>,
+    /// Who sees stdout (or a terminal) and stderr, where there are such.
+    watchers: [Option<Arc<Visitors>>; 2],
+    /// Who writes stdin, where that is visitors' to write.
+    writers: Option<Arc<Visitors>>,
     is_terminal: bool,
 }
 
@@ -180,10 +180,23 @@ impl Pumps {
         // Stdin last: what is read from it may be answered at once.
         for (visitors, stream) in [(out, stdout), (err, stderr), (&self.writers, stdin)] {
             if let (Some(visitors), Some(stream)) = (visitors, stream) {
-                // A pump that is gone has nothing more to give.
-                let _ = visitors.send(stream);
+                visitors.add(stream);
             }
         }
+    }
+
+    fn visitors(&self) -> impl Iterator<Item = &Arc<Visitors>> {
+        self.watchers.iter().chain([&self.writers]).flatten()
+    }
+
+    /// Lets go of visitors who are gone.
+    pub fn prune(&self) {
+        self.visitors().for_each(|visitors| visitors.prune());
+    }
+
+    /// Turns all visitors out: one who does not read holds up what the app writes.
+    pub fn turn_out(&self) {
+        self.visitors().for_each(|visitors| visitors.turn_out());
     }
 
     fn pump_input(&mut self, mut stream: UnixStream, sharing: &Sharing) -> Result<()> {
@@ -194,12 +207,13 @@ impl Pumps {
                 let _ = stream.shutdown(Shutdown::Write);
             }),
             Input::Visitors => {
-                let (come, visitors) = mpsc::channel::<UnixStream>();
-                self.writers = Some(come);
+                let visitors = Arc::<Visitors>::default();
+                self.writers = Some(Arc::clone(&visitors));
                 spawn("stdin", sharing.confine, move || {
-                    for mut visitor in visitors {
+                    while let Some(visitor) = visitors.next() {
                         // One that breaks off is followed by the next as one that ends.
-                        let _ = copy(&mut visitor, |bytes| write_whole(&mut stream, bytes));
+                        let _ = copy(&mut &*visitor, |bytes| write_whole(&mut stream, bytes));
+                        visitors.remove(&visitor);
                     }
                     let _ = stream.shutdown(Shutdown::Write);
                 })
@@ -227,18 +241,20 @@ impl Pumps {
         let mut log = log.map(|log| log::Stream::new(Arc::clone(log), name));
         let label = sharing.label.clone();
         self.outputs += 1;
-        let (come, visitors) = mpsc::channel::<UnixStream>();
-        self.watchers[usize::from(descriptor == 2)] = Some(come);
+        let watchers = Arc::<Visitors>::default();
+        self.watchers[usize::from(descriptor == 2)] = Some(Arc::clone(&watchers));
         spawn(name, sharing.confine, move || {
             let mut lines = Lines::new(label);
             let output = &mut *borrowed(descriptor);
-            let mut watchers = Vec::new();
             let copied = copy(&mut stream, |bytes| {
                 if let Some(log) = &mut log {
                     log.take(bytes);
                 }
-                watchers.extend(visitors.try_iter());
-                watchers.retain_mut(|watcher| write_whole(watcher, bytes).is_ok());
+                for watcher in watchers.all() {
+                    if write_whole(&mut &*watcher, bytes).is_err() {
+                        watchers.remove(&watcher);
+                    }
+                }
                 lines.write(bytes, output)
             });
             let copied = copied.and_then(|()| lines.end(output));
@@ -252,9 +268,19 @@ impl Pumps {
                 crate::tell(&format!("write the app's output to {name}: {error}"));
             }
             let _ = stream.shutdown(Shutdown::Both);
+            watchers.close();
             ended.fetch_add(1, Ordering::Release);
             let _ = drained.write(1);
         })
+    }
+}
+
+impl Drop for Pumps {
+    /// An input that is visitors' ends with its app.
+    fn drop(&mut self) {
+        if let Some(writers) = &self.writers {
+            writers.close();
+        }
     }
 }
 
@@ -355,11 +381,7 @@ fn labelled(text: &[u8], app: &str) -> Vec<u8> {
     labelled
 }
 
-/// Writes all of `bytes`, waiting where that must be.
-///
-/// # Errors
-/// Those of the descriptor.
-pub fn write_whole(to: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
+fn write_whole(to: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match to.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

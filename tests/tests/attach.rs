@@ -1,10 +1,12 @@
 //! Visitors at the streams of an app that runs.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tests::running::Running;
 use tests::sandbox::Sandbox;
-use tests::{fairing, finish, wait_until};
+use tests::{fairing, finish, temporary, wait_until};
 
 fn attach(pod: &str, options: &[&str]) -> Command {
     let mut command = fairing();
@@ -64,25 +66,80 @@ fn several_visitors_see_what_an_app_writes_and_one_after_the_other_writes_to_it(
     pod.end();
 }
 
+/// Waits until `app`, which writes 200,000 lines and then makes `done`, is held up by a visitor who does not read.
+fn wait_until_held_up(pod: &Sandbox, done: &Path) {
+    let (mut before, lines) = (0, || pod.logs("writes").lines().count());
+    wait_until("what is written stands still", || {
+        let now = lines();
+        std::mem::replace(&mut before, now) == now && now > 1000
+    });
+    assert!(!done.exists(), "nothing holds it up");
+}
+
 #[test]
-fn visitor_who_does_not_read_gets_every_byte_in_the_end() {
-    let pod = Sandbox::start(&[]);
-    pod.add("writes", &["-i"], "read word; seq 1 200000; read word")
-        .expect_code(0);
+fn visitor_who_does_not_read_gets_every_byte_in_the_end_or_is_turned_out_when_the_app_is_stopped() {
+    let folder = temporary("fairing-attach-");
+    let (share, done) = (
+        format!("-v={}:/s", folder.path().display()),
+        folder.path().join("done"),
+    );
+    let pod = Sandbox::start(&["--stop-timeout=1s"]);
+    let script = "read word; seq 1 200000; touch /s/done; read word";
+    pod.add("writes", &["-i", &share], script).expect_code(0);
     pod.does("start", "writes");
     let mut visitor = Running::with_stdin(&mut attach(pod.uuid(), &[]));
     visitor.write("go\n");
-    // All buffers are full, and wait for the visitor: the log as well, which is written first.
-    let lines = || pod.logs("writes").lines().count();
-    wait_until("it writes", || lines() > 1000);
-    assert!(lines() < 200_000);
+    wait_until_held_up(&pod, &done);
     visitor.write("end\n");
     let out = visitor.finish().expect_code(0).out();
     let numbers: Vec<_> = (1..=200_000).map(|number| number.to_string()).collect();
+    let lines = out.lines().count();
     assert!(
         out.lines().eq(numbers.iter().map(String::as_str)),
-        "{} lines",
-        out.lines().count()
+        "{lines} lines"
+    );
+    // In its next life nobody reads at all.
+    fs::remove_file(&done).expect("it was made");
+    pod.does("rm", "writes");
+    pod.add("writes", &["-i", &share], script).expect_code(0);
+    pod.does("start", "writes");
+    let mut visitor = Running::with_stdin(&mut attach(pod.uuid(), &[]));
+    visitor.write("go\n");
+    wait_until_held_up(&pod, &done);
+    pod.does("stop", "writes");
+    assert_eq!(pod.state("writes"), "exited");
+    visitor.finish();
+    pod.end();
+}
+
+#[test]
+fn visitors_who_have_left_leave_nothing_in_the_pods_process() {
+    let pod = Sandbox::start(&[]);
+    pod.add("mute", &["-i"], "while :; do usleep 10000; done")
+        .expect_code(0);
+    pod.does("start", "mute");
+    let pid = fs::read_to_string(pod.directory().join("pid")).expect("the pid");
+    let open = || {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", pid.trim()));
+        descriptors.expect("descriptors").count()
+    };
+    let visit = || {
+        let before = open();
+        let visitor = Running::with_stdin(&mut attach(pod.uuid(), &[]));
+        wait_until("it is attached", || open() > before);
+        visitor.signal("TERM");
+        visitor.finish().expect_code(143);
+    };
+    visit();
+    let before = open();
+    for _ in 0..5 {
+        visit();
+    }
+    // Those of the last may still be there.
+    assert!(
+        open() <= before + 3,
+        "{before} descriptors became {}",
+        open()
     );
     pod.end();
 }

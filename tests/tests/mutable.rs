@@ -249,9 +249,9 @@ fn app_is_started_anew_and_removed_whatever_commands_in_it_and_cgroups_of_it_are
     let limits = "mkdir -p /sys/fs/cgroup/a/b; echo +pids >/sys/fs/cgroup/cgroup.subtree_control; \
         cat /sys/fs/cgroup/pids.max; exec sleep 1000";
     pod.add("one", &["--pids-limit=77"], limits).expect_code(0);
-    for _ in 0..2 {
+    for life in 1..=2 {
         pod.does("start", "one");
-        tests::wait_until("it runs", || pod.logs("one").ends_with("77\n"));
+        tests::wait_until("it runs", || pod.logs("one") == "77\n".repeat(life));
         // It says more than anybody hears.
         let mut yes = fairing();
         yes.args(["app", "exec", "--app=one", pod.uuid(), "yes"]);

@@ -149,6 +149,8 @@ fn terminal_of_an_app_is_left_by_its_keys_and_used_by_the_next_visitor() {
     let pod = Sandbox::start(&[]);
     pod.add("shell", &["-i", "-t"], ECHO).expect_code(0);
     pod.does("start", "shell");
+    // It is ready for new sizes once it has told of its first, which is nobody's.
+    tests::wait_until("the shell is ready", || pod.logs("shell").contains("24 80"));
     let mut attach = fairing();
     attach.args(["attach", pod.uuid()]);
     for visit in ["first", "second"] {

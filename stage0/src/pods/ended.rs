@@ -87,6 +87,11 @@ impl Mark {
     }
 }
 
+/// The exit code of an app that has ended.
+pub fn exit_code(dir: &PodDir, app: &str) -> Option<i32> {
+    Ended::of_app(dir, app).map(|ended| ended.exit_code)
+}
+
 /// Forgets how an app ended.
 ///
 /// # Errors

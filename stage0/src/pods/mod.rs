@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use uuid::Uuid;
 
-pub use ended::{Mark, forget, forget_status, write as write_report};
+pub use ended::{Mark, exit_code, forget, forget_status, write as write_report};
 pub use pod::{Lock, Pod};
 pub use release::release_exited;
 pub use remove::{remove, remove_once_exited};

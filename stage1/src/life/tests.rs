@@ -133,7 +133,14 @@ fn signal_after_the_apps_end_keeps_its_code() {
     life.on_message(exited(0, status));
     assert_eq!(life.on_signal(Signal::SIGUSR1), []);
     let actions = life.on_signal(Signal::SIGTERM);
-    assert_eq!(actions, [Action::Record("a".into(), 3), Action::Kill]);
+    assert_eq!(
+        actions,
+        [
+            Action::Record("a".into(), 3),
+            Action::Answer(0, Answer::Exited { code: 3 }),
+            Action::Kill
+        ]
+    );
     assert_eq!(life.on_signal(Signal::SIGTERM), []);
     assert_eq!(life.exit_code(), Some(3));
 }
@@ -164,7 +171,11 @@ fn pod_that_is_stopped_before_its_apps_or_after_them_ends_all_the_same() {
     life.on_message(exited(0, Status::Code(3)));
     assert_eq!(life.on_stop(), [Action::StartGrace(STOP_GRACE)]);
     assert_eq!(life.on_stop(), []);
-    let given_up = [Action::Record("a".into(), 3), Action::Kill];
+    let given_up = [
+        Action::Record("a".into(), 3),
+        Action::Answer(0, Answer::Exited { code: 3 }),
+        Action::Kill,
+    ];
     assert_eq!(life.on_grace_over(), given_up);
     assert_eq!(life.exit_code(), Some(3));
 }
@@ -191,7 +202,11 @@ fn timeout_after_the_apps_end_gives_up_its_output_and_keeps_its_code() {
     life.on_message(exited(0, Status::Code(3)));
     assert_eq!(
         life.on_timeout(),
-        [Action::Record("a".into(), 3), Action::Kill]
+        [
+            Action::Record("a".into(), 3),
+            Action::Answer(0, Answer::Exited { code: 3 }),
+            Action::Kill
+        ]
     );
     assert_eq!(life.on_timeout(), []);
     assert_eq!(life.exit_code(), Some(3));

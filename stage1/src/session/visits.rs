@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use guest_init::protocol::{Entry, Root, Stdio, TaskId};
 
 use super::Session;
+use nix::sys::signal::Signal;
+
 use crate::clients::{Answer, Attachment, NewApp, Wish};
 use crate::life::{self, Action};
 use crate::plan;
@@ -23,6 +25,7 @@ enum Granted {
     More(Answer),
 }
 
+const KILL: i32 = Signal::SIGKILL as i32;
 const ADDED: Granted = Granted::Done(Answer::Added);
 
 impl Session<'_> {
@@ -35,9 +38,20 @@ impl Session<'_> {
         let granted = match self.clients.hear(client) {
             None => return vec![],
             Some(Wish::Stop) => return self.life.on_stop(),
-            Some(Wish::Signal(task, signal)) => return self.life.signal_task(task, signal),
+            Some(Wish::Signal(task, signal)) => {
+                // Nobody is waited for who does not read what the dead wrote.
+                if let Some(pumps) = self.pumps.get(&task).filter(|_| signal == KILL) {
+                    pumps.turn_out();
+                }
+                return self.life.signal_task(task, signal);
+            }
             Some(Wish::Resize(task, window)) => return self.life.resize_task(task, window),
-            Some(Wish::Leave(task)) => return self.life.on_leave(task),
+            Some(Wish::Leave(task)) => {
+                if let Some(pumps) = self.pumps.get(&task) {
+                    pumps.prune();
+                }
+                return self.life.on_leave(task);
+            }
             Some(Wish::Enter(entry, streams)) => self.enter(*entry, streams),
             Some(Wish::Endpoints(app)) => self.endpoints(&app),
             Some(Wish::Attach(wanted, streams)) => self.attach(&wanted, streams),
@@ -92,6 +106,9 @@ impl Session<'_> {
     fn attach(&mut self, wanted: &Attachment, streams: Vec<OwnedFd>) -> Result<Granted, String> {
         let (task, pumps) = self.pumps_of(&wanted.app)?;
         let (has, wants) = (pumps.endpoints(), wanted.endpoints);
+        if wants.terminal && !has.terminal {
+            return Err(format!("app {:?} has no terminal", wanted.app));
+        }
         let mut streams = streams.into_iter().map(UnixStream::from);
         let pairs = [
             ("stdin", has.stdin, wants.stdin),
@@ -109,7 +126,8 @@ impl Session<'_> {
             }
         }
         pumps.attach(given);
-        let window = wanted.window.filter(|_| has.terminal);
+        // Its size is that of who types at it.
+        let window = wanted.window.filter(|_| has.terminal && wants.stdin);
         let resize = window.map(|window| self.life.resize_task(task, window));
         Ok(Granted::Task(task, resize.unwrap_or_default()))
     }
