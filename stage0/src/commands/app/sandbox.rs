@@ -8,7 +8,7 @@ use clap::Args;
 use contract::RunArguments;
 
 use crate::app::PodRequest;
-use crate::cli::{PodFlags, SandboxFlags, StartFlags};
+use crate::cli::{PodFlags, Rootfs, SandboxFlags, StartFlags};
 use crate::commands::Context;
 use crate::commands::prepare::{Laid, lay_out};
 use crate::commands::run::{Parent, detach, run_arguments, start};
@@ -33,6 +33,7 @@ Example:
     mut_arg("set_env", |arg| arg.hide(true)),
     mut_arg("set_env_file", |arg| arg.hide(true)),
     mut_arg("max_image_size", |arg| arg.hide(true)),
+    mut_arg("rootfs", |arg| arg.hide(true)),
     mut_arg("interactive", |arg| arg.hide(true))
 )]
 pub struct Sandbox {
@@ -63,6 +64,11 @@ impl Sandbox {
         if flags.pod_manifest.is_some() {
             bail!(
                 "a pod without apps has no manifest of its user's: fairing run --pod-manifest runs one"
+            );
+        }
+        if flags.rootfs == Rootfs::Shared {
+            bail!(
+                "--rootfs=shared is for pods that begin with their apps: an added app's root is as its stage 1 takes it best"
             );
         }
         if self.start.interactive {
