@@ -98,11 +98,11 @@ impl Tenant {
         moment(end) - moment(begin)
     }
 
-    /// It was there all the time, and took what it could: of its quarter of a CPU, which it is held to inside its machine, too,
-    /// more than a tenth.
+    /// It was at work all the time. How much of its quarter of a CPU it gets beside somebody who wants the rest is no matter of
+    /// ours: its own kernel counts against it what it did not get. A pod with nothing to do takes less than a tenth of this.
     fn end(self) {
         let (used, time) = (self.used() - self.used, self.let_for.get());
-        assert!(used * 40 > time, "it used {used:?} of {time:?}");
+        assert!(used * 200 > time, "it used {used:?} of {time:?}");
         self.freeze(false);
         self.pod.end().expect_code(143);
     }
