@@ -99,7 +99,7 @@ impl Tenant {
     }
 
     /// It was at work all the time. How much of its quarter of a CPU it gets beside somebody who wants the rest is no matter of
-    /// ours: its own kernel counts against it what it did not get. A pod with nothing to do takes less than a tenth of this.
+    /// ours: its own kernel counts against it what it did not get.
     fn end(self) {
         let (used, time) = (self.used() - self.used, self.let_for.get());
         assert!(used * 200 > time, "it used {used:?} of {time:?}");
