@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use tests::running::Running;
 use tests::sandbox::Sandbox;
-use tests::{fairing, finish, temporary, wait_until};
+use tests::{fairing, finish, run_sh, temporary, wait_until};
 
 fn attach(pod: &str, options: &[&str]) -> Command {
     let mut command = fairing();
@@ -142,4 +142,21 @@ fn visitors_who_have_left_leave_nothing_in_the_pods_process() {
         open()
     );
     pod.end();
+}
+
+#[test]
+fn visitor_of_an_app_that_its_pod_began_with_sees_what_it_writes() {
+    let writes = "while :; do echo out; echo err >&2; usleep 100000; done";
+    let started = finish(&mut run_sh(&["-d"], writes)).expect_code(0).out();
+    let uuid = started.trim();
+    let list = finish(&mut attach(uuid, &["--mode=list"])).expect_code(0);
+    assert_eq!(list.out(), "stdout\nstderr\n");
+    let mut visitor = Running::start(&mut attach(uuid, &[]));
+    assert_eq!(visitor.line(), "out");
+    assert_eq!(visitor.error_line(), "err");
+    for command in ["stop", "rm"] {
+        finish(fairing().args([command, uuid])).expect_code(0);
+    }
+    // Its app was ended by a signal.
+    visitor.finish().expect_code(143);
 }

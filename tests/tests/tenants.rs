@@ -98,8 +98,7 @@ impl Tenant {
         moment(end) - moment(begin)
     }
 
-    /// It was at work all the time. How much of its quarter of a CPU it gets beside somebody who wants the rest is no matter of
-    /// ours: its own kernel counts against it what it did not get.
+    /// It was at work all the time. On an emulated host it gets far less than its quarter of a CPU beside the neighbour.
     fn end(self) {
         let (used, time) = (self.used() - self.used, self.let_for.get());
         assert!(used * 200 > time, "it used {used:?} of {time:?}");
