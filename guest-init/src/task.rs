@@ -162,8 +162,7 @@ impl Task {
 
     /// Whether it is the app `name`, and has not ended.
     pub fn is_app(&self, name: &str) -> bool {
-        let named = matches!(&self.role, Role::App { app, .. } if app.name == name);
-        named && !matches!(self.life, Life::Gone)
+        matches!(&self.role, Role::App { app, .. } if app.name == name)
     }
 
     /// Whether it holds, or is removing, files of the app `name`.

@@ -4,7 +4,6 @@
 //! An app is the pod's from the moment its manifest names it until it no longer does. What a killed command leaves beside
 //! that is removed by the next that adds an app of the name, or with the pod.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -214,8 +213,6 @@ impl Apps {
 
     /// Replaces the pod manifest, whole or not at all.
     fn write_manifest(&self, manifest: &PodManifest) -> Result<()> {
-        let names: HashSet<_> = manifest.apps.iter().map(|app| &app.name).collect();
-        debug_assert_eq!(names.len(), manifest.apps.len());
         let (path, new) = (self.pod.dir().manifest(), self.pod.path().join(".pod"));
         let _ = fs::remove_file(&new);
         layout::write(&new, &serde_json::to_vec(manifest)?)?;

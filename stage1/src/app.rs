@@ -17,9 +17,9 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::assets::{self, Root};
-use crate::clients::{Answer, Caller, NewApp, Request};
-use crate::jail::later::{PodRoot, Sources};
-use crate::life::{GRACE, printable};
+use crate::clients::{self, Answer, Caller, NewApp, Request};
+use crate::jail::later::{self, PodRoot};
+use crate::life::GRACE;
 use crate::plan::{self, AddedApp};
 use crate::sizes::Machine;
 use crate::volumes::{Share, Source};
@@ -117,7 +117,7 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
         )
         .and_then(|()| match caller.hear()? {
             Some(Answer::Added) => Ok(0),
-            other => refused(other),
+            other => Err(clients::refusal(other)),
         });
     if added.is_err() {
         given.take_back();
@@ -148,25 +148,26 @@ impl Given {
             nix::unistd::geteuid().is_root(),
             "without root a running pod is given no folders of the host"
         );
-        let sources = Sources::take(shares)?;
-        caller.ask(&Request::Shares(sources.list()), &[])?;
+        let taken = later::take(shares)?;
+        let sources = taken.iter().map(|(source, _)| source.clone());
+        caller.ask(&Request::Shares(sources.collect()), &[])?;
         let (known, mut next) = match caller.hear()? {
             Some(Answer::Shares { known, next }) => (known, next..),
-            other => return refused(other).map(|_| given),
+            other => return Err(clients::refusal(other)),
         };
         let mut missing = Vec::new();
-        for (source, known) in sources.list().into_iter().zip(known) {
+        for ((source, taken), known) in taken.into_iter().zip(known) {
             let number = known.map_or_else(|| next.next(), Some);
             let number = number.context("no number is left for a share")?;
-            missing.push(known.is_none().then_some(number));
             if known.is_none() {
                 given.new.insert(number, source);
+                missing.push((number, taken));
             }
             given.numbers.push(number);
         }
-        if !given.new.is_empty() {
+        if !missing.is_empty() {
             let root = PodRoot::enter(&PodProcess::of_pod(Path::new("."))?)?;
-            root.attach(&sources, &missing)?;
+            root.attach(&missing)?;
             given.root = Some(root);
         }
         Ok(given)
@@ -184,7 +185,7 @@ fn start(pod: &PodDir, name: String) -> Result<u8> {
     pod.ask(&Request::Start(name), &[])?;
     match pod.hear()? {
         Some(Answer::Started) => Ok(0),
-        other => refused(other),
+        other => Err(clients::refusal(other)),
     }
 }
 
@@ -211,7 +212,7 @@ fn stop(pod: &PodDir, name: String) -> Result<u8> {
             Some(Answer::Started) => {}
             Some(Answer::Exited { .. } | Answer::NotStarted { .. }) => return Ok(0),
             Some(Answer::NotRunning) => return Ok(NOT_RUNNING),
-            other => return refused(other),
+            other => return Err(clients::refusal(other)),
         }
     }
 }
@@ -226,20 +227,7 @@ fn remove(pod: &PodDir, name: String) -> Result<u8> {
             }
             Ok(0)
         }
-        other => refused(other),
-    }
-}
-
-fn refused(answer: Option<Answer>) -> Result<u8> {
-    match answer {
-        Some(Answer::Refused { reason } | Answer::NotStarted { reason, .. }) => {
-            bail!("{}", printable(&reason))
-        }
-        Some(_) => bail!("the pod's process did not understand"),
-        None if contract::is_running(Path::new("."))? => {
-            bail!("the pod's process has too many visitors; try again")
-        }
-        None => bail!("the pod has ended"),
+        other => Err(clients::refusal(other)),
     }
 }
 

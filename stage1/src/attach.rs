@@ -9,18 +9,19 @@ use anyhow::{Context, Result, bail};
 use contract::PodDir;
 use guest_init::protocol::{FIRST_STREAM_PORT, Stdio};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use vmm::event::descriptor;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::clients::{Answer, Attachment, Caller, Request};
-use crate::life::{FAILED, printable};
+use crate::clients::{self, Answer, Attachment, Caller, Request};
+use crate::life::FAILED;
 use crate::packets::{self, Received};
 use crate::session;
-use crate::streams::{self, Endpoints, Input, Ports, Pumps, Sharing};
+use crate::streams::{self, Endpoints, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
+use crate::waits;
 
 /// Bytes read from the user at a time.
 const INPUT_BYTES: usize = 16 << 10;
@@ -36,9 +37,7 @@ pub fn attach(argv: impl Iterator<Item = String>) -> Result<u8> {
     caller.ask(&Request::Endpoints(wanted.app.clone()), &[])?;
     let has = match caller.hear()? {
         Some(Answer::Endpoints(endpoints)) => endpoints,
-        Some(Answer::Refused { reason }) => bail!("{}", printable(&reason)),
-        Some(_) => bail!("the pod's process did not understand"),
-        None => bail!("the pod has ended"),
+        other => return Err(clients::refusal(other)),
     };
     let endpoints = match wanted.action {
         Action::List => return list(has),
@@ -138,13 +137,6 @@ impl<'a> Visit<'a> {
         let signals = session::block_signals()?;
         let ports = Ports::default();
         let drained = streams::drained_event()?;
-        let sharing = Sharing {
-            drained: &drained,
-            confine: || Ok(()),
-            label: None,
-            log: None,
-            input: Input::Own,
-        };
         let output = |offset, wanted: bool| wanted.then_some(FIRST_STREAM_PORT + offset);
         let (stdout, stderr) = (output(1, endpoints.stdout), output(2, endpoints.stderr));
         let stdio = Stdio::Streams {
@@ -152,7 +144,7 @@ impl<'a> Visit<'a> {
             stdout,
             stderr,
         };
-        let pumps = Pumps::start(stdio, &ports, &sharing)?;
+        let pumps = Pumps::start(stdio, &ports, &Sharing::of_caller(&drained))?;
         let (input, apps) = match endpoints.stdin {
             true => {
                 let (ours, apps) = UnixStream::pair().context("make a socket pair")?;
@@ -208,10 +200,7 @@ impl<'a> Visit<'a> {
                 Received::Message(Answer::Started, _) => continue,
                 // It has ended before its first instruction.
                 Received::Message(Answer::NotStarted { code, .. }, _) => code,
-                Received::Message(Answer::Refused { reason }, _) => {
-                    bail!("{}", printable(&reason))
-                }
-                Received::Message(_, _) => bail!("the pod's process answers something else"),
+                Received::Message(other, _) => return Err(clients::refusal(Some(other))),
                 Received::End => {
                     crate::tell("the pod has ended");
                     FAILED
@@ -238,8 +227,8 @@ impl<'a> Visit<'a> {
                     false => PollFd::new(input.as_fd(), PollFlags::POLLOUT),
                 }),
         );
-        poll_all(&mut waits)?;
-        let ready = |index: usize| waits.get(index).is_some_and(is_ready);
+        waits::wait(&mut waits, None, "the app")?;
+        let ready = |index: usize| waits.get(index).is_some_and(waits::is_ready);
         Ok(Ready {
             answer: ready(0),
             signal: ready(1),
@@ -299,8 +288,8 @@ impl<'a> Visit<'a> {
                 PollFd::new(descriptor(&self.drained), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
-            poll_all(&mut waits)?;
-            if is_ready(&waits[1])
+            waits::wait(&mut waits, None, "the app's outputs")?;
+            if waits::is_ready(&waits[1])
                 && let Some(code) = self.heed_signals()?
             {
                 return Ok(code);
@@ -317,17 +306,6 @@ struct Ready {
     signal: bool,
     /// Something is typed, or what was typed can be passed on.
     input: bool,
-}
-
-fn poll_all(waits: &mut [PollFd<'_>]) -> Result<()> {
-    match poll(waits, PollTimeout::NONE) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(error) => Err(error).context("wait for the app"),
-    }
-}
-
-fn is_ready(wait: &PollFd<'_>) -> bool {
-    wait.revents().is_some_and(|events| !events.is_empty())
 }
 
 /// Ctrl-P and Ctrl-Q after another, by which a user leaves a terminal that is not his.

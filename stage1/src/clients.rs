@@ -10,19 +10,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, anyhow};
 use guest_init::protocol::{App, Entry, TaskId, Window};
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
     socket_with,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::life::printable;
 use crate::packets::{self, Received};
-use crate::session;
 use crate::streams::Endpoints;
 use crate::volumes::Source;
+use crate::waits;
 
 /// The most clients at a time.
 const MAX_CLIENTS: usize = 64;
@@ -142,30 +143,14 @@ struct Client {
 /// What a client wants.
 #[derive(Debug)]
 pub enum Wish {
-    /// To enter a command whose streams are these sockets.
-    Enter(Box<Entry>, Vec<OwnedFd>),
+    /// What it came for, and what it has brought.
+    Ask(Request, Vec<OwnedFd>),
     /// To signal its command or app.
     Signal(TaskId, i32),
-    /// That the pod ends; it has been told that this is heard.
-    Stop,
     /// To resize its command's terminal.
     Resize(TaskId, Window),
     /// Nothing any more of its command or app.
     Leave(TaskId),
-    /// To know the numbers of shares.
-    Shares(Vec<Source>),
-    /// To add an app, whose image is this file.
-    Add(Box<NewApp>, Option<OwnedFd>),
-    /// To start an app.
-    Start(String),
-    /// To end an app.
-    StopApp(String),
-    /// To know what an app has to attach to.
-    Endpoints(String),
-    /// To attach these streams to an app.
-    Attach(Attachment, Vec<OwnedFd>),
-    /// To remove an app.
-    Remove(String),
 }
 
 impl Clients {
@@ -208,24 +193,7 @@ impl Clients {
         let client = self.clients.get(index)?;
         match (packets::receive(client.socket.as_fd()), client.task) {
             (Ok(Received::Nothing), _) => None,
-            (Ok(Received::Message(Request::Enter(entry), streams)), None) => {
-                Some(Wish::Enter(entry, streams))
-            }
-            (Ok(Received::Message(Request::Stop, _)), None) => {
-                tell(&self.clients.remove(index), &Answer::Stopping);
-                Some(Wish::Stop)
-            }
-            (Ok(Received::Message(Request::Shares(shares), _)), None) => Some(Wish::Shares(shares)),
-            (Ok(Received::Message(Request::Add(app), files)), None) => {
-                Some(Wish::Add(app, files.into_iter().next()))
-            }
-            (Ok(Received::Message(Request::Start(app), _)), None) => Some(Wish::Start(app)),
-            (Ok(Received::Message(Request::StopApp(app), _)), None) => Some(Wish::StopApp(app)),
-            (Ok(Received::Message(Request::Remove(app), _)), None) => Some(Wish::Remove(app)),
-            (Ok(Received::Message(Request::Endpoints(app), _)), None) => Some(Wish::Endpoints(app)),
-            (Ok(Received::Message(Request::Attach(wanted), streams)), None) => {
-                Some(Wish::Attach(wanted, streams))
-            }
+            (Ok(Received::Message(request, beside)), None) => Some(Wish::Ask(request, beside)),
             (Ok(Received::Message(Request::Signal(signal), _)), Some(task)) => {
                 Some(Wish::Signal(task, signal))
             }
@@ -309,11 +277,10 @@ impl Caller {
     pub fn wait(&self, until: Option<Instant>) -> Result<bool> {
         let mut answer = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
         loop {
-            match poll(&mut answer, session::timeout(until)) {
-                Ok(0) if until.is_none_or(|until| Instant::now() < until) => {}
-                Ok(ready) => return Ok(ready > 0),
-                Err(nix::errno::Errno::EINTR) => {}
-                Err(error) => return Err(error).context("wait for the pod's answer"),
+            waits::wait(&mut answer, until, "the pod's answer")?;
+            let is_there = waits::is_ready(&answer[0]);
+            if is_there || until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(is_there);
             }
         }
     }
@@ -337,5 +304,20 @@ impl Caller {
 impl AsFd for Caller {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// What an answer that is not the one hoped for says; `None` = the pod's process has let go.
+pub fn refusal(answer: Option<Answer>) -> Error {
+    match answer {
+        Some(Answer::Refused { reason } | Answer::NotStarted { reason, .. }) => {
+            Error::msg(printable(&reason))
+        }
+        Some(_) => anyhow!("the pod's process did not understand"),
+        None => match contract::is_running(Path::new(".")) {
+            Ok(true) => anyhow!("the pod's process has too many visitors; try again"),
+            Ok(false) => anyhow!("the pod has ended"),
+            Err(error) => error,
+        },
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result, bail};
 use contract::PodDir;
 use guest_init::protocol::{Entry, FIRST_STREAM_PORT};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use vmm::event::descriptor;
@@ -14,9 +14,9 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::clients::{Answer, Caller, Request};
 use crate::packets::{self, Received};
-use crate::streams::{self, Input, Ports, Pumps, Sharing};
+use crate::streams::{self, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
-use crate::{life, plan, session};
+use crate::{life, plan, session, waits};
 
 /// Runs the command that `argv` names: `--pid=PID --appname=NAME -- COMMAND ARGUMENT...`; rkt's own programs say `--app=NAME`.
 ///
@@ -30,14 +30,7 @@ pub fn enter(argv: impl Iterator<Item = String>) -> Result<u8> {
     let stdio = plan::entry_stdio(FIRST_STREAM_PORT, window);
     let ports = Ports::default();
     let drained = streams::drained_event()?;
-    let sharing = Sharing {
-        drained: &drained,
-        confine: || Ok(()),
-        label: None,
-        log: None,
-        input: Input::Own,
-    };
-    let pumps = Pumps::start(stdio, &ports, &sharing)?;
+    let pumps = Pumps::start(stdio, &ports, &Sharing::of_caller(&drained))?;
     let theirs = plan::ports_of(stdio)
         .into_iter()
         .map(|port| ports.take(port));
@@ -152,10 +145,7 @@ impl Visit<'_> {
             .iter()
             .map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN))
             .collect();
-        match poll(&mut waits, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(error) => Err(error).context("wait for the command"),
-        }
+        waits::wait(&mut waits, None, "the command")
     }
 }
 

@@ -34,6 +34,7 @@ mod timings;
 mod unsupported;
 mod visitors;
 mod volumes;
+mod waits;
 
 use std::path::Path;
 

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use contract::signal::PASSED_ON;
 use guest_init::protocol::{TaskId, ToHost};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm::end::Ended;
@@ -25,6 +25,7 @@ use crate::reserves::Reserves;
 use crate::streams::{Ports, Pumps};
 use crate::terminal;
 use crate::timings::Timings;
+use crate::waits;
 
 mod visits;
 
@@ -151,16 +152,8 @@ impl Session<'_> {
         if control_open {
             descriptors.push(PollFd::new(self.control.stream().as_fd(), control_events));
         }
-        match poll(&mut descriptors, timeout(next)) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error).context("wait for the machine"),
-        }
-        let ready = |index: usize| {
-            descriptors
-                .get(index)
-                .and_then(PollFd::revents)
-                .is_some_and(|events| !events.is_empty())
-        };
+        waits::wait(&mut descriptors, next, "the machine")?;
+        let ready = |index: usize| descriptors.get(index).is_some_and(waits::is_ready);
         Ok(Ready {
             ended: ready(0),
             signal: ready(1),
@@ -260,13 +253,4 @@ struct Ready {
     control: bool,
     /// By their order in [`Clients::descriptors`].
     clients: Vec<usize>,
-}
-
-/// Milliseconds until `next`, rounded up so that it has passed when the wait is over.
-pub fn timeout(next: Option<Instant>) -> PollTimeout {
-    let Some(next) = next else {
-        return PollTimeout::NONE;
-    };
-    let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-    PollTimeout::try_from(left.as_millis().min(60_000)).unwrap_or(PollTimeout::ZERO)
 }

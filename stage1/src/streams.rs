@@ -117,6 +117,19 @@ pub struct Sharing<'a> {
     pub input: Input,
 }
 
+impl<'a> Sharing<'a> {
+    /// In a process that is a command's or a visitor's own.
+    pub fn of_caller(drained: &'a EventFd) -> Self {
+        Self {
+            drained,
+            confine: || Ok(()),
+            label: None,
+            log: None,
+            input: Input::Own,
+        }
+    }
+}
+
 /// The name of an app before each of its lines, which others do not interrupt.
 #[derive(Clone)]
 pub struct Label {

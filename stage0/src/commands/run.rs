@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{IsTerminal, Seek};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -70,21 +70,12 @@ impl Run {
     /// If the pod cannot be laid out or started.
     pub fn run(self, apps: &[AppWords], context: &Context) -> Result<i32> {
         let begun = Instant::now();
-        let names = Names::new(&self.start.names)?;
         let request = PodRequest {
             interactive: self.start.interactive,
             ..PodRequest::new(&self.pod, apps, context.settings.pod_uids)
         };
-        let Laid { pod, lock } = lay_out(&request, context)?;
-        names.write(&pod)?;
-        if let Some(path) = &self.uuid_file_save {
-            fs::write(path, format!("{}\n", pod.uuid()))
-                .with_context(|| format!("write the pod's UUID to {}", path.display()))?;
-        }
-        let arguments = RunArguments {
-            local_config: Some(context.settings.local_config.display().to_string()),
-            ..run_arguments(&self.start, &names, &pod, &context.settings)
-        };
+        let uuid_file = self.uuid_file_save.as_deref();
+        let (Laid { pod, lock }, arguments) = begin(&request, &self.start, uuid_file, context)?;
         if self.pod.timings {
             crate::note(&format!("stage0={}", begun.elapsed().as_micros()));
         }
@@ -103,6 +94,32 @@ impl Run {
             &context.settings,
         )
     }
+}
+
+/// Lays out a pod that is started at once, and says what its stage 1 is told.
+///
+/// # Errors
+/// If it cannot be laid out.
+pub fn begin(
+    request: &PodRequest,
+    flags: &StartFlags,
+    uuid_file: Option<&Path>,
+    context: &Context,
+) -> Result<(Laid, RunArguments)> {
+    let names = Names::new(&flags.names)?;
+    let laid = lay_out(request, context)?;
+    let pod = &laid.pod;
+    names.write(pod)?;
+    if let Some(path) = uuid_file {
+        fs::write(path, format!("{}\n", pod.uuid()))
+            .with_context(|| format!("write the pod's UUID to {}", path.display()))?;
+    }
+    let arguments = RunArguments {
+        local_config: Some(context.settings.local_config.display().to_string()),
+        mutable: request.sandbox.is_some(),
+        ..run_arguments(flags, &names, pod, &context.settings)
+    };
+    Ok((laid, arguments))
 }
 
 /// What both `run` and `run-prepared` tell stage 1.

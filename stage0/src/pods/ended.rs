@@ -138,12 +138,9 @@ pub fn write(dir: &PodDir, folder: &str, file: &str, text: &[u8]) -> Result<()> 
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        let folder = open_folder(dir, folder)?;
-        match unlinkat(&folder, file, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
+        remove(dir, folder, file)?;
         let flags = LINKS_ARE_NONE | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        let folder = open_folder(dir, folder)?;
         let file = openat(folder, file, flags, Mode::from_bits_truncate(0o640))?;
         Ok(File::from(file).write_all(text)?)
     };

@@ -18,34 +18,24 @@ use crate::volumes::{Share, Source};
 /// `f_type` of a tmpfs, statfs(2).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
-/// Sources of shares, taken where this process can reach them.
-pub struct Sources(Vec<(Source, Taken)>);
-
-impl Sources {
-    /// Takes the mounts of `shares`.
-    ///
-    /// # Errors
-    /// When a source is missing, or one that no machine is given.
-    pub fn take(shares: &[Share]) -> Result<Self> {
-        shares::check(shares)?;
-        let taken = shares::take(shares)?.into_iter();
-        let sources = taken.zip(shares).map(|(taken, share)| {
-            let (device, inode) = taken.identity;
-            let share = share.clone();
-            let source = Source {
-                share,
-                device,
-                inode,
-            };
-            (source, taken)
-        });
-        Ok(Self(sources.collect()))
-    }
-
-    /// What they are.
-    pub fn list(&self) -> Vec<Source> {
-        self.0.iter().map(|(source, _)| source.clone()).collect()
-    }
+/// Takes the mounts of `shares`, where this process can reach them.
+///
+/// # Errors
+/// When a source is missing, or one that no machine is given.
+pub fn take(shares: &[Share]) -> Result<Vec<(Source, Taken)>> {
+    shares::check(shares)?;
+    let taken = shares::take(shares)?.into_iter().zip(shares);
+    let sources = taken.map(|(taken, share)| {
+        let (device, inode) = taken.identity;
+        let share = share.clone();
+        let source = Source {
+            share,
+            device,
+            inode,
+        };
+        (source, taken)
+    });
+    Ok(sources.collect())
 }
 
 /// The root of a pod's process, in whose mount namespace this one is.
@@ -76,19 +66,16 @@ impl PodRoot {
         enter().context("enter the mount namespace of the pod's process (as root)")
     }
 
-    /// Attaches those sources that have numbers, which are nobody's yet; all or none.
+    /// Attaches shares by numbers that are nobody's yet; all or none.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn attach(&self, sources: &Sources, numbers: &[Option<u16>]) -> Result<()> {
-        let numbered = || numbers.iter().zip(&sources.0);
+    pub fn attach(&self, shares: &[(u16, Taken)]) -> Result<()> {
         let mut done = Vec::new();
-        for (number, taken) in
-            numbered().filter_map(|(number, (_, taken))| Some(((*number)?, taken)))
-        {
+        for (number, taken) in shares {
             let (root, writable) = (self.root.as_fd(), self.writable.as_fd());
-            done.push(number);
-            let attached = shares::attach_one(root, writable, number, taken);
+            done.push(*number);
+            let attached = shares::attach_one(root, writable, *number, taken);
             if let Err(error) = attached {
                 self.detach(&done);
                 return Err(error).with_context(|| {

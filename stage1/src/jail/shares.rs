@@ -68,7 +68,7 @@ fn on_proc(path: &Path) -> bool {
 }
 
 /// A mount of a share's source, attached nowhere yet.
-pub(super) struct Taken {
+pub struct Taken {
     tree: OwnedFd,
     is_folder: bool,
     /// Device and number of its inode.

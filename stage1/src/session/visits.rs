@@ -5,11 +5,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use guest_init::protocol::{Entry, Root, Stdio, TaskId};
-
-use super::Session;
 use nix::sys::signal::Signal;
 
-use crate::clients::{Answer, Attachment, NewApp, Wish};
+use super::Session;
+use crate::clients::{Answer, Attachment, NewApp, Request, Wish};
 use crate::life::{self, Action};
 use crate::plan;
 use crate::streams::Pumps;
@@ -19,14 +18,14 @@ use crate::volumes::Source;
 enum Granted {
     /// A task, for whose end it waits, and what is to be done for it.
     Task(TaskId, Vec<Action>),
-    /// All that it came for.
-    Done(Answer),
+    /// All that it came for, and what is to be done for it.
+    Done(Answer, Vec<Action>),
     /// An answer, after which it asks for more.
     More(Answer),
 }
 
 const KILL: i32 = Signal::SIGKILL as i32;
-const ADDED: Granted = Granted::Done(Answer::Added);
+const ADDED: Granted = Granted::Done(Answer::Added, vec![]);
 
 impl Session<'_> {
     /// Hears who came at place `index` of [`Clients::descriptors`](crate::clients::Clients::descriptors).
@@ -35,42 +34,63 @@ impl Session<'_> {
             self.clients.accept();
             return vec![];
         };
-        let granted = match self.clients.hear(client) {
-            None => return vec![],
-            Some(Wish::Stop) => return self.life.on_stop(),
+        match self.clients.hear(client) {
+            None => vec![],
             Some(Wish::Signal(task, signal)) => {
                 // Nobody is waited for who does not read what the dead wrote.
                 if let Some(pumps) = self.pumps.get(&task).filter(|_| signal == KILL) {
                     pumps.turn_out();
                 }
-                return self.life.signal_task(task, signal);
+                self.life.signal_task(task, signal)
             }
-            Some(Wish::Resize(task, window)) => return self.life.resize_task(task, window),
+            Some(Wish::Resize(task, window)) => self.life.resize_task(task, window),
             Some(Wish::Leave(task)) => {
                 if let Some(pumps) = self.pumps.get(&task) {
                     pumps.prune();
                 }
-                return self.life.on_leave(task);
+                self.life.on_leave(task)
             }
-            Some(Wish::Enter(entry, streams)) => self.enter(*entry, streams),
-            Some(Wish::Endpoints(app)) => self.endpoints(&app),
-            Some(Wish::Attach(wanted, streams)) => self.attach(&wanted, streams),
-            Some(Wish::Shares(shares)) => self.number_shares(&shares),
-            Some(Wish::Add(app, image)) => self.add(*app, image.map(File::from)),
-            Some(Wish::Start(app)) => self.start(&app),
-            Some(Wish::StopApp(app)) => self.stop_app(&app),
-            Some(Wish::Remove(app)) => self.remove(&app),
-        };
+            Some(Wish::Ask(request, beside)) => {
+                let granted = self.grant(request, beside);
+                self.answer(client, granted)
+            }
+        }
+    }
+
+    fn answer(&mut self, client: usize, granted: Result<Granted, String>) -> Vec<Action> {
         match granted {
             Ok(Granted::Task(task, actions)) => {
                 self.clients.wait_for(client, task);
-                return actions;
+                actions
             }
-            Ok(Granted::Done(answer)) => self.clients.dismiss(client, &answer),
-            Ok(Granted::More(answer)) => self.clients.tell(client, &answer),
-            Err(reason) => self.clients.dismiss(client, &Answer::Refused { reason }),
+            Ok(Granted::Done(answer, actions)) => {
+                self.clients.dismiss(client, &answer);
+                actions
+            }
+            Ok(Granted::More(answer)) => {
+                self.clients.tell(client, &answer);
+                vec![]
+            }
+            Err(reason) => {
+                self.clients.dismiss(client, &Answer::Refused { reason });
+                vec![]
+            }
         }
-        vec![]
+    }
+
+    fn grant(&mut self, request: Request, beside: Vec<OwnedFd>) -> Result<Granted, String> {
+        match request {
+            Request::Enter(entry) => self.enter(*entry, beside),
+            Request::Stop => Ok(Granted::Done(Answer::Stopping, self.life.on_stop())),
+            Request::Endpoints(app) => self.endpoints(&app),
+            Request::Attach(wanted) => self.attach(&wanted, beside),
+            Request::Shares(shares) => self.number_shares(&shares),
+            Request::Add(app) => self.add(*app, beside.into_iter().next().map(File::from)),
+            Request::Start(app) => self.start(&app),
+            Request::StopApp(app) => self.stop_app(&app),
+            Request::Remove(app) => self.remove(&app),
+            Request::Signal(_) | Request::Resize(_) => Err("there is nothing to signal".to_owned()),
+        }
     }
 
     fn enter(&mut self, mut entry: Entry, streams: Vec<OwnedFd>) -> Result<Granted, String> {
@@ -183,14 +203,14 @@ impl Session<'_> {
     fn stop_app(&mut self, app: &str) -> Result<Granted, String> {
         Ok(match self.life.stop_app(app)? {
             Some((task, actions)) => Granted::Task(task, actions),
-            None => Granted::Done(Answer::NotRunning),
+            None => Granted::Done(Answer::NotRunning, vec![]),
         })
     }
 
     fn remove(&mut self, app: &str) -> Result<Granted, String> {
         Ok(match self.life.remove(app)? {
             Some((task, actions)) => Granted::Task(task, actions),
-            None => Granted::Done(Answer::Removed { shares: vec![] }),
+            None => Granted::Done(Answer::Removed { shares: vec![] }, vec![]),
         })
     }
 }

@@ -1,18 +1,15 @@
 //! `fairing app sandbox`: runs a pod that has no apps yet.
 
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use contract::RunArguments;
 
 use crate::app::PodRequest;
 use crate::cli::{PodFlags, Rootfs, SandboxFlags, StartFlags};
 use crate::commands::Context;
-use crate::commands::prepare::{Laid, lay_out};
-use crate::commands::run::{Parent, detach, run_arguments, start};
-use crate::names::Names;
+use crate::commands::prepare::Laid;
+use crate::commands::run::{Parent, begin, detach, start};
 
 /// What the help ends with.
 const AFTER_HELP: &str = "\
@@ -81,22 +78,12 @@ impl Sandbox {
                 "a pod without apps has no environment: --environment of `fairing app add` sets an app's"
             );
         }
-        let names = Names::new(&self.start.names)?;
         let request = PodRequest {
             sandbox: Some(&self.sandbox),
             ..PodRequest::new(flags, &[], context.settings.pod_uids)
         };
-        let Laid { pod, lock } = lay_out(&request, context)?;
-        names.write(&pod)?;
-        if let Some(path) = &self.uuid_file_save {
-            fs::write(path, format!("{}\n", pod.uuid()))
-                .with_context(|| format!("write the pod's UUID to {}", path.display()))?;
-        }
-        let arguments = RunArguments {
-            local_config: Some(context.settings.local_config.display().to_string()),
-            mutable: true,
-            ..run_arguments(&self.start, &names, &pod, &context.settings)
-        };
+        let uuid_file = self.uuid_file_save.as_deref();
+        let (Laid { pod, lock }, arguments) = begin(&request, &self.start, uuid_file, context)?;
         if self.detach {
             return detach(pod, lock, &arguments, self.rm);
         }
