@@ -19,6 +19,12 @@ pub type GuestMemory = GuestMemoryMmap<Bitmap>;
 /// What marks written pages: nothing here, but virtiofsd takes only memory that has this one.
 pub type Bitmap = BitmapMmapRegion;
 
+/// What a device may read of a descriptor chain.
+pub type Reader<'m> = virtio_queue::Reader<'m, Bitmap>;
+
+/// What a device may write of a descriptor chain.
+pub type Writer<'m> = virtio_queue::Writer<'m, Bitmap>;
+
 /// Size of a huge page, bytes. KVM maps one into the guest only where guest and host address are the same multiple of it.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 

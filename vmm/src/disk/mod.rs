@@ -15,10 +15,10 @@ use virtio_queue::{DescriptorChain, Queue};
 use vm_memory::Bytes;
 
 pub use self::extents::{Extent, Extents};
-use self::request::{Range, Reader, Refusal, Request, Writer, parse, status_address};
+use self::request::{Range, Refusal, Request, parse, status_address};
 use self::spec::*;
 use crate::device::{Activation, Device, Stop};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, Reader, Writer};
 use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
 use crate::requests;
 

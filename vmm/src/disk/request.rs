@@ -12,13 +12,7 @@ use super::spec::{
     VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
     VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
-use crate::memory::{Bitmap, GuestMemory};
-
-/// What the driver wrote of a request.
-pub type Reader<'a> = virtio_queue::Reader<'a, Bitmap>;
-
-/// Where the driver reads the answer.
-pub type Writer<'a> = virtio_queue::Writer<'a, Bitmap>;
+use crate::memory::{GuestMemory, Reader, Writer};
 
 /// What the driver wants done.
 pub enum Request<'a> {

@@ -30,7 +30,7 @@ pub struct Credit {
 /// What to do with a payload of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It goes to the host, directly or by [`Connection::keep`].
+    /// It goes to the host, by [`Connection::keep`].
     Take,
     /// The host takes no more: it is dropped.
     Discard,
@@ -123,12 +123,7 @@ impl Connection {
         Admission::Take
     }
 
-    /// The socket took bytes of an admitted payload directly; only while nothing is unwritten.
-    pub fn passed(&mut self, bytes: usize) {
-        self.forwarded += count(bytes);
-    }
-
-    /// Keeps admitted bytes that the socket did not take.
+    /// Keeps admitted bytes for the socket.
     pub fn keep(&mut self, bytes: &[u8]) {
         self.unwritten.extend(bytes);
     }
@@ -414,17 +409,11 @@ mod tests {
             let len = bytes.min(self.guest_knows.buf_alloc - in_flight);
             match self.connection.admit(len) {
                 Admission::Take => {
-                    let mut payload: Vec<u8> = (0..len)
+                    let payload: Vec<u8> = (0..len)
                         .map(|at| pattern(self.guest_sent.wrapping_add(at)))
                         .collect();
-                    if !self.connection.has_unwritten() {
-                        let direct = payload.len().min(self.socket_room);
-                        let kept = payload.split_off(direct);
-                        self.host_takes(&payload);
-                        self.connection.passed(direct);
-                        payload = kept;
-                    }
                     self.connection.keep(&payload);
+                    self.flush();
                 }
                 Admission::Discard => assert!(self.host_refuses),
                 Admission::Violation => panic!("a guest within its credit was refused"),

@@ -1,22 +1,18 @@
-//! Packets as they lie in descriptor chains: the header, and the payload as slices of guest memory.
+//! Packets as they lie in descriptor chains: the header, and the payload behind it.
 //!
 //! No assumption on framing (section 2.7.4): header and payload may share descriptors or be spread over several.
 //! Linux 6.12 sends payloads over 32 KiB as one descriptor for the header and several for the data, which the
 //! virtio-vsock crate's parser refuses; hence this one.
 
-use std::io::{self, ErrorKind};
-use std::os::unix::net::UnixStream;
+use std::io::{self, ErrorKind, Read, Write};
 
 use virtio_queue::DescriptorChain;
-use vm_memory::{
-    GuestMemory as _, ReadVolatile, VolatileMemoryError, VolatileSlice, WriteVolatile,
-};
 
 use super::spec::HEADER_BYTES;
-use crate::memory::{Bitmap, GuestMemory};
+use crate::memory::{GuestMemory, Reader, Writer};
 
-/// The most descriptors a packet may be spread over. Linux uses up to 18.
-const MAX_SEGMENTS: usize = 64;
+/// The most that is moved at once, bytes. A receive buffer of Linux is a page.
+const CHUNK_BYTES: usize = 4096;
 
 /// `struct virtio_vsock_hdr`, section 5.10.6, in the host's byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,12 +83,11 @@ fn field<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
 pub struct Sent<'m> {
     /// The header.
     pub header: Header,
-    /// The payload, `header.len` bytes in guest memory.
-    pub payload: Segments<'m>,
+    payload: Reader<'m>,
 }
 
 impl<'m> Sent<'m> {
-    /// Reads the header of a TX chain and finds its payload.
+    /// Reads the header of a TX chain, and finds its payload whole.
     ///
     /// # Errors
     /// What is wrong with the chain, for the log.
@@ -100,25 +95,33 @@ impl<'m> Sent<'m> {
         memory: &'m GuestMemory,
         chain: DescriptorChain<&'m GuestMemory>,
     ) -> Result<Self, &'static str> {
-        let mut segments = Segments::gather(memory, chain, false)?;
-        let header = segments
-            .split_header()
-            .ok_or("chain too short for a header")?;
+        let mut payload = chain
+            .reader(memory)
+            .map_err(|_| "chain outside of memory")?;
         let mut bytes = [0; HEADER_BYTES];
-        header.copy_to(&mut bytes);
+        let read = payload.read_exact(&mut bytes);
+        read.map_err(|_| "chain too short for a header")?;
         let header = Header::from_bytes(&bytes);
-        let len = usize::try_from(header.len).map_err(|_| "packet too long")?;
-        let payload = segments
-            .split_to(len)
-            .ok_or("packet longer than its chain")?;
+        if payload.available_bytes() < usize::try_from(header.len).unwrap_or(usize::MAX) {
+            return Err("packet longer than its chain");
+        }
         Ok(Self { header, payload })
+    }
+
+    /// Hands out the payload in pieces copied out of guest memory, `header.len` bytes together.
+    pub fn for_each_chunk(&mut self, mut take: impl FnMut(&[u8])) {
+        let mut chunk = [0; CHUNK_BYTES];
+        let mut payload = (&mut self.payload).take(u64::from(self.header.len));
+        while let Ok(bytes @ 1..) = payload.read(&mut chunk) {
+            take(&chunk[..bytes]);
+        }
     }
 }
 
 /// A buffer of the guest for one packet.
 pub struct Room<'m> {
-    header: Segments<'m>,
-    payload: Segments<'m>,
+    header: Writer<'m>,
+    payload: Writer<'m>,
 }
 
 impl<'m> Room<'m> {
@@ -130,214 +133,41 @@ impl<'m> Room<'m> {
         memory: &'m GuestMemory,
         chain: DescriptorChain<&'m GuestMemory>,
     ) -> Result<Self, &'static str> {
-        let mut payload = Segments::gather(memory, chain, true)?;
-        let header = payload
-            .split_header()
-            .ok_or("buffer too short for a header")?;
+        let mut header = chain
+            .writer(memory)
+            .map_err(|_| "buffer outside of memory")?;
+        let payload = header.split_at(HEADER_BYTES);
+        let payload = payload.map_err(|_| "buffer too short for a header")?;
         Ok(Self { header, payload })
     }
 
-    /// Fills the payload from `stream`, at most `limit` bytes. Fewer than `min(limit, room)` came: there are no more
-    /// for now.
+    /// Fills the payload by one read, at most `limit` bytes; how many came, none at the end of the stream.
     ///
     /// # Errors
-    /// Those of read(2), when nothing was read before.
-    pub fn fill(&self, stream: &UnixStream, limit: u32) -> io::Result<Filled> {
-        let limit = usize::try_from(limit)
-            .unwrap_or(usize::MAX)
-            .min(self.payload.len());
-        let mut bytes = 0;
-        for segment in &self.payload.0 {
-            let Ok(mut part) = segment.subslice(0, segment.len().min(limit - bytes)) else {
-                break;
-            };
-            if part.is_empty() {
-                break;
+    /// Those of read(2).
+    pub fn fill(&mut self, mut stream: impl Read, limit: u32) -> io::Result<u32> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut chunk = [0; CHUNK_BYTES];
+        let room = self.payload.available_bytes().min(limit).min(CHUNK_BYTES);
+        let bytes = loop {
+            match stream.read(&mut chunk[..room]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
             }
-            match retry(|| (&mut &*stream).read_volatile(&mut part)) {
-                Ok(0) => {
-                    return Ok(Filled {
-                        bytes,
-                        ended: true,
-                        more: false,
-                    });
-                }
-                Ok(read) => {
-                    bytes += read;
-                    if read < part.len() {
-                        return Ok(Filled {
-                            bytes,
-                            ended: false,
-                            more: false,
-                        });
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Ok(Filled {
-                        bytes,
-                        ended: false,
-                        more: false,
-                    });
-                }
-                Err(error) if bytes == 0 => return Err(error),
-                Err(_) => break,
-            }
-        }
-        Ok(Filled {
-            bytes,
-            ended: false,
-            more: true,
-        })
+        };
+        self.payload.write_all(&chunk[..bytes])?;
+        u32::try_from(bytes).map_err(io::Error::other)
     }
 
-    /// Whether a payload fits at all.
+    /// Whether no payload fits at all.
     pub fn is_header_only(&self) -> bool {
-        self.payload.len() == 0
+        self.payload.available_bytes() == 0
     }
 
     /// Writes the header; the length of the used element comes back, in bytes.
-    pub fn put(&self, header: Header) -> u32 {
-        self.header.copy_from(&header.to_bytes());
+    pub fn put(&mut self, header: Header) -> u32 {
+        // There is room for it, and the memory is the guest's own.
+        let _ = self.header.write_all(&header.to_bytes());
         u32::try_from(HEADER_BYTES).map_or(header.len, |bytes| header.len.saturating_add(bytes))
-    }
-}
-
-/// What [`Room::fill`] read.
-pub struct Filled {
-    /// How many bytes.
-    pub bytes: usize,
-    /// The stream has ended after them.
-    pub ended: bool,
-    /// There may be more.
-    pub more: bool,
-}
-
-/// Guest memory in pieces, in order; none is empty.
-pub struct Segments<'m>(Vec<VolatileSlice<'m, Bitmap>>);
-
-impl<'m> Segments<'m> {
-    fn gather(
-        memory: &'m GuestMemory,
-        chain: DescriptorChain<&'m GuestMemory>,
-        writable: bool,
-    ) -> Result<Self, &'static str> {
-        let mut segments = Vec::new();
-        for (at, descriptor) in chain.enumerate() {
-            if at == MAX_SEGMENTS {
-                return Err("chain of too many descriptors");
-            }
-            if descriptor.is_write_only() != writable {
-                return Err("descriptor of the wrong direction");
-            }
-            let len = usize::try_from(descriptor.len()).map_err(|_| "descriptor too long")?;
-            if len == 0 {
-                continue;
-            }
-            let slice = memory.get_slice(descriptor.addr(), len);
-            segments.push(slice.map_err(|_| "descriptor outside of memory")?);
-        }
-        Ok(Self(segments))
-    }
-
-    fn split_header(&mut self) -> Option<Self> {
-        self.split_to(HEADER_BYTES)
-    }
-
-    /// Takes the first `bytes` off; `None` when there are fewer.
-    fn split_to(&mut self, bytes: usize) -> Option<Self> {
-        let mut front = Vec::new();
-        let mut left = bytes;
-        let mut whole = 0;
-        for segment in &mut self.0 {
-            if left == 0 {
-                break;
-            }
-            let taken = left.min(segment.len());
-            front.push(segment.subslice(0, taken).ok()?);
-            left -= taken;
-            if taken == segment.len() {
-                whole += 1;
-            } else {
-                *segment = segment.offset(taken).ok()?;
-            }
-        }
-        if left > 0 {
-            return None;
-        }
-        self.0.drain(..whole);
-        Some(Self(front))
-    }
-
-    /// Bytes.
-    pub fn len(&self) -> usize {
-        self.0
-            .iter()
-            .fold(0, |sum, segment| sum.saturating_add(segment.len()))
-    }
-
-    fn copy_to(&self, bytes: &mut [u8]) {
-        let mut rest = bytes;
-        for segment in &self.0 {
-            let copied = segment.copy_to(rest);
-            rest = &mut rest[copied..];
-        }
-    }
-
-    fn copy_from(&self, bytes: &[u8]) {
-        let mut rest = bytes;
-        for segment in &self.0 {
-            let (part, after) = rest.split_at(segment.len().min(rest.len()));
-            segment.copy_from(part);
-            rest = after;
-        }
-    }
-
-    /// Writes to `stream` what it takes, and drops that from the front.
-    ///
-    /// # Errors
-    /// Those of write(2), but not `WouldBlock`.
-    pub fn write_to(&mut self, stream: &UnixStream) -> io::Result<usize> {
-        let mut bytes = 0;
-        while let Some(segment) = self.0.first() {
-            let written = match retry(|| (&mut &*stream).write_volatile(segment)) {
-                Ok(written) => written,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            };
-            bytes += written;
-            if written < segment.len() {
-                self.split_to(written);
-                break;
-            }
-            self.0.remove(0);
-        }
-        Ok(bytes)
-    }
-
-    /// Hands out the bytes in chunks copied out of guest memory.
-    pub fn for_each_chunk(&self, mut take: impl FnMut(&[u8])) {
-        let mut chunk = [0; 4096];
-        for segment in &self.0 {
-            let mut rest = segment.clone();
-            while !rest.is_empty() {
-                let copied = rest.copy_to(&mut chunk);
-                take(&chunk[..copied]);
-                let Ok(after) = rest.offset(copied) else {
-                    break;
-                };
-                rest = after;
-            }
-        }
-    }
-}
-
-fn retry(mut call: impl FnMut() -> Result<usize, VolatileMemoryError>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Ok(bytes) => return Ok(bytes),
-            Err(VolatileMemoryError::IOError(error)) if error.kind() == ErrorKind::Interrupted => {}
-            Err(VolatileMemoryError::IOError(error)) => return Err(error),
-            Err(error) => return Err(io::Error::other(error)),
-        }
     }
 }

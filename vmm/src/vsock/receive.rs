@@ -1,8 +1,9 @@
 //! Host to guest: fills the guest's receive buffers, resets first, then control packets, then payload, one packet a
-//! connection in turn. One read(2) a segment straight into guest memory; a buffer for which there is nothing goes back
-//! to the queue.
+//! connection in turn, by one read(2). A buffer for which there is nothing goes back to the queue.
 //!
 //! Virtio 1.2, 5.10.6.
+
+use std::io::ErrorKind;
 
 use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
 use vmm_sys_util::epoll::Epoll;
@@ -32,7 +33,7 @@ impl Session<'_> {
             };
             let head = chain.head_index();
             let len = match Room::parse(self.memory, chain) {
-                Ok(room) => self.next_packet(epoll, &room),
+                Ok(mut room) => self.next_packet(epoll, &mut room),
                 Err(fault) => {
                     self.guest_fault(fault);
                     Some(0)
@@ -64,7 +65,7 @@ impl Session<'_> {
     }
 
     /// Writes the next packet into `room`; the length of the used element, or `None` when there was none after all.
-    fn next_packet(&mut self, epoll: &Epoll, room: &Room<'_>) -> Option<u32> {
+    fn next_packet(&mut self, epoll: &Epoll, room: &mut Room<'_>) -> Option<u32> {
         if let Some(header) = self.vsock.resets.pop_front() {
             return Some(room.put(header));
         }
@@ -94,7 +95,7 @@ impl Session<'_> {
         None
     }
 
-    fn next_control(&mut self, id: Id, room: &Room<'_>) -> Option<u32> {
+    fn next_control(&mut self, id: Id, room: &mut Room<'_>) -> Option<u32> {
         let guest_cid = self.vsock.guest_cid;
         let link = self.vsock.table.get_mut(id)?;
         link.owing = false;
@@ -107,8 +108,8 @@ impl Session<'_> {
         Some(room.put(header))
     }
 
-    /// One packet of payload from a socket; it goes to the end of the line when it has more.
-    fn next_payload(&mut self, epoll: &Epoll, id: Id, room: &Room<'_>) -> Option<u32> {
+    /// One packet of payload from a socket; it goes to the end of the line, for it may have more.
+    fn next_payload(&mut self, epoll: &Epoll, id: Id, room: &mut Room<'_>) -> Option<u32> {
         let guest_cid = self.vsock.guest_cid;
         let link = self.vsock.table.get_mut(id)?;
         link.readable = false;
@@ -117,30 +118,28 @@ impl Session<'_> {
             self.settle(epoll, id);
             return None;
         }
-        let Ok(filled) = room.fill(&link.stream, credit) else {
-            self.reset(epoll, id);
-            return None;
-        };
-        if filled.ended {
-            link.connection.host_ended();
-        }
-        let len = u32::try_from(filled.bytes).ok()?;
-        link.connection.read(len);
-        let packet = (len > 0).then(|| {
+        let read = room.fill(&link.stream, credit);
+        if let Ok(len @ 1..) = read {
+            link.connection.read(len);
+            link.readable = true;
+            self.readable.push_back(id);
             let header = Header {
                 op: VIRTIO_VSOCK_OP_RW,
                 len,
                 ..header_of(link, guest_cid)
             };
-            room.put(header)
-        });
-        if filled.more && link.connection.to_read() > 0 {
-            link.readable = true;
-            self.readable.push_back(id);
-        } else {
-            self.settle(epoll, id);
+            return Some(room.put(header));
         }
-        packet
+        match read {
+            Ok(_) => link.connection.host_ended(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => {
+                self.reset(epoll, id);
+                return None;
+            }
+        }
+        self.settle(epoll, id);
+        None
     }
 }
 

@@ -315,7 +315,7 @@ pub fn next_chain<'m>(
 }
 
 /// Writes what the socket takes of the bytes that wait for it.
-fn flush(link: &mut Link) {
+pub(super) fn flush(link: &mut Link) {
     loop {
         let (first, second) = link.connection.unwritten();
         if first.is_empty() {

@@ -1,5 +1,4 @@
-//! Guest to host: takes packets off the TX queue and acts on them. One write(2) a segment straight from guest memory;
-//! only what the socket does not take is copied.
+//! Guest to host: takes packets off the TX queue and acts on them.
 //!
 //! Virtio 1.2, 5.10.6.
 
@@ -7,14 +6,14 @@ use virtio_queue::{Error as QueueError, QueueT};
 use vmm_sys_util::epoll::Epoll;
 
 use super::connection::{Admission, Connection, Credit};
-use super::packet::{Header, Segments, Sent};
-use super::session::{Session, TURN, next_chain};
+use super::packet::{Header, Sent};
+use super::session::{Session, TURN, flush, next_chain};
 use super::spec::{
     VIRTIO_VSOCK_OP_CREDIT_REQUEST, VIRTIO_VSOCK_OP_CREDIT_UPDATE, VIRTIO_VSOCK_OP_REQUEST,
     VIRTIO_VSOCK_OP_RST, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_TYPE_STREAM,
     VMADDR_CID_HOST,
 };
-use super::table::{Id, Link, Ports};
+use super::table::{Id, Ports};
 
 /// Resets that may wait for receive buffers before TX packets, each of which may cause one more, have to wait
 /// (5.10.6.1).
@@ -125,7 +124,7 @@ impl Session<'_> {
     }
 
     /// Feeds a packet to its connection.
-    fn step(&mut self, id: Id, packet: Sent<'_>) -> Result<(), &'static str> {
+    fn step(&mut self, id: Id, mut packet: Sent<'_>) -> Result<(), &'static str> {
         let Some(link) = self.vsock.table.get_mut(id) else {
             return Ok(());
         };
@@ -133,7 +132,10 @@ impl Session<'_> {
         link.connection.credit(credit(&header));
         match header.op {
             VIRTIO_VSOCK_OP_RW => match link.connection.admit(header.len) {
-                Admission::Take => pass(link, packet.payload),
+                Admission::Take => {
+                    packet.for_each_chunk(|chunk| link.connection.keep(chunk));
+                    flush(link);
+                }
                 Admission::Discard => {}
                 Admission::Violation => return Err("payload beyond credit or shutdown"),
             },
@@ -144,17 +146,6 @@ impl Session<'_> {
         }
         Ok(())
     }
-}
-
-/// Writes a payload to the socket and keeps what it does not take, in order.
-fn pass(link: &mut Link, mut payload: Segments<'_>) {
-    if !link.connection.has_unwritten() {
-        match payload.write_to(&link.stream) {
-            Ok(bytes) => link.connection.passed(bytes),
-            Err(_) => return link.connection.host_refuses(),
-        }
-    }
-    payload.for_each_chunk(|chunk| link.connection.keep(chunk));
 }
 
 fn credit(header: &Header) -> Credit {
