@@ -34,145 +34,41 @@ pub enum Kind {
     Starter,
 }
 
+/// Numbers of system calls.
+macro_rules! calls {
+    ($($name:ident)*) => { &[$(Sysno::$name as c_long),*] };
+}
+
 /// Memory, locks, signals and descriptors already open: what every thread needs.
-const EVERY: &[c_long] = &[
-    libc::SYS_read,
-    libc::SYS_write,
-    libc::SYS_readv,
-    libc::SYS_writev,
-    libc::SYS_close,
-    libc::SYS_futex,
-    libc::SYS_munmap,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_brk,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigaction,
-    libc::SYS_sigaltstack,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_clock_gettime,
-    libc::SYS_getpid,
-    libc::SYS_gettid,
-    libc::SYS_sched_yield,
-    libc::SYS_restart_syscall,
-    libc::SYS_getrandom,
-    libc::SYS_poll,
-    libc::SYS_ppoll,
+const EVERY: &[c_long] = calls![
+    read write readv writev close futex munmap mremap madvise brk rt_sigreturn rt_sigprocmask rt_sigaction
+    sigaltstack exit exit_group clock_gettime getpid gettid sched_yield restart_syscall getrandom poll ppoll
 ];
 
 /// Starting threads and putting filters on them, and waiting for the child that moves the process into its cgroup; gone once
 /// a thread has its own filter.
-const STARTING: &[c_long] = &[
-    libc::SYS_clone3,
-    libc::SYS_clone,
-    libc::SYS_set_robust_list,
-    libc::SYS_rseq,
-    libc::SYS_prctl,
-    libc::SYS_seccomp,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_prlimit64,
-    libc::SYS_eventfd2,
-    libc::SYS_signalfd4,
-    libc::SYS_socketpair,
-    libc::SYS_getuid,
-    libc::SYS_wait4,
-    libc::SYS_fstat,
-    libc::SYS_lseek,
+const STARTING: &[c_long] = calls![
+    clone3 clone set_robust_list rseq prctl seccomp sched_getaffinity prlimit64 eventfd2 signalfd4 socketpair getuid
+    wait4 fstat lseek
 ];
 
 /// What a thread that starts others needs beside what those may do; which threads, its limits say.
-const NEW_THREADS: &[c_long] = &[
-    libc::SYS_clone3,
-    libc::SYS_set_robust_list,
-    libc::SYS_rseq,
-    libc::SYS_seccomp,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_socketpair,
-    libc::SYS_lseek,
-];
+const NEW_THREADS: &[c_long] =
+    calls![clone3 set_robust_list rseq seccomp sched_getaffinity socketpair lseek];
 
-const SOCKETS: &[c_long] = &[
-    libc::SYS_recvfrom,
-    libc::SYS_sendto,
-    libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_shutdown,
-];
+const SOCKETS: &[c_long] = calls![recvfrom sendto recvmsg sendmsg shutdown];
 
-const EPOLL: &[c_long] = &[
-    libc::SYS_epoll_create1,
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_wait,
-    libc::SYS_epoll_pwait,
-];
+const EPOLL: &[c_long] = calls![epoll_create1 epoll_ctl epoll_wait epoll_pwait];
 
-const DISK: &[c_long] = &[
-    libc::SYS_pread64,
-    libc::SYS_pwrite64,
-    libc::SYS_preadv,
-    libc::SYS_pwritev,
-    libc::SYS_lseek,
-    libc::SYS_fdatasync,
-    libc::SYS_fsync,
-    libc::SYS_fallocate,
-];
+const DISK: &[c_long] = calls![pread64 pwrite64 preadv pwritev lseek fdatasync fsync fallocate];
 
 /// What a file server does to files, by descriptors and names relative to them; and taking on a user's ids. No file
 /// handles, which reach around the root.
-const FILE_SERVER: &[c_long] = &[
-    libc::SYS_openat,
-    libc::SYS_openat2,
-    libc::SYS_newfstatat,
-    libc::SYS_statx,
-    libc::SYS_fstat,
-    libc::SYS_fstatfs,
-    libc::SYS_getdents64,
-    libc::SYS_readlinkat,
-    libc::SYS_mkdirat,
-    libc::SYS_mknodat,
-    libc::SYS_symlinkat,
-    libc::SYS_linkat,
-    libc::SYS_unlinkat,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    libc::SYS_fchownat,
-    libc::SYS_utimensat,
-    libc::SYS_ftruncate,
-    libc::SYS_fallocate,
-    libc::SYS_copy_file_range,
-    libc::SYS_lseek,
-    libc::SYS_fsync,
-    libc::SYS_fdatasync,
-    libc::SYS_syncfs,
-    libc::SYS_flock,
-    libc::SYS_preadv,
-    libc::SYS_preadv2,
-    libc::SYS_pwritev,
-    libc::SYS_pwritev2,
-    libc::SYS_pread64,
-    libc::SYS_pwrite64,
-    libc::SYS_getxattr,
-    libc::SYS_setxattr,
-    libc::SYS_listxattr,
-    libc::SYS_removexattr,
-    libc::SYS_fgetxattr,
-    libc::SYS_fsetxattr,
-    libc::SYS_flistxattr,
-    libc::SYS_fremovexattr,
-    libc::SYS_fchdir,
-    libc::SYS_umask,
-    libc::SYS_dup,
-    libc::SYS_geteuid,
-    libc::SYS_getegid,
-    libc::SYS_setresuid,
-    libc::SYS_setresgid,
-    libc::SYS_setgroups,
-    libc::SYS_capget,
-    libc::SYS_capset,
+const FILE_SERVER: &[c_long] = calls![
+    openat openat2 newfstatat statx fstat fstatfs getdents64 readlinkat mkdirat mknodat symlinkat linkat unlinkat
+    renameat renameat2 fchmod fchmodat fchownat utimensat ftruncate fallocate copy_file_range lseek fsync fdatasync
+    syncfs flock preadv preadv2 pwritev pwritev2 pread64 pwrite64 getxattr setxattr listxattr removexattr fgetxattr
+    fsetxattr flistxattr fremovexattr fchdir umask dup geteuid getegid setresuid setresgid setgroups capget capset
 ];
 
 impl Kind {
@@ -180,11 +76,8 @@ impl Kind {
     fn calls(self) -> Vec<c_long> {
         let own: &[&[c_long]] = match self {
             // Joining threads and draining outputs is all that is left once the machine runs.
-            Self::Session => &[
-                SOCKETS,
-                &[libc::SYS_accept4, libc::SYS_fstat, libc::SYS_lseek],
-            ],
-            Self::Pump => &[SOCKETS, &[libc::SYS_lseek]],
+            Self::Session => &[SOCKETS, calls![accept4 fstat lseek]],
+            Self::Pump => &[SOCKETS, calls![lseek]],
             Self::Starter => &[SOCKETS, NEW_THREADS],
             Self::Vcpu => &[],
             Self::Disk => &[EPOLL, DISK],

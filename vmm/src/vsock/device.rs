@@ -26,7 +26,6 @@ pub struct Vsock {
     pub(super) table: Table,
     /// Resets due to the guest for connections it has and the table has not.
     pub(super) resets: VecDeque<Header>,
-    pub(super) reset_event_due: bool,
     pub(super) faults_logged: u32,
 }
 
@@ -38,17 +37,8 @@ impl Vsock {
             connector,
             table: Table::default(),
             resets: VecDeque::new(),
-            reset_event_due: false,
             faults_logged: 0,
         }
-    }
-
-    /// Drops every connection, and lets the guest know when the device next runs (VIRTIO_VSOCK_EVENT_TRANSPORT_RESET):
-    /// for a machine that goes on from a snapshot, whose host side is another.
-    pub fn reset_transport(&mut self) {
-        self.table.clear();
-        self.resets.clear();
-        self.reset_event_due = true;
     }
 }
 

@@ -10,23 +10,20 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
-use vm_memory::Bytes;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::connection::Due;
 use super::device::Vsock;
 use super::packet::Header;
-use super::spec::{
-    VIRTIO_VSOCK_EVENT_TRANSPORT_RESET, VIRTIO_VSOCK_OP_RST, VIRTIO_VSOCK_TYPE_STREAM,
-    VMADDR_CID_HOST,
-};
+use super::spec::{VIRTIO_VSOCK_OP_RST, VIRTIO_VSOCK_TYPE_STREAM, VMADDR_CID_HOST};
 use super::table::{Id, Link};
 use crate::device::{ActiveQueue, Interrupt, Stop};
 use crate::memory::GuestMemory;
 
 /// epoll's number for the stop descriptor; queues come next, then connections.
 const STOP: u64 = u64::MAX;
-const KICK: [u64; 3] = [u64::MAX - 1, u64::MAX - 2, u64::MAX - 3];
+const KICKED_RX: u64 = u64::MAX - 1;
+const KICKED_TX: u64 = u64::MAX - 2;
 
 /// Guest faults that are logged before the device falls silent about them.
 const MAX_FAULTS_LOGGED: u32 = 16;
@@ -40,6 +37,7 @@ pub struct Session<'m> {
     pub(super) memory: &'m GuestMemory,
     pub(super) rx: ActiveQueue,
     pub(super) tx: ActiveQueue,
+    /// Nothing happens that the guest would have to be told of here.
     event: ActiveQueue,
     pub(super) interrupt: &'m dyn Interrupt,
     /// Connections whose sockets have bytes for the guest.
@@ -76,18 +74,14 @@ impl<'m> Session<'m> {
 
     /// Serves until `stop`; the queues come back.
     pub fn run(mut self, stop: &Stop) -> Vec<Queue> {
-        match self.prepare(stop) {
-            Ok(epoll) => {
-                if let Err(fault) = self.serve(&epoll) {
-                    tracing::warn!("vsock queues are broken: {fault}");
-                    self.interrupt.needs_reset();
-                    self.await_stop(stop);
-                }
-            }
-            Err(error) => {
-                tracing::error!("set up the vsock device: {error}");
-                self.interrupt.needs_reset();
-            }
+        let epoll = self.prepare(stop);
+        let epoll = epoll.map_err(|error| tracing::error!("set up the vsock device: {error}"));
+        let served = epoll.and_then(|epoll| {
+            let served = self.serve(&epoll);
+            served.map_err(|fault| tracing::warn!("vsock queues are broken: {fault}"))
+        });
+        if served.is_err() {
+            self.interrupt.needs_reset();
         }
         vec![self.rx.queue, self.tx.queue, self.event.queue]
     }
@@ -101,7 +95,7 @@ impl<'m> Session<'m> {
             EventSet::IN,
             STOP,
         )?;
-        for (active, number) in [&self.rx, &self.tx, &self.event].into_iter().zip(KICK) {
+        for (active, number) in [(&self.rx, KICKED_RX), (&self.tx, KICKED_TX)] {
             let kick = active.kick.as_raw_fd();
             watch(&epoll, ControlOperation::Add, kick, EventSet::IN, number)?;
         }
@@ -125,7 +119,6 @@ impl<'m> Session<'m> {
         loop {
             self.transmit(epoll)?;
             self.receive(epoll)?;
-            self.send_reset_event()?;
             let ready = match epoll.wait(if self.is_idle() { -1 } else { 0 }, &mut events) {
                 Ok(ready) => ready,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -138,23 +131,10 @@ impl<'m> Session<'m> {
                 let set = EventSet::from_bits_truncate(event.events());
                 match event.data() {
                     STOP => return Ok(()),
-                    number if KICK.contains(&number) => self.kicked(number),
+                    number @ (KICKED_RX | KICKED_TX) => self.kicked(number),
                     id => self.socket_event(epoll, id, set),
                 }
             }
-        }
-    }
-
-    /// After a fault nothing but the stop descriptor counts.
-    fn await_stop(&self, stop: &Stop) {
-        let Ok(epoll) = Epoll::new() else { return };
-        let fd = stop.as_fd().as_raw_fd();
-        if watch(&epoll, ControlOperation::Add, fd, EventSet::IN, STOP).is_err() {
-            return;
-        }
-        let mut events = [EpollEvent::default()];
-        while matches!(epoll.wait(-1, &mut events), Err(error) if error.kind() == ErrorKind::Interrupted)
-        {
         }
     }
 
@@ -165,16 +145,12 @@ impl<'m> Session<'m> {
     }
 
     fn kicked(&mut self, number: u64) {
-        let [rx, tx, _] = KICK;
-        if number == rx {
+        let active = if number == KICKED_RX {
             self.starved = false;
-        } else if number == tx {
+            &self.rx
+        } else {
             self.tx_waiting = true;
-        }
-        let active = match number {
-            number if number == rx => &self.rx,
-            number if number == tx => &self.tx,
-            _ => &self.event,
+            &self.tx
         };
         // Only clears it: the queue says what there is to do.
         let _ = active.kick.read();
@@ -268,29 +244,6 @@ impl<'m> Session<'m> {
             self.vsock.faults_logged += 1;
             tracing::warn!("vsock packet of the guest: {what}");
         }
-    }
-
-    fn send_reset_event(&mut self) -> Result<(), QueueError> {
-        if !self.vsock.reset_event_due || !self.event.queue.ready() {
-            return Ok(());
-        }
-        let queue = &mut self.event.queue;
-        let Some(mut chain) = next_chain(queue, self.memory)? else {
-            return Ok(());
-        };
-        let head = chain.head_index();
-        let id = VIRTIO_VSOCK_EVENT_TRANSPORT_RESET.to_le_bytes();
-        let target = chain
-            .next()
-            .filter(|buffer| buffer.is_write_only() && buffer.len() >= 4);
-        let written =
-            target.is_some_and(|buffer| self.memory.write_slice(&id, buffer.addr()).is_ok());
-        self.vsock.reset_event_due = !written;
-        queue.add_used(self.memory, head, if written { 4 } else { 0 })?;
-        if queue.needs_notification(self.memory)? {
-            self.interrupt.used_buffer();
-        }
-        Ok(())
     }
 }
 

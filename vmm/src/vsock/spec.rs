@@ -36,6 +36,3 @@ pub const VIRTIO_VSOCK_TYPE_STREAM: u16 = 1;
 pub const VIRTIO_VSOCK_SHUTDOWN_F_RECEIVE: u32 = 1 << 0;
 /// 5.10.6.6: the sender of this flag sends no more.
 pub const VIRTIO_VSOCK_SHUTDOWN_F_SEND: u32 = 1 << 1;
-
-/// 5.10.6.8: all connections are gone and the guest's context ID may have changed.
-pub const VIRTIO_VSOCK_EVENT_TRANSPORT_RESET: u32 = 0;

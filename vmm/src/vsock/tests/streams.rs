@@ -6,12 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress};
 
 use super::driver::{DEADLINE, Guest, pairs};
-use crate::device::Device;
-use crate::vsock::Vsock;
 use crate::vsock::connection::BUF_ALLOC;
 use crate::vsock::packet::Header;
 use crate::vsock::spec::*;
@@ -439,33 +435,4 @@ fn driver_that_begins_anew_finds_no_old_connection() {
         queues.into_iter().map(|_| fresh.rx.queue()).collect(),
     );
     assert_eq!(host.read(&mut [0]).unwrap(), 0);
-}
-
-#[test]
-fn transport_reset_is_an_event_and_drops_connections() {
-    let (connector, _streams) = pairs();
-    let mut vsock = Vsock::new(3, connector);
-    vsock.reset_transport();
-    let mut guest = Guest::start(pairs().0, true, 4);
-    let (_, queues) = guest.stop();
-    guest
-        .memory
-        .write_slice(&[0xff; 4], GuestAddress(0x50_0000))
-        .unwrap();
-    guest.event.describe(0, Descriptor::new(0x50_0000, 4, 2, 0));
-    guest.event.offer(0);
-    let device: Box<dyn Device> = Box::new(vsock);
-    guest.resume(device, queues);
-    let deadline = Instant::now() + DEADLINE;
-    while guest.event.reap() != Some((0, 4)) {
-        assert!(Instant::now() < deadline);
-        std::thread::yield_now();
-    }
-    assert_eq!(
-        guest
-            .memory
-            .read_obj::<u32>(GuestAddress(0x50_0000))
-            .unwrap(),
-        0
-    );
 }
