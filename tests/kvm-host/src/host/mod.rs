@@ -6,6 +6,7 @@ pub mod keeper;
 mod modules;
 pub mod place;
 mod processes;
+mod tsc;
 
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 
-use super::Shape;
+use super::{Shape, tsc};
 use crate::wire::spec::{PORT_NAME_PREFIX, PORTS};
 
 const FILE_SERVER: &str = "/usr/lib/qemu/virtiofsd";
@@ -149,7 +149,11 @@ fn ports(sockets: &[OwnedFd]) -> Vec<String> {
 
 fn kernel(shape: &Shape) -> Vec<String> {
     let path = |name: &str| shape.dir.join(name).display().to_string();
-    let line = "console=ttyS0 quiet panic=-1 softlockup_panic=1 mitigations=off tsc=reliable no_timer_check nokaslr audit=0";
+    let mut line = "console=ttyS0 quiet panic=-1 softlockup_panic=1 mitigations=off tsc=reliable no_timer_check nokaslr audit=0".to_string();
+    // Counted instructions come at the same rate whatever else the machine does.
+    if !shape.icount {
+        line += &format!(" tsc_early_khz={}", tsc::khz());
+    }
     vec![
         "-serial".to_string(),
         format!("file:{}", path(CONSOLE)),
@@ -158,6 +162,6 @@ fn kernel(shape: &Shape) -> Vec<String> {
         "-initrd".to_string(),
         path(super::keeper::INITRAMFS),
         "-append".to_string(),
-        line.to_string(),
+        line,
     ]
 }

@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-
 use super::driver::{DEADLINE, Guest, pairs};
 use crate::vsock::connection::BUF_ALLOC;
 use crate::vsock::packet::Header;
