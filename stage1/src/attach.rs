@@ -17,7 +17,6 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::clients::{self, Answer, Attachment, Caller, Request};
 use crate::life::FAILED;
-use crate::packets::{self, Received};
 use crate::session;
 use crate::streams::{self, Endpoints, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
@@ -191,24 +190,11 @@ impl<'a> Visit<'a> {
             if ready.input && self.type_on()? {
                 return Ok(0);
             }
-            if !ready.answer {
-                continue;
+            if let Some(code) = self.pod.look_for_end()? {
+                // Others may write now.
+                self.input = None;
+                return self.wait_for_outputs(code);
             }
-            let code = match packets::receive(self.pod.as_fd())? {
-                Received::Nothing => continue,
-                Received::Message(Answer::Exited { code }, _) => code,
-                Received::Message(Answer::Started, _) => continue,
-                // It has ended before its first instruction.
-                Received::Message(Answer::NotStarted { code, .. }, _) => code,
-                Received::Message(other, _) => return Err(clients::refusal(Some(other))),
-                Received::End => {
-                    crate::tell("the pod has ended");
-                    FAILED
-                }
-            };
-            // Others may write now.
-            self.input = None;
-            return self.wait_for_outputs(code);
         }
     }
 
@@ -230,7 +216,6 @@ impl<'a> Visit<'a> {
         waits::wait(&mut waits, None, "the app")?;
         let ready = |index: usize| waits.get(index).is_some_and(waits::is_ready);
         Ok(Ready {
-            answer: ready(0),
             signal: ready(1),
             input: ready(2),
         })
@@ -302,7 +287,6 @@ impl<'a> Visit<'a> {
 
 /// What a wait found.
 struct Ready {
-    answer: bool,
     signal: bool,
     /// Something is typed, or what was typed can be passed on.
     input: bool,

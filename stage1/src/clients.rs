@@ -19,7 +19,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::life::printable;
+use crate::life::{FAILED, printable};
 use crate::packets::{self, Received};
 use crate::streams::Endpoints;
 use crate::volumes::Source;
@@ -296,6 +296,26 @@ impl Caller {
                 Received::Nothing => {}
                 Received::End => return Ok(None),
                 Received::Message(answer, _) => return Ok(Some(answer)),
+            }
+        }
+    }
+
+    /// Looks whether what was asked for has ended; gives its exit code.
+    ///
+    /// # Errors
+    /// When the pod refuses it, or answers something else.
+    pub fn look_for_end(&self) -> Result<Option<u8>> {
+        match packets::receive(self.as_fd())? {
+            Received::Nothing | Received::Message(Answer::Started, _) => Ok(None),
+            Received::Message(Answer::Exited { code }, _) => Ok(Some(code)),
+            Received::Message(Answer::NotStarted { code, reason }, _) => {
+                crate::tell(&printable(&reason));
+                Ok(Some(code))
+            }
+            Received::Message(other, _) => Err(refusal(Some(other))),
+            Received::End => {
+                crate::tell("the pod has ended");
+                Ok(Some(FAILED))
             }
         }
     }

@@ -12,11 +12,10 @@ use nix::sys::signalfd::SignalFd;
 use vmm::event::descriptor;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::clients::{Answer, Caller, Request};
-use crate::packets::{self, Received};
+use crate::clients::{Caller, Request};
 use crate::streams::{self, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
-use crate::{life, plan, session, waits};
+use crate::{plan, session, waits};
 
 /// Runs the command that `argv` names: `--pid=PID --appname=NAME -- COMMAND ARGUMENT...`; rkt's own programs say `--app=NAME`.
 ///
@@ -51,7 +50,7 @@ pub fn enter(argv: impl Iterator<Item = String>) -> Result<u8> {
     drop(streams);
     let _raw = window.map(|_| Raw::enter()).transpose()?;
     let mut visit = Visit {
-        pod: pod.as_fd(),
+        pod: &pod,
         signals,
         drained,
         pumps,
@@ -85,7 +84,7 @@ fn parse(argv: impl Iterator<Item = String>) -> Result<(String, Vec<String>)> {
 
 /// A command under way.
 struct Visit<'a> {
-    pod: BorrowedFd<'a>,
+    pod: &'a Caller,
     signals: SignalFd,
     drained: EventFd,
     pumps: Pumps,
@@ -95,27 +94,13 @@ impl Visit<'_> {
     /// Passes signals on until the command has ended; gives its code.
     fn follow(&mut self) -> Result<u8> {
         loop {
-            self.wait(&[self.pod, self.signals.as_fd()])?;
+            self.wait(&[self.pod.as_fd(), self.signals.as_fd()])?;
             while let Some(info) = self.signals.read_signal().context("read a signal")? {
                 let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
                 self.pass_on(signal)?;
             }
-            match packets::receive(self.pod)? {
-                Received::Nothing | Received::Message(Answer::Started, _) => {}
-                Received::Message(Answer::Exited { code }, _) => return Ok(code),
-                Received::Message(Answer::NotStarted { code, reason }, _) => {
-                    crate::tell(&life::printable(&reason));
-                    return Ok(code);
-                }
-                Received::Message(Answer::Refused { reason }, _) => {
-                    crate::tell(&life::printable(&reason));
-                    return Ok(life::FAILED);
-                }
-                Received::Message(_, _) => bail!("the pod's process answers something else"),
-                Received::End => {
-                    crate::tell("the pod has ended, and the command with it");
-                    return Ok(life::FAILED);
-                }
+            if let Some(code) = self.pod.look_for_end()? {
+                return Ok(code);
             }
         }
     }
@@ -126,7 +111,7 @@ impl Visit<'_> {
             (winch, None) if winch == Signal::SIGWINCH as i32 => return Ok(()),
             (signal, _) => Request::Signal(signal),
         };
-        packets::send(self.pod, &request, &[]).context("pass a signal on")
+        self.pod.ask(&request, &[]).context("pass a signal on")
     }
 
     /// Until every byte has been written, or nobody reads it.

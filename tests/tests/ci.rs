@@ -117,20 +117,40 @@ fn job_that_does_not_end_is_ended_with_what_it_wrote_kept() {
     assert!(log.contains("begun"), "{log}");
 }
 
+/// Builds what Debian has the source of, with its own tests, which say `passed`; gives the program.
+fn debian_package(name: &str, passed: &str) -> (Job, PathBuf) {
+    let job = Job::new();
+    let unpack = format!("tar xf /usr/src/{name}_*.orig.tar.gz --strip-components=1");
+    job.run(&[], &unpack).expect_code(0);
+    job.commit();
+    let script =
+        format!("FORCE_UNSAFE_CONFIGURE=1 ./configure >/out/configured; {BUILD}; cp {name} /out/");
+    job.run(&["--cpus=1"], &script).expect_code(0);
+    let log = fs::read_to_string(job.path("out/log")).expect("the log");
+    assert!(log.lines().any(|line| line.starts_with(passed)), "{log}");
+    let program = job.path("out").join(name);
+    (job, program)
+}
+
 #[test]
-fn job_builds_and_tests_a_debian_source_package() {
-    for _ in 0..rounds("Debian source packages built on a volume", 0, 1) {
-        let job = Job::new();
-        let unpack = "tar xf /usr/src/hello_*.orig.tar.gz --strip-components=1";
-        job.run(&[], unpack).expect_code(0);
-        job.commit();
-        let script = format!(
-            "FORCE_UNSAFE_CONFIGURE=1 ./configure >/out/configured; {BUILD}; cp hello /out/"
-        );
-        job.run(&["--cpus=1"], &script).expect_code(0);
-        let log = fs::read_to_string(job.path("out/log")).expect("the log");
-        assert!(log.lines().any(|line| line.starts_with("PASS")), "{log}");
-        let hello = finish(&mut Command::new(job.path("out/hello")));
+fn job_builds_and_tests_a_small_debian_source_package() {
+    let (job, ed) = debian_package("ed", "tests completed successfully");
+    let text = job.path("out/text");
+    write(&text, "from the host\n");
+    let mut edited = Command::new("sh");
+    edited
+        .arg("-c")
+        .arg("printf 's/from/on/\nwq\n' | \"$0\" -s \"$1\"");
+    finish(edited.args([ed, text.clone()])).expect_code(0);
+    let text = fs::read_to_string(text).expect("the text");
+    assert_eq!(text, "on the host\n");
+}
+
+#[test]
+fn job_builds_and_tests_a_larger_debian_source_package() {
+    for _ in 0..rounds("larger Debian source packages built on a volume", 0, 1) {
+        let (_job, hello) = debian_package("hello", "PASS");
+        let hello = finish(&mut Command::new(hello));
         assert_eq!(hello.expect_code(0).out(), "Hello, world!\n");
     }
 }
