@@ -1,5 +1,5 @@
-//! The files that every app finds in /etc, written into its root where the image has none, before anything is mounted
-//! over it: so no link of the image can lead a write into a kernel file system. Called by `furnish`.
+//! The files that every app finds in /etc, written into its root where the image has none or the host gives them, before
+//! anything is mounted over it: so no link of the image can lead a write into a kernel file system. Called by `furnish`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read, Write};
@@ -7,17 +7,32 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use guest_init::protocol::Boot;
+
+const HOSTS: &str = "/etc/hosts";
+const RESOLV: &str = "/etc/resolv.conf";
 
 /// The largest etc/passwd or etc/group that is read, bytes.
 const ACCOUNTS_LIMIT_BYTES: u64 = 4 << 20;
 
-/// Writes what is missing.
+/// Keeps the files that the host gives all apps, in the machine's own root.
+pub fn keep(boot: &Boot) -> Result<()> {
+    make_folder("/etc", 0o755)?;
+    for (path, text) in [(HOSTS, &boot.hosts), (RESOLV, &boot.resolv)] {
+        if let Some(text) = text {
+            replace(path, text)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what the host gives, and what is missing. The working directory is the machine's root still.
 pub fn complete(hostname: &str) -> Result<()> {
     make_folder("/etc", 0o755)?;
     make_folder("/tmp", 0o1777)?;
     replace("/etc/hostname", &format!("{hostname}\n"))?;
-    provide("/etc/hosts", &hosts(hostname))?;
-    provide("/etc/resolv.conf", "")?;
+    give(HOSTS, &hosts(hostname))?;
+    give(RESOLV, "")?;
     match symlink("/proc/self/mounts", "/etc/mtab") {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(error).context("link /etc/mtab")
@@ -37,6 +52,15 @@ pub fn make_folder(path: &str, mode: u32) -> Result<()> {
         made => made
             .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
             .with_context(|| format!("make {path}")),
+    }
+}
+
+/// Writes the host's file of this path, or `text` if there is neither that nor one of the image's.
+fn give(path: &str, text: &str) -> Result<()> {
+    match fs::read_to_string(path.trim_start_matches('/')) {
+        Ok(given) => replace(path, &given),
+        Err(error) if error.kind() == ErrorKind::NotFound => provide(path, text),
+        Err(error) => Err(error).with_context(|| format!("read the host's {path}")),
     }
 }
 

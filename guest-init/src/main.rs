@@ -104,6 +104,7 @@ fn become_pod(boot: &Boot) -> Result<()> {
     machine::seed(&boot.entropy)?;
     machine::bring_cpus_online(boot.cpus)?;
     machine::set_hostname(&boot.hostname)?;
+    app_files::keep(boot)?;
     for (name, value) in &boot.sysctls {
         machine::set_parameter(name, value)?;
     }

@@ -19,7 +19,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; stage 1 and its initramfs are packed together, so a mismatch is a packing fault.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The host's vsock port of the control stream.
 pub const CONTROL_PORT: u32 = 1;
@@ -167,6 +167,10 @@ pub enum Status {
 pub struct Boot {
     /// Host name of the pod's UTS namespace.
     pub hostname: String,
+    /// What every app has as /etc/resolv.conf; `None` = its image's.
+    pub resolv: Option<String>,
+    /// What every app has as /etc/hosts; `None` = its image's, or one with the pod's host name.
+    pub hosts: Option<String>,
     /// The host's CLOCK_REALTIME, nanoseconds since the epoch.
     pub clock_ns: u64,
     /// Random bytes for the guest's pool, credited as entropy.

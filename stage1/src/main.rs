@@ -17,6 +17,7 @@ mod jail;
 mod life;
 mod limits;
 mod log;
+mod names;
 mod outcome;
 mod packets;
 mod plan;

@@ -24,6 +24,7 @@ use crate::host;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
 use crate::life::{self, Life};
+use crate::names::Names;
 use crate::outcome;
 use crate::plan::{Host, Plan};
 use crate::report::{self, Report};
@@ -62,6 +63,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let Prepared {
         assets,
         plan,
+        names,
         scratch,
     } = Prepared::open(&pod, &arguments, cpus)?;
 
@@ -82,7 +84,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     // Who finds a pid finds the socket too.
     report::write_pid(&pod)?;
     let signals = session::block_signals()?;
-    let boot = boot(&plan, arguments.debug)?;
+    let boot = boot(&plan, names, arguments.debug)?;
     let terminal = plan
         .apps
         .iter()
@@ -120,6 +122,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
 struct Prepared {
     assets: Assets,
     plan: Plan,
+    names: Names,
     scratch: Option<(File, u64)>,
 }
 
@@ -133,10 +136,12 @@ impl Prepared {
             .for_each(|warning| crate::tell(&format!("warning: {warning}")));
         host::check_kvm(&assets.kvm)?;
         shares::check(&plan.shares)?;
+        let names = Names::read(pod, arguments, &plan.hostname)?;
         let scratch = scratch_disk(pod, &plan)?;
         Ok(Self {
             assets,
             plan,
+            names,
             scratch,
         })
     }
@@ -312,7 +317,7 @@ fn debugging(on: bool) -> Debugging {
     }
 }
 
-fn boot(plan: &Plan, debug: bool) -> Result<Boot> {
+fn boot(plan: &Plan, names: Names, debug: bool) -> Result<Boot> {
     let mut entropy = vec![0; ENTROPY_BYTES];
     host::fill_random(&mut entropy)?;
     let clock = SystemTime::now()
@@ -320,6 +325,8 @@ fn boot(plan: &Plan, debug: bool) -> Result<Boot> {
         .unwrap_or_default();
     Ok(Boot {
         hostname: plan.hostname.clone(),
+        resolv: names.resolv,
+        hosts: names.hosts,
         clock_ns: u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX),
         entropy,
         cpus: plan.cpus,

@@ -21,11 +21,6 @@ pub fn of_pod(pod: &PodManifest, arguments: &RunArguments) -> Vec<String> {
             port.name, port.host_port
         ));
     }
-    if let Some(mode) = &arguments.dns_conf_mode {
-        warnings.push(format!(
-            "name look-ups ({mode}) are not supported yet: apps keep their images' /etc/resolv.conf and /etc/hosts"
-        ));
-    }
     if let Some(mode) = arguments.ipc.as_ref().filter(|mode| *mode == "parent") {
         warnings.push(format!(
             "--ipc={mode} is ignored: a virtual machine cannot share the host's IPC"
@@ -78,7 +73,6 @@ mod tests {
         .expect("a pod manifest");
         let arguments = RunArguments {
             net: "bridge".into(),
-            dns_conf_mode: Some("resolv=host,hosts=default".into()),
             ipc: Some("parent".into()),
             private_users: Some("1:2".into()),
             mds_token: Some("00".into()),
@@ -88,7 +82,6 @@ mod tests {
         let about = [
             "bridge",
             "http",
-            "resolv=host",
             "--ipc",
             "--private-users",
             "metadata",

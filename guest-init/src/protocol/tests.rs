@@ -165,12 +165,27 @@ fn boot() -> impl Strategy<Value = Boot> {
         any::<u8>(),
         scratch,
         any::<[bool; 2]>(),
-        (limits(), prop::collection::vec((text(), text()), 0..3)),
+        (
+            limits(),
+            prop::collection::vec((text(), text()), 0..3),
+            prop::option::of(text()),
+            prop::option::of(text()),
+        ),
     )
         .prop_map(
-            |(hostname, clock_ns, entropy, cpus, scratch, [shares, debug], (limits, sysctls))| {
+            |(
+                hostname,
+                clock_ns,
+                entropy,
+                cpus,
+                scratch,
+                [shares, debug],
+                (limits, sysctls, resolv, hosts),
+            )| {
                 Boot {
                     hostname,
+                    resolv,
+                    hosts,
                     clock_ns,
                     entropy,
                     cpus,

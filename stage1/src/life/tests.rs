@@ -38,6 +38,8 @@ pub(super) fn app(name: &str) -> App {
 pub(super) fn life_of(names: &[&str], mutable: bool) -> Life {
     let boot = Boot {
         hostname: "h".into(),
+        resolv: None,
+        hosts: None,
         clock_ns: 0,
         entropy: vec![],
         cpus: 1,
