@@ -38,7 +38,7 @@ pub fn of_pod(pod: &PodManifest, arguments: &RunArguments) -> Vec<String> {
     warnings
 }
 
-/// Warnings about the limits of one app; each isolator is named once, however often it is there.
+/// Warnings about the limits and ports of one app; each isolator is named once, however often it is there.
 pub fn of_app(name: &str, app: &App) -> Vec<String> {
     let mut names: Vec<_> = app
         .isolators
@@ -48,9 +48,18 @@ pub fn of_app(name: &str, app: &App) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names.dedup();
+    let ports = app.ports.iter().filter(|port| port.socket_activated);
+    let sockets = ports.map(|port| {
+        format!(
+            "port {:?} of app {name} is socket-activated, which is not supported yet: the app gets no listening socket and has to \
+             make its own",
+            port.name
+        )
+    });
     names
         .iter()
         .map(|isolator| format!("isolator {isolator} of app {name} is not supported yet"))
+        .chain(sockets)
         .collect()
 }
 
@@ -103,18 +112,23 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_an_app_does_not_get_are_named_once() {
+    fn shares_and_sockets_that_an_app_does_not_get_are_named_once() {
         let app: App = serde_json::from_str(
-            r#"{"exec":["/x"],"user":"0","group":"0","isolators":[
+            r#"{"exec":["/x"],"user":"0","group":"0","ports":[
+                {"name":"http","protocol":"tcp","port":80,"socketActivated":true},
+                {"name":"ssh","protocol":"tcp","port":22}],"isolators":[
                 {"name":"resource/memory","value":{"limit":"1G"}},
                 {"name":"resource/network-bandwidth","value":{"limit":"1"}},
                 {"name":"resource/network-bandwidth","value":{"limit":"2"}},
                 {"name":"os/linux/cpu-shares","value":512}]}"#,
         )
         .expect("an app");
+        let warnings = of_app("web", &app);
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert_eq!(
-            of_app("web", &app),
-            ["isolator resource/network-bandwidth of app web is not supported yet"]
+            warnings[0],
+            "isolator resource/network-bandwidth of app web is not supported yet"
         );
+        assert!(warnings[1].starts_with("port \"http\" of app web is socket-activated"));
     }
 }

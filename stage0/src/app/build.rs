@@ -12,7 +12,7 @@ use contract::{ImageManifest, PodManifest, UidRange};
 use image::Image;
 use serde_json::{Map, Value};
 
-use super::{Layers, environment, exec, isolators, volumes};
+use super::{Layers, environment, exec, isolators, ports, volumes};
 use crate::cli::{AppFlags, AppWords, PodFlags, SandboxFlags, StdinMode};
 
 /// The command line of a pod.
@@ -98,12 +98,7 @@ pub fn pod_manifest(request: &PodRequest, images: &[Image]) -> Result<PodManifes
         volumes: named_volumes(&request.flags.volume)?,
         isolators: isolators::of_pod(request.flags, request.sandbox),
         annotations: pod_annotations(request),
-        ports: request
-            .flags
-            .port
-            .iter()
-            .map(|text| volumes::port(text))
-            .collect::<Result<_>>()?,
+        ports: ports::exposed(&request.flags.port, request.sandbox.is_some())?,
     })
 }
 

@@ -1,8 +1,8 @@
-//! Volumes, their mounts, and ports, as rkt spells them on the command line.
+//! Volumes and their mounts, as rkt spells them on the command line.
 
 use anyhow::{Context, Result, bail};
 use contract::name::is_ac_name;
-use contract::pod::{ExposedPort, Mount, Volume};
+use contract::pod::{Mount, Volume};
 
 /// `NAME,kind=host|empty,source=PATH,readOnly=BOOL,recursive=BOOL,mode=,uid=,gid=`.
 ///
@@ -125,30 +125,6 @@ fn parse_share(text: &str, name: String) -> Result<Mount> {
     })
 }
 
-/// `NAME:[IP:]HOSTPORT`.
-///
-/// # Errors
-/// For anything else.
-pub fn port(text: &str) -> Result<ExposedPort> {
-    parse_port(text).with_context(|| format!("read --port {text:?}, expected NAME:[IP:]HOSTPORT"))
-}
-
-fn parse_port(text: &str) -> Result<ExposedPort> {
-    let (name, rest) = text.split_once(':').context("no :")?;
-    let (address, host_port) = match rest.rsplit_once(':') {
-        Some((address, number)) => (Some(address.trim_matches(['[', ']'])), number),
-        None => (None, rest),
-    };
-    if let Some(address) = address {
-        address.parse::<std::net::IpAddr>()?;
-    }
-    Ok(ExposedPort {
-        name: name.to_owned(),
-        host_port: host_port.parse()?,
-        host_ip: address.map(str::to_owned),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,18 +175,6 @@ mod tests {
         for text in ["/a", "name:/d", "/a:d", "/a:/d:z", "/a:/d:ro:ro", ":/d"] {
             assert!(share(text, "s".into()).is_err(), "{text}");
         }
-        Ok(())
-    }
-
-    #[test]
-    fn port_with_and_without_address_is_read() -> Result<()> {
-        assert_eq!(port("http:8080")?.host_port, 8080);
-        assert_eq!(
-            port("http:127.0.0.1:80")?.host_ip.as_deref(),
-            Some("127.0.0.1")
-        );
-        assert_eq!(port("http:[::1]:80")?.host_ip.as_deref(), Some("::1"));
-        assert!(port("http").is_err() && port("http:x:80").is_err() && port("http:70000").is_err());
         Ok(())
     }
 }

@@ -42,7 +42,7 @@ pub struct PodFlags {
     /// Volume: NAME,kind=host|empty,source=PATH,readOnly=BOOL,recursive=BOOL,mode=,uid=,gid=
     #[arg(long, value_name = "VOLUME")]
     pub volume: Vec<String>,
-    /// Expose an app's port: NAME:[IP:]HOSTPORT
+    /// Expose an app's port: NAME:[IP:]HOSTPORT; without apps yet NAME:PROTOCOL:PODPORT:IP:HOSTPORT
     #[arg(long, value_name = "PORT")]
     pub port: Vec<String>,
     /// How apps get their root file systems: best, as EROFS files where stage 1 takes them; shared, as directories that

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::Context;
-use crate::app::{PodFile, PodRequest, pod_manifest};
+use crate::app::{PodFile, PodRequest, check_ports, pod_manifest};
 use crate::cli::{AppFlags, AppWords, PodFlags, Rootfs};
 use crate::images::{self, Importing};
 use crate::layout;
@@ -90,6 +90,7 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
             (serde_json::to_vec(&manifest)?, manifest, images)
         }
     };
+    check_ports(&manifest, &images)?;
     let apps: Vec<_> = manifest
         .apps
         .iter()

@@ -112,6 +112,18 @@ fn uids_that_belong_to_others_and_unknown_settings_are_refused() {
 }
 
 #[test]
+fn ports_that_no_app_has_are_refused_before_there_is_a_pod() {
+    let host = Host::new(RECORD);
+    for (ports, reason) in [
+        (&["--port=http:80"][..], "no app has it"),
+        (&["--port=http"], "NAME:[IP:]HOSTPORT"),
+    ] {
+        let output = host.pod("run", ports).output().expect("fairing starts");
+        expect_refused(&host, &output, reason);
+    }
+}
+
+#[test]
 fn closed_stdio_becomes_nothing_else() {
     let host = Host::new(RECORD);
     let fairing = host.pod("run", &[]);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::annotation::{self, Annotation};
-use crate::image::{App, Isolator, Label};
+use crate::image::{App, Isolator, Label, Port};
 use crate::list::or_null;
 
 /// What runs in a pod.
@@ -144,6 +144,9 @@ pub struct ExposedPort {
     /// Address on the host; absent = all.
     #[serde(rename = "hostIP", default, skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<String>,
+    /// The app's port itself, where no app of the manifest has it by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_port: Option<Port>,
 }
 
 #[cfg(test)]
