@@ -20,6 +20,8 @@ pub struct Settings {
     pub local_config: PathBuf,
     /// `stage1` of the first configuration file that has one, and that file.
     pub stage1: Option<(String, PathBuf)>,
+    /// `stage1-images` of the first configuration file that has it.
+    pub stage1_images: Option<PathBuf>,
     /// `pod-uids` of the first configuration file that has it.
     pub pod_uids: Option<UidRange>,
     /// Values of `--insecure-options`.
@@ -30,8 +32,10 @@ pub struct Settings {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct ConfigFile {
-    /// `kvm`, a directory or an .aci file.
+    /// As `--stage1` takes it.
     stage1: Option<String>,
+    /// The folder of stage 1s that are named by their file.
+    stage1_images: Option<PathBuf>,
     /// The uids that pods may run under, `FIRST:COUNT`.
     pod_uids: Option<String>,
 }
@@ -45,7 +49,7 @@ impl Settings {
         let root = nix::unistd::geteuid().is_root();
         let dir = flags.dir.clone().unwrap_or_else(|| default_dir(root));
         let user_config = flags.user_config.clone().or_else(user_config_dir);
-        let (mut stage1, mut pod_uids) = (None, None);
+        let (mut stage1, mut stage1_images, mut pod_uids) = (None, None, None);
         for folder in [
             user_config,
             Some(flags.local_config.clone()),
@@ -59,6 +63,7 @@ impl Settings {
             let uids =
                 uids.with_context(|| format!("read pod-uids in configuration {}", path.display()))?;
             pod_uids = pod_uids.or(uids);
+            stage1_images = stage1_images.or(file.stage1_images);
             stage1 = stage1.or_else(|| file.stage1.map(|name| (name, path)));
         }
         Ok(Self {
@@ -67,6 +72,7 @@ impl Settings {
             debug: flags.debug,
             local_config: flags.local_config.clone(),
             stage1,
+            stage1_images,
             pod_uids,
             insecure_options: flags.insecure_options.clone(),
         })

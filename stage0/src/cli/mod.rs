@@ -3,6 +3,7 @@
 mod app_flags;
 mod pod_flags;
 mod split;
+mod stage1_flags;
 mod values;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 pub use app_flags::{AppFlags, AppOnly, StdinMode};
 pub use pod_flags::{NameFlags, PodFlags, Rootfs, SandboxFlags, StartFlags};
 pub use split::{AppWords, split};
+pub use stage1_flags::Stage1Flags;
 pub use values::{Format, parse_duration, quantity_bytes as parse_bytes, signal as parse_signal};
 
 use crate::commands;
@@ -24,7 +26,8 @@ Exit codes: the app's own; 126 not executable; 127 not found; 128+n killed by si
 itself failed.
 
 Configuration: config.toml in --user-config, --local-config and --system-config; of a setting, the first counts.
-  stage1 = \"kvm\"                  Stage 1 of pods that name none: `kvm`, a directory, or an .aci file
+  stage1 = \"kvm\"                  Stage 1 of pods that name none: as --stage1 takes it
+  stage1-images = \"/srv/stage1s\"  Folder of the stage 1s that --stage1-from-dir names
   pod-uids = \"1879048192:65536\"   Under root each pod has a uid of its own, of this range: FIRST:COUNT";
 
 /// Runs each pod in a virtual machine of its own

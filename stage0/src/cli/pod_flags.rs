@@ -6,27 +6,15 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use contract::image::Variable;
 
+use super::stage1_flags::Stage1Flags;
 use super::values::{assignment, key_value, parse_duration, quantity_bytes, quantity_cores};
 
 /// What a pod is made of: flags of `run` and `prepare`.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of the pod")]
 pub struct PodFlags {
-    /// Stage 1: `kvm`, a directory with manifest and rootfs, or an .aci file
-    #[arg(long, value_name = "kvm|PATH", conflicts_with_all = ["stage1_path", "stage1_from_dir"])]
-    pub stage1: Option<String>,
-    /// rkt's spelling of --stage1=PATH
-    #[arg(long, value_name = "PATH", conflicts_with = "stage1_from_dir")]
-    pub stage1_path: Option<String>,
-    /// Stage 1 by its name in the folder lib/fairing
-    #[arg(long, value_name = "NAME")]
-    pub stage1_from_dir: Option<String>,
-    #[arg(long, value_name = "URL", hide = true)]
-    pub stage1_url: Option<String>,
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub stage1_name: Option<String>,
-    #[arg(long, value_name = "HASH", hide = true)]
-    pub stage1_hash: Option<String>,
+    #[command(flatten)]
+    pub stage1: Stage1Flags,
     /// Run the apps of this pod manifest (appc), whose images are in the store, instead of images named here
     #[arg(long, value_name = "FILE", conflicts_with_all = ["volume", "port", "inherit_env", "set_env", "set_env_file", "scratch_size", "tmpfs_root", "sysctl", "timeout", "stop_timeout", "timings"])]
     pub pod_manifest: Option<PathBuf>,

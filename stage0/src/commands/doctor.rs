@@ -9,16 +9,15 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::Format;
+use crate::cli::{Format, Stage1Flags};
 use crate::settings::Settings;
 use crate::stage1::{self, Stage1};
 
 /// Tells whether this host can run pods, and what to do if not
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Stage 1 to ask: `kvm`, a directory, or an .aci file
-    #[arg(long, value_name = "kvm|PATH")]
-    pub stage1: Option<String>,
+    #[command(flatten)]
+    pub stage1: Stage1Flags,
     /// As JSON: json, or json-pretty to read
     #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
@@ -82,13 +81,13 @@ impl Doctor {
     }
 
     fn find_stage1(&self, settings: &Settings) -> Result<(Stage1, String)> {
-        let choice = stage1::find(self.stage1.as_deref(), settings)?;
-        let stage1 = Stage1::unpacked(&choice.path, settings)?;
+        let choice = stage1::find(&self.stage1, settings)?;
+        let stage1 = Stage1::unpacked(&choice, settings)?;
         stage1.entrypoint("run")?;
         let told = format!(
             "{} in {} ({}), interface {}",
             stage1.name(),
-            choice.path.display(),
+            choice.place,
             choice.chosen_by,
             stage1.interface_version()
         );

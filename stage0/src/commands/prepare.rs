@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
 use super::Context;
@@ -61,8 +61,8 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
             "warning: --private-users is ignored: the ids of a pod in a machine of its own are not the host's",
         );
     }
-    let choice = stage1::find(requested_stage1(flags)?.as_deref(), &context.settings)?;
-    let stage1 = Stage1::unpacked(&choice.path, &context.settings)?;
+    let choice = stage1::find(&flags.stage1, &context.settings)?;
+    let stage1 = Stage1::unpacked(&choice, &context.settings)?;
     stage1.entrypoint("run")?;
     let of_sandbox = ["app/add", "app/start", "app/stop", "app/rm"];
     for entrypoint in of_sandbox.iter().filter(|_| request.sandbox.is_some()) {
@@ -99,21 +99,4 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
         .collect();
     let (pod, lock) = layout::lay_out(&context.pods, &stage1, &text, &apps, form)?;
     Ok(Laid { pod, lock })
-}
-
-/// What the flags say of the stage 1, as a name or path.
-fn requested_stage1(flags: &PodFlags) -> Result<Option<String>> {
-    for (flag, given) in [
-        ("url", &flags.stage1_url),
-        ("name", &flags.stage1_name),
-        ("hash", &flags.stage1_hash),
-    ] {
-        if given.is_some() {
-            bail!("--stage1-{flag} is not supported; --stage1=PATH names a folder or an .aci file");
-        }
-    }
-    if let Some(name) = &flags.stage1_from_dir {
-        return stage1::in_images_folder(name).map(Some);
-    }
-    Ok(flags.stage1.clone().or_else(|| flags.stage1_path.clone()))
 }

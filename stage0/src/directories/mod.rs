@@ -108,22 +108,31 @@ fn tree_of(dir: &PodDir, app: &str) -> Result<Option<String>> {
 }
 
 fn mount_layers(layers: &Layers, target: &Path) -> Result<()> {
-    let device = LoopDevice::attach(&layers.image)?;
+    // The overlay keeps the image's file system itself.
+    with_image(&layers.image, &layers.lower, || {
+        take_attributes(&layers.lower, &layers.upper).and_then(|()| mount_overlay(layers, target))
+    })
+}
+
+/// Mounts an image's EROFS file read-only on the folder `at` for as long as `using` takes; the folder goes, too.
+///
+/// # Errors
+/// If the kernel cannot mount it, and those of `using`.
+pub fn with_image(image: &Path, at: &Path, using: impl FnOnce() -> Result<()>) -> Result<()> {
+    let device = LoopDevice::attach(image)?;
     mount(
         Some(device.path()),
-        &layers.lower,
+        at,
         Some("erofs"),
         FLAGS | MsFlags::MS_RDONLY,
         None::<&str>,
     )
-    .with_context(|| format!("mount {} (is erofs loaded?)", layers.image.display()))?;
-    let mounted =
-        take_attributes(&layers.lower, &layers.upper).and_then(|()| mount_overlay(layers, target));
-    // The overlay keeps the file system itself; what other mount namespaces have got of the mount goes with its folder.
-    umount2(&layers.lower, MntFlags::MNT_DETACH)
-        .context("unmount the image from below its overlay")?;
-    fs::remove_dir(&layers.lower).context("delete the image's mount point")?;
-    mounted
+    .with_context(|| format!("mount {} (is erofs loaded?)", image.display()))?;
+    let used = using();
+    umount2(at, MntFlags::MNT_DETACH).context("unmount the image")?;
+    // What other mount namespaces have got of the mount goes with it.
+    fs::remove_dir(at).context("delete the image's mount point")?;
+    used
 }
 
 fn mount_overlay(layers: &Layers, target: &Path) -> Result<()> {

@@ -4,6 +4,7 @@
 
 mod copy;
 mod lookup;
+mod stored;
 mod unpack;
 
 use std::fs;
@@ -17,7 +18,7 @@ use crate::pods::Pod;
 use crate::settings::Settings;
 
 use copy::copy_tree;
-pub use lookup::{find, in_images_folder};
+pub use lookup::{Choice, Place, find};
 
 /// How an app's root file system is given to a stage 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,16 +71,17 @@ impl Stage1 {
         Ok(stage1)
     }
 
-    /// The stage 1 at `path`: a directory, or an `.aci` file, which is unpacked in the data directory once.
+    /// The stage 1 that was chosen: a directory, or what is unpacked in the data directory once.
     ///
     /// # Errors
-    /// As [`Stage1::open`].
-    pub fn unpacked(path: &Path, settings: &Settings) -> Result<Self> {
-        if path.is_file() {
-            return Self::open(&unpack::unpack(path, &settings.dir)?);
-        }
-        let dir =
-            fs::canonicalize(path).with_context(|| format!("find stage 1 {}", path.display()))?;
+    /// As [`Stage1::open`], and if it cannot be unpacked.
+    pub fn unpacked(choice: &Choice, settings: &Settings) -> Result<Self> {
+        let dir = match &choice.place {
+            Place::Image(image) => stored::unpack(image, &settings.dir)?,
+            Place::Path(path) if path.is_file() => unpack::unpack(path, &settings.dir)?,
+            Place::Path(path) => fs::canonicalize(path)
+                .with_context(|| format!("find stage 1 {}", path.display()))?,
+        };
         Self::open(&dir)
     }
 

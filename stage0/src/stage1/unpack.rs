@@ -1,4 +1,4 @@
-//! Unpacks a stage 1 from an `.aci` file, once for each version of the file, into `stage1/` of the data directory.
+//! Unpacks a stage 1, once for each version of it, into `stage1/` of the data directory: here from an `.aci` file.
 //!
 //! A stage 1 is trusted, its programs run on the host; still its files stay in their directory.
 
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
 use nix::unistd::syncfs;
 
+use crate::directories::unmount_below;
 use crate::pods::make_directory;
 
 /// First bytes of a gzip file (RFC 1952 section 2.3.1).
@@ -22,7 +23,6 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// If the file is damaged, is neither a tar nor a gzipped tar, or cannot be unpacked.
 pub fn unpack(file: &Path, data: &Path) -> Result<PathBuf> {
     let metadata = fs::metadata(file).with_context(|| format!("open {}", file.display()))?;
-    let folder = data.join("stage1");
     let version = format!(
         "{:x}-{:x}-{:x}-{:x}.{:09}",
         metadata.dev(),
@@ -31,7 +31,22 @@ pub fn unpack(file: &Path, data: &Path) -> Result<PathBuf> {
         metadata.mtime(),
         metadata.mtime_nsec()
     );
-    let target = folder.join(version);
+    once(data, &version, |target| {
+        unpack_to(file, target).with_context(|| format!("unpack stage 1 {}", file.display()))
+    })
+}
+
+/// The directory of this name, which `fill` fills if it is not there yet: whole or not at all.
+///
+/// # Errors
+/// Those of `fill`, and if the data directory cannot be written.
+pub(super) fn once(
+    data: &Path,
+    name: &str,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let folder = data.join("stage1");
+    let target = folder.join(name);
     if target.exists() {
         return Ok(target);
     }
@@ -44,10 +59,11 @@ pub fn unpack(file: &Path, data: &Path) -> Result<PathBuf> {
     }
     let tmp = folder.join("tmp");
     if tmp.exists() {
+        unmount_below(&fs::canonicalize(&tmp)?)?;
         fs::remove_dir_all(&tmp).with_context(|| format!("delete {}", tmp.display()))?;
     }
     make_directory(&tmp)?;
-    unpack_to(file, &tmp).with_context(|| format!("unpack stage 1 {}", file.display()))?;
+    fill(&tmp)?;
     // A name that says unpacked must not come back from a crash before the files do.
     syncfs(File::open(&tmp)?).with_context(|| format!("sync {}", tmp.display()))?;
     fs::rename(&tmp, &target).with_context(|| format!("move {}", target.display()))?;

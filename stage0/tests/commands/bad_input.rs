@@ -112,6 +112,17 @@ fn uids_that_belong_to_others_and_unknown_settings_are_refused() {
 }
 
 #[test]
+fn image_that_is_no_stage1_is_not_taken_for_one() {
+    let host = Host::new(RECORD);
+    let image = host.path("image.tar");
+    let id = host.stdout(&["image", "import", image.to_str().expect("a path")]);
+    for flag in ["stage1", "stage1-hash"] {
+        let words = ["run", &format!("--{flag}={}", id.trim()), id.trim()];
+        expect_refused(&host, &host.output(&words), "is no stage 1");
+    }
+}
+
+#[test]
 fn ports_that_no_app_has_are_refused_before_there_is_a_pod() {
     let host = Host::new(RECORD);
     for (ports, reason) in [

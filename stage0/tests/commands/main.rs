@@ -6,3 +6,4 @@ mod ends;
 mod help;
 mod pods;
 mod recorder;
+mod versions;

@@ -83,6 +83,17 @@ impl Host {
         fs::write(self.path("stage1/manifest"), text).expect("a manifest");
     }
 
+    /// Makes the stage 1 one of another interface version; `None` says nothing of it, which means 1.
+    pub fn speaks(&self, version: Option<u32>) {
+        let path = self.path("stage1/manifest");
+        let manifest = fs::read_to_string(&path).expect("a manifest");
+        let said = |version: &str| {
+            format!(r#"{{"name":"coreos.com/rkt/stage1/interface-version","value":"{version}"}},"#)
+        };
+        let other = version.map_or_else(String::new, |version| said(&version.to_string()));
+        fs::write(path, manifest.replace(&said("6"), &other)).expect("a manifest");
+    }
+
     /// `fairing` with these words, not started; `run` and `prepare` get stage 1 and image by [`Host::run`].
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fairing"));
