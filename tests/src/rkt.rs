@@ -73,17 +73,20 @@ impl Rkt {
 
     /// Lays out a pod whose app runs `script`.
     pub fn pod(&self, uuid: &'static str, script: &str) -> Pod<'_> {
-        let pod = self.lay_out(uuid, false);
+        let pod = self.empty(uuid, false);
         pod.place(NAME, script);
         pod
     }
 
-    /// Lays out a pod without apps, which are placed in it while it runs.
-    pub fn sandbox(&self, uuid: &'static str) -> Pod<'_> {
-        self.lay_out(uuid, true)
+    /// Lays out a pod of an app that is as `differs` says.
+    pub fn pod_of(&self, uuid: &'static str, differs: &Value) -> Pod<'_> {
+        let pod = self.empty(uuid, false);
+        pod.place_app(NAME, differs);
+        pod
     }
 
-    fn lay_out(&self, uuid: &'static str, mutable: bool) -> Pod<'_> {
+    /// Lays out a pod without apps: they are placed in it before it runs, or, in a mutable one, while it does.
+    pub fn empty(&self, uuid: &'static str, mutable: bool) -> Pod<'_> {
         let pod = Pod {
             rkt: self,
             uuid,
@@ -132,27 +135,41 @@ impl Drop for Rkt {
 }
 
 impl Pod<'_> {
-    fn write(&self, name: &str, text: &str) {
+    /// Changes the pod manifest.
+    pub fn change_manifest(&self, change: impl FnOnce(&mut Value)) {
+        let manifest = fs::read(self.path("pod")).expect("the pod manifest");
+        let mut manifest = serde_json::from_slice(&manifest).expect("JSON");
+        change(&mut manifest);
+        self.write("pod", &manifest.to_string());
+    }
+
+    /// Writes a file of the pod.
+    pub fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).expect("a file of the pod");
     }
 
-    /// Places an app that runs `script` in the pod: its files, its root, and its part of the pod manifest.
+    /// Places an app that runs `script` in the pod.
     pub fn place(&self, name: &str, script: &str) {
+        self.place_app(name, &json!({"exec": ["/bin/sh", "-c", proved(script)]}));
+    }
+
+    /// Places an app in the pod: its files, its root, and its part of the pod manifest, in which `differs` is as it says.
+    pub fn place_app(&self, name: &str, differs: &Value) {
         folder(&self.path(&format!("appsinfo/{name}")));
-        let app = json!({"exec": ["/bin/sh", "-c", proved(script)], "user": "0", "group": "0", "workingDirectory": "/",
+        let mut app = json!({"exec": null, "user": "0", "group": "0", "workingDirectory": "/",
             "environment": [{"name": "FLAVOUR", "value": "aci"}], "mountPoints": null, "ports": null, "isolators": null,
             "userAnnotations": null});
+        for (key, value) in differs.as_object().expect("a part of an app") {
+            app[key] = value.clone();
+        }
         let image = json!({"acKind": "ImageManifest", "acVersion": "0.8.11", "name": "example.com/web", "app": app});
         let id = format!("sha512-{}", "2".repeat(64));
         let app = json!({"name": name, "image": {"id": id, "name": "example.com/web", "labels": []}, "app": app,
             "mounts": null, "annotations": null});
-        let manifest = fs::read(self.path("pod")).expect("the pod manifest");
-        let mut manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
-        match manifest["apps"].as_array_mut() {
+        self.change_manifest(|manifest| match manifest["apps"].as_array_mut() {
             Some(apps) => apps.push(app),
             None => manifest["apps"] = json!([app]),
-        }
-        self.write("pod", &manifest.to_string());
+        });
         self.write(&format!("appsinfo/{name}/manifest"), &image.to_string());
         self.write(&format!("appsinfo/{name}/treeStoreID"), APP);
         let place = format!("stage1/rootfs/opt/stage2/{name}");
@@ -216,15 +233,19 @@ impl Pod<'_> {
         succeed(mount.arg(self.path(at)));
     }
 
-    /// `run` with these flags before those that are always there; takes the lock, which the process then alone holds.
+    /// `run` with these flags after those that are always there.
     pub fn run(&mut self, flags: &[&str]) -> Command {
+        let always = ["--net=default", "--local-config=/etc/rkt"];
+        self.execute(&[&always, flags, &[self.uuid]].concat())
+    }
+
+    /// `run` with these arguments and no others; takes the lock, which the process then alone holds.
+    pub fn execute(&mut self, arguments: &[&str]) -> Command {
         let lock = File::open(self.path("")).expect("the pod's directory");
         lock.lock().expect("the pod's lock");
         fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty())).expect("it can be inherited");
         let mut run = Command::new(self.path("stage1/rootfs").join(Rkt::entrypoint("run")));
-        run.args(["--net=default", "--local-config=/etc/rkt"])
-            .args(flags)
-            .arg(self.uuid)
+        run.args(arguments)
             .current_dir(self.path(""))
             .env("RKT_LOCK_FD", lock.as_raw_fd().to_string())
             .env("RKT_SELINUX_CONTEXT", "")
@@ -244,6 +265,13 @@ impl Pod<'_> {
     pub fn is_locked(&self) -> bool {
         let lock = File::open(self.path("")).expect("the pod's directory");
         lock.try_lock_shared().is_err()
+    }
+
+    /// What the pod's process, which is `pid`, has open: links as the kernel shows them.
+    pub fn descriptors(pid: u32) -> Vec<PathBuf> {
+        let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+        let links = folder.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.collect()
     }
 
     /// `enter`, executed from the tree in the store.
