@@ -1,8 +1,26 @@
-//! What users of rkt's own kvm flavor suffered from, and do not here: those of its issues that no other test is about.
+//! What users of rkt's own kvm flavor suffered from, and do not here. Those of its issues that no other test is about have theirs
+//! in this file; the others (numbers of the contract page, section 5; 2 to 4 come with networks, 10, 11, 13, 16 and 20 are no
+//! matter of tests):
+//!
+//! | | pain | test |
+//! |---|---|---|
+//! | 1 | a pod's exit code was always 0 (rkt#2777) | `tests/run`: `run_of_a_command_shows_its_output_and_exit_code`; `tests/ends`: `app_that_ends_itself_gives_its_code_or_128_and_the_signal` |
+//! | 5 | it needed a terminal and hung under systemd (#1375, #2650) | `pod_needs_no_terminal_no_home_and_no_environment_at_all` |
+//! | 6 | files shared by 9p: owners, the sticky bit, unlinked files (#2576, #1917) | `tests/volumes`: `host_folder_has_in_the_pod_what_programs_do_to_files` |
+//! | 7 | volumes: single files, links, read-only ones that were written (#2328, #3304), docker's (#2558), propagation (#3272) | `tests/volumes`: `single_file_and_linked_source_are_shared`, `read_only_folder_is_the_hosts_to_protect`, `what_is_mounted_below_comes_along_unless_told_otherwise`; `cargo test -p stage1`: `mount_point_that_nobody_serves_is_empty_or_for_docker_the_images_own` |
+//! | 8 | out of memory in a small machine (#3382), more CPUs than the host (#2321), limits of the pod ignored | `memory_of_a_pod_that_asks_for_none_is_enough_for_ordinary_work`; `tests/sizes`: `pod_has_the_cpus_asked_for_and_works_on_each`; `tests/apps`: `limits_of_the_pod_bound_all_of_its_apps` |
+//! | 9 | entering by ssh: a port, keys and a network (#1525) | `pod_is_entered_though_nothing_listens_in_it_and_nothing_runs_but_its_app`; `tests/enter` |
+//! | 12 | another hypervisor gave a bare ioctl error (#3558) | `cargo test -p vmm`: `hypervisor_that_holds_the_cpu_is_spoken_of` |
+//! | 14 | parameters of the kernel (#3644) | `kernel_parameters_are_for_debugging_and_said_to_cost` |
+//! | 15 | stopping without ssh (#2438), a pod that did not end (#2191), post-stop handlers that raced with the end (#2870) | `tests/apps`: `pod_that_is_stopped_asks_each_app_by_its_signal_…`, `handlers_run_before_and_after_the_app_…`; `tests/cycles` |
+//! | 17 | what a pod costs was never measured: systemd and journald in each (#1788) | `pod_is_entered_though_…`; `scripts/bench` |
+//! | 18 | a pid of -1, or another's (#2389, #2396) | `pid_of_a_pod_is_its_process_from_the_first_moment_it_is_shown` |
+//! | 19 | without HOME there was no pod (#1393); what was left behind after errors (#1921) | `pod_needs_no_terminal_no_home_…`; `tests/cycles`: `pods_that_are_killed_at_random_moments_leave_nothing` |
 
 use std::fs;
 use std::process::Command;
 
+use tests::pod::Pod;
 use tests::running::Running;
 use tests::{fairing, finish, proved, run_sh, temporary, test_image};
 
@@ -70,4 +88,30 @@ fn pid_of_a_pod_is_its_process_from_the_first_moment_it_is_shown() {
     assert_eq!(pod.line(), "up");
     pod.write("end\n");
     pod.finish().expect_code(0);
+}
+
+/// rkt#1525: one entered by ssh, through a port, with keys; rkt#1788: each pod had a service manager and a journal of its own.
+#[test]
+fn pod_is_entered_though_nothing_listens_in_it_and_nothing_runs_but_its_app() {
+    let pod = Pod::start(&["--net=none"], "echo ready; exec sleep 1000");
+    let script = "for kind in tcp tcp6 udp udp6 raw unix; do tail -n +2 /proc/net/$kind; done; \
+                  set -- /proc/[0-9]*; for process; do tr '\\0' ' ' <$process/cmdline; echo; done | sort";
+    let entered = finish(&mut pod.enter(script)).expect_code(0);
+    let out = entered.out();
+    let lines = out.lines().map(str::trim);
+    // But for the shell that looks.
+    let others: Vec<_> = lines
+        .filter(|line| !line.is_empty() && !line.starts_with("/bin/sh"))
+        .collect();
+    assert_eq!(others, ["/init", "sleep 1000"], "{out}\n{}", entered.err());
+    pod.end();
+}
+
+/// rkt#3382: machines of a few MiB killed what was to run in them.
+#[test]
+fn memory_of_a_pod_that_asks_for_none_is_enough_for_ordinary_work() {
+    let script = "dd if=/dev/zero of=/dev/shm/work bs=1M count=200 2>/dev/null && stat -c %s /dev/shm/work && \
+                  dd if=/dev/zero of=/dev/null bs=128M count=1 2>&1 | tail -1 | cut -d' ' -f1";
+    let finished = finish(&mut run_sh(&["--rm"], script)).expect_code(0);
+    assert_eq!(finished.out(), "209715200\n1+0\n", "{}", finished.err());
 }
