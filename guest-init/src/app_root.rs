@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 
 use anyhow::{Context, Result};
-use guest_init::protocol::{App, Root};
+use guest_init::protocol::{App, Cache, Root};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, chroot, pivot_root};
 
@@ -32,7 +32,7 @@ pub fn enter(app: &App) -> Result<Machine> {
             mount_image(number, bytes, IMAGE)?;
             mount_overlay(&app.name)?;
         }
-        Root::Share(number) => bind(&volumes::share(number), ROOT)?,
+        Root::Share(number) => bind(&volumes::share(number, Cache::Auto), ROOT)?,
     }
     chdir("/").context("enter the machine's root")?;
     chroot(ROOT).context("change to the app's root")?;

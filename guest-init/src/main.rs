@@ -110,10 +110,10 @@ fn become_pod(boot: &Boot) -> Result<()> {
     }
     disks::mount_scratch(boot.scratch)?;
     cgroup::limit_pod(&boot.limits)?;
-    if boot.shares {
-        volumes::mount_shares()?;
-    }
-    Ok(())
+    boot.shares
+        .iter()
+        .copied()
+        .try_for_each(volumes::mount_shares)
 }
 
 /// Tells the host why the machine ends, and waits until it has read that and closed the stream or spoken.

@@ -48,9 +48,6 @@ pub const END_INIT_FAILED: u8 = 0x02;
 /// Spacing of images on the images disk: image `n` starts at byte `n * IMAGE_SLOT_BYTES`.
 pub const IMAGE_SLOT_BYTES: u64 = 64 << 30;
 
-/// Name of the file system of shared folders; share `n` is the folder or file `n` in it.
-pub const SHARES_TAG: &str = "fairing";
-
 /// The most shares of a pod at a time.
 pub const MAX_SHARES: u16 = 256;
 
@@ -179,8 +176,8 @@ pub struct Boot {
     pub cpus: u8,
     /// Where the apps' writable layers live.
     pub scratch: Scratch,
-    /// Whether there are shared folders to mount.
-    pub shares: bool,
+    /// File systems of shared folders to mount.
+    pub shares: Vec<Cache>,
     /// What all apps together may use.
     pub limits: Limits,
     /// Kernel parameters to set, by their paths below /proc/sys, in order.
@@ -342,7 +339,7 @@ pub enum Root {
         /// Its size, bytes, a multiple of 512.
         bytes: u64,
     },
-    /// A folder of the host's, which is the app's own, by its number.
+    /// A folder of the host's, which is the app's own, by its number; as [`Cache::Auto`].
     Share(u16),
 }
 
@@ -357,12 +354,44 @@ pub struct Mount {
     pub read_only: bool,
 }
 
+/// How long the machine trusts what it knows of shared files. Each has a file system of its own, which its name is the tag
+/// of; share `n` is the folder or file `n` in every one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cache {
+    /// Names and attributes for a second, contents until the file is opened anew.
+    Auto,
+    /// Everything, for good.
+    Always,
+    /// Nothing.
+    None,
+}
+
+impl Cache {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Always, Self::None];
+
+    /// Its name, which is what a user calls it, too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::None => "none",
+        }
+    }
+}
+
 /// What is placed in an app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Volume {
-    /// A folder or file of the host, by its number.
-    Share(u16),
+    /// A folder or file of the host.
+    Share {
+        /// Which one.
+        number: u16,
+        /// As what.
+        cache: Cache,
+    },
     /// An empty folder on the scratch space, made for the first app that has it and common to all.
     Empty {
         /// ACName, unique in the pod.

@@ -1,4 +1,4 @@
-//! Volumes: the host's shared folders and empty folders of the pod, placed in an app's root. Called by `main` once, and by
+//! Volumes: the host's shared folders and empty folders of the pod, placed in an app's root. Called by `main` early, and by
 //! `furnish`, after everything else is mounted there.
 
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -8,36 +8,32 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use guest_init::protocol::{App, Mount, SHARES_TAG, Volume};
+use guest_init::protocol::{App, Cache, Mount, Volume};
 use nix::mount::{MsFlags, mount};
 
 use crate::app_root::{Machine, make_layer, overlay};
 use crate::disks::SCRATCH;
 use crate::mount_table::remount_read_only;
 
-/// Where PID 1 has all shares.
+/// Where PID 1 has the file systems of all shares.
 const SHARES: &str = "/shares";
 
 /// Where the pod's empty volumes lie on the scratch space: no ACName, so no app's folder.
 const EMPTY: &str = "volumes.";
 
-/// Mounts the file system of all shares.
-pub fn mount_shares() -> Result<()> {
+/// Mounts a file system of all shares.
+pub fn mount_shares(cache: Cache) -> Result<()> {
     // Set-user-id programs work in a shared root as in any other; the host has barred them for itself.
-    let flags = MsFlags::MS_NODEV;
-    mount(
-        Some(SHARES_TAG),
-        SHARES,
-        Some("virtiofs"),
-        flags,
-        None::<&str>,
-    )
-    .context("mount the host's shared folders")
+    let (flags, name) = (MsFlags::MS_NODEV, cache.name());
+    let folder = format!("{SHARES}/{name}");
+    fs::create_dir(&folder).with_context(|| format!("make {folder}"))?;
+    mount(Some(name), &*folder, Some("virtiofs"), flags, None::<&str>)
+        .with_context(|| format!("mount the host's shared folders at {folder}"))
 }
 
 /// The path of a share in the machine's root.
-pub fn share(number: u16) -> String {
-    format!("{SHARES}/{number}")
+pub fn share(number: u16, cache: Cache) -> String {
+    format!("{SHARES}/{}/{number}", cache.name())
 }
 
 /// Where the empty volume `name` lies, in the machine's root.
@@ -66,8 +62,8 @@ fn place_one(app: &App, index: usize, mount: &Mount, machine: &Machine) -> Resul
     let target = mount.target.as_str();
     match &mount.volume {
         // What lies in the machine is reached from its root, which is the working directory.
-        Volume::Share(number) => {
-            let path = share(*number);
+        Volume::Share { number, cache } => {
+            let path = share(*number, *cache);
             let source = relative(&path);
             let is_folder = fs::metadata(source).context("look at the share")?.is_dir();
             make_target(target, is_folder)?;
@@ -101,7 +97,7 @@ fn place_one(app: &App, index: usize, mount: &Mount, machine: &Machine) -> Resul
     if mount.read_only {
         // A remount keeps no flag that it does not name.
         let kept = match mount.volume {
-            Volume::Share(_) => MsFlags::MS_NODEV,
+            Volume::Share { .. } => MsFlags::MS_NODEV,
             Volume::Empty { .. } | Volume::Layer => MsFlags::empty(),
         };
         remount_read_only(target, kept).context("make it read-only")?;

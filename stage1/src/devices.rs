@@ -3,15 +3,14 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use guest_init::protocol::{IMAGE_SLOT_BYTES, IMAGE_SLOTS, SHARES_TAG};
+use guest_init::protocol::{Cache, IMAGE_SLOT_BYTES, IMAGE_SLOTS};
 use vmm::NoVm;
 use vmm::device::Device;
 use vmm::disk::{Disk, Extent, Extents};
 use vmm::fs::{Fs, Share};
-use vmm::layout::Slot;
+use vmm::layout::{Slot, Trust};
 use vmm::machine::{Config, Devices, Machine};
 use vmm::running::ThreadKind;
 use vmm::vsock::Vsock;
@@ -25,9 +24,6 @@ use crate::streams::Ports;
 
 /// Every pod's guest has the same context id: it is alone on its vsock.
 const GUEST_CID: u64 = 3;
-
-/// How long a guest trusts what it knows of names and attributes of the host's files.
-const TRUST: Duration = Duration::from_secs(1);
 
 /// What makes a machine easier to look into, and unlike others.
 #[derive(Debug, Default)]
@@ -77,7 +73,8 @@ pub fn machine(
         ),
     ]);
     if let Some(descriptors) = descriptors {
-        devices.insert(Slot::Fs, boxed(shared_folders(descriptors)?));
+        add_shared_folders(&mut devices, &plan.caches(), &descriptors)
+            .context("share folders of the host")?;
     }
     let config = Config {
         cpus: plan.cpus,
@@ -106,15 +103,25 @@ fn boxed(device: impl Device + 'static) -> Box<dyn Device> {
     Box::new(device)
 }
 
-/// The host's folders, as one file system. The process's root holds nothing else that could be reached.
-fn shared_folders(own_descriptors: File) -> Result<Fs> {
-    let share = Share {
-        root: SHARES.to_owned(),
-        own_descriptors,
-        max_descriptors: files_of_guest()?,
-        trust: TRUST,
-    };
-    Fs::new(SHARES_TAG, share).context("share folders of the host")
+/// The host's folders, as a file system for each way to keep them. The process's root holds nothing else that could be
+/// reached, and its descriptors are for all.
+fn add_shared_folders(devices: &mut Devices, caches: &[Cache], descriptors: &File) -> Result<()> {
+    let max_descriptors = files_of_guest()? / u64::try_from(caches.len().max(1))?;
+    for cache in caches {
+        let trust = match cache {
+            Cache::Auto => Trust::Briefly,
+            Cache::Always => Trust::Always,
+            Cache::None => Trust::Never,
+        };
+        let share = Share {
+            root: SHARES.to_owned(),
+            own_descriptors: descriptors.try_clone()?,
+            max_descriptors,
+            trust,
+        };
+        devices.insert(Slot::Fs(trust), boxed(Fs::new(cache.name(), share)?));
+    }
+    Ok(())
 }
 
 /// All images on one read-only disk of constant size, each in its own slot.

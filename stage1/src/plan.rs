@@ -1,6 +1,6 @@
 //! From manifests and arguments to what the machine and its apps need. A pure function: it opens nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
 use contract::{RunArguments, UidRange, signal};
 use guest_init::protocol::{
-    self, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Limits, MAX_SHARES, Stdio, Window,
+    self, Cache, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Limits, MAX_SHARES, Stdio, Window,
 };
 use nix::sys::signal::Signal;
 
@@ -192,6 +192,15 @@ impl Plan {
 }
 
 impl Plan {
+    /// The file systems of shared folders that the machine has.
+    pub fn caches(&self) -> Vec<Cache> {
+        if self.later_shares > 0 {
+            return Cache::ALL.to_vec();
+        }
+        let caches: BTreeSet<_> = self.apps.iter().flat_map(caches).collect();
+        caches.into_iter().collect()
+    }
+
     /// Whether the machine has, or can be given, folders of the host.
     pub fn shares_folders(&self) -> bool {
         self.later_shares > 0 || !self.shares.is_empty()
@@ -204,6 +213,16 @@ impl Plan {
         // More have no number.
         u8::try_from(images.count()).unwrap_or(IMAGE_SLOTS)
     }
+}
+
+/// As what an app has its shares.
+fn caches(app: &protocol::App) -> impl Iterator<Item = Cache> {
+    let root = matches!(app.root, protocol::Root::Share(_)).then_some(Cache::Auto);
+    let volumes = app.mounts.iter().filter_map(|mount| match mount.volume {
+        protocol::Volume::Share { cache, .. } => Some(cache),
+        _ => None,
+    });
+    root.into_iter().chain(volumes)
 }
 
 /// The app that runs: the pod manifest's own, else the image's.

@@ -335,7 +335,7 @@ fn boot(plan: &Plan, names: Names, debug: bool) -> Result<Boot> {
         } else {
             Scratch::Tmpfs
         },
-        shares: plan.shares_folders(),
+        shares: plan.caches(),
         limits: plan.limits,
         sysctls: plan.sysctls.clone(),
         debug,

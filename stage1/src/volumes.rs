@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use contract::annotation;
 use contract::image::{App as ManifestApp, MountPoint};
 use contract::pod::{PodApp, PodManifest, Volume};
-use guest_init::protocol::{self, MAX_SHARES};
+use guest_init::protocol::{self, Cache, MAX_SHARES};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::PreparedImage;
@@ -110,7 +110,7 @@ impl<'a> Resolver<'a> {
                     mount.path, mount.volume
                 )
             })?;
-            mounts.push(self.mount(&volume, &mount.path, point)?);
+            mounts.push(self.mount(app, &volume, &mount.path, point)?);
         }
         for point in &program.mount_points {
             ensure!(
@@ -122,7 +122,7 @@ impl<'a> Resolver<'a> {
                 continue;
             }
             let mount = match self.by_name(&point.name).cloned() {
-                Some(volume) => self.mount(&volume, &point.path, Some(point))?,
+                Some(volume) => self.mount(app, &volume, &point.path, Some(point))?,
                 None => self.implicit(&app.name, point, image)?,
             };
             mounts.push(mount);
@@ -138,6 +138,7 @@ impl<'a> Resolver<'a> {
 
     fn mount(
         &mut self,
+        app: &PodApp,
         volume: &Volume,
         target: &str,
         point: Option<&MountPoint>,
@@ -147,11 +148,14 @@ impl<'a> Resolver<'a> {
             .read_only
             .unwrap_or_else(|| point.is_some_and(|point| point.read_only));
         let volume = match &volume.source {
-            Some(source) => protocol::Volume::Share(self.share(Share {
-                source: source.into(),
-                read_only,
-                recursive: volume.recursive.unwrap_or(true),
-            })?),
+            Some(source) => protocol::Volume::Share {
+                number: self.share(Share {
+                    source: source.into(),
+                    read_only,
+                    recursive: volume.recursive.unwrap_or(true),
+                })?,
+                cache: self.cache(app, &volume.name)?,
+            },
             None => protocol::Volume::Empty {
                 name: volume.name.clone(),
                 mode: mode(volume)?,
@@ -160,6 +164,19 @@ impl<'a> Resolver<'a> {
             },
         };
         place(volume, target, read_only)
+    }
+
+    /// What the app's annotations say of a volume, else the pod's.
+    fn cache(&self, app: &PodApp, volume: &str) -> Result<Cache> {
+        let name = format!("{}{volume}", annotation::VOLUME_CACHE);
+        let mut lists = [&app.annotations, &self.pod.annotations].into_iter();
+        let Some(text) = lists.find_map(|list| annotation::find(list, &name)) else {
+            return Ok(Cache::Auto);
+        };
+        let mut all = Cache::ALL.into_iter();
+        all.find(|cache| cache.name() == text).with_context(|| {
+            format!("volume {volume:?}: cache={text} is none of auto, always, none")
+        })
     }
 
     /// What a mount point gets that nobody gave a volume for.
@@ -282,20 +299,28 @@ mod tests {
         warnings: Vec<String>,
     }
 
-    /// The mounts of a pod's only app, with an image of these mount points.
-    fn resolve(volumes: &Value, mounts: &Value, points: &Value, docker: bool) -> Result<Resolved> {
-        let pod: PodManifest = serde_json::from_value(json!({
+    fn pod(volumes: &Value, mounts: &Value) -> Result<PodManifest> {
+        Ok(serde_json::from_value(json!({
             "acVersion": "0.8.11", "acKind": "PodManifest", "volumes": volumes,
             "apps": [{"name": "app", "image": {"id": "sha512-00"}, "mounts": mounts}]
-        }))?;
+        }))?)
+    }
+
+    fn image(points: &Value, docker: bool) -> Result<PreparedImage> {
         let labels: Value = serde_json::from_str(if docker { LABELLED } else { "[]" })?;
-        let image = PreparedImage {
+        Ok(PreparedImage {
             manifest: serde_json::from_value(json!({
                 "acVersion": "0.8.11", "acKind": "ImageManifest", "name": "x", "annotations": labels,
                 "app": {"exec": ["/x"], "user": "0", "group": "0", "mountPoints": points}
             }))?,
             root: PreparedRoot::Erofs { bytes: 4096 },
-        };
+        })
+    }
+
+    /// The mounts of a pod's only app, with an image of these mount points.
+    fn resolve(volumes: &Value, mounts: &Value, points: &Value, docker: bool) -> Result<Resolved> {
+        let pod = pod(volumes, mounts)?;
+        let image = image(points, docker)?;
         let program = image.manifest.app.as_ref().context("no app")?;
         let mut resolver = Resolver::new(&pod)?;
         let mounts = resolver.mounts(&pod.apps[0], program, &image)?;
@@ -351,13 +376,48 @@ mod tests {
     }
 
     #[test]
+    fn cache_is_what_the_app_says_else_the_pod_else_auto() {
+        let volumes = ["v", "w", "x"]
+            .map(|name| json!({"name": name, "kind": "host", "source": format!("/{name}")}));
+        let mounts =
+            ["v", "w", "x"].map(|name| json!({"volume": name, "path": format!("/{name}")}));
+        let says = |volume: &str, cache: &str| json!({"name": format!("fairing/cache/{volume}"), "value": cache});
+        let caches = |app: Value| -> Result<Vec<Cache>> {
+            let mut pod = pod(&json!(volumes), &json!(mounts))?;
+            pod.annotations =
+                serde_json::from_value(json!([says("v", "none"), says("w", "none")]))?;
+            pod.apps[0].annotations = serde_json::from_value(app)?;
+            let mounts = Resolver::new(&pod)?.mounts(
+                &pod.apps[0],
+                &ManifestApp::default(),
+                &image(&json!([]), false)?,
+            )?;
+            let cache = |mount: protocol::Mount| match mount.volume {
+                protocol::Volume::Share { cache, .. } => cache,
+                other => panic!("{other:?}"),
+            };
+            Ok(mounts.into_iter().map(cache).collect())
+        };
+        let found = caches(json!([says("w", "always")])).expect("a plan");
+        assert_eq!(found, [Cache::None, Cache::Always, Cache::Auto]);
+        let error = caches(json!([says("w", "sometimes")])).expect_err("no such policy");
+        assert!(
+            format!("{error:#}").contains("none of auto, always, none"),
+            "{error:#}"
+        );
+    }
+
+    #[test]
     fn same_source_is_one_share_unless_one_is_read_only() {
         let volume = |name: &str, read_only: bool| json!({"name": name, "kind": "host", "source": "/srv", "readOnly": read_only});
         let volumes = json!([volume("a", false), volume("b", false), volume("c", true)]);
         let mounts = json!([{"volume": "a", "path": "/a"}, {"volume": "b", "path": "/b"}, {"volume": "c", "path": "/c"}]);
         let resolved = resolve(&volumes, &mounts, &json!([]), false).expect("a plan");
         let numbers: Vec<_> = resolved.mounts.iter().map(|mount| &mount.volume).collect();
-        let [first, second] = [0, 1].map(protocol::Volume::Share);
+        let [first, second] = [0, 1].map(|number| protocol::Volume::Share {
+            number,
+            cache: Cache::Auto,
+        });
         assert_eq!(numbers, [&first, &first, &second]);
         assert_eq!(resolved.shares.len(), 2);
     }

@@ -203,7 +203,7 @@ fn file_server_reaches_its_shares_and_nothing_else() {
     fs::write(folder.path().join("file"), "").expect("a file");
     let volume = format!("{}:/data", folder.path().display());
     let other = start(&[]);
-    let pod = start(&["-v", &volume]);
+    let pod = start(&["-v", &volume, "-v", &format!("{volume}2:cache=none")]);
     try_all(pod.pid(), &["vcpu0", "vsock", "disk", FILE_SERVER]);
     let mut server = thread_called(pod.pid(), FILE_SERVER);
     assert!(matches!(

@@ -155,7 +155,9 @@ fn pod_with_a_shared_folder_sees_that_alone_and_has_power_in_its_own_namespace_o
     fs::write(folder.path().join("file"), "").expect("a file");
     let source = folder.path().display();
     let volume = format!("--volume=data,kind=host,source={source},readOnly=true");
-    let pod = RunningPod::start(&[&volume, "--mount=volume=data,target=/data"]);
+    // The same share by another file server.
+    let again = format!("-v={source}:/again:ro,cache=none");
+    let pod = RunningPod::start(&[&volume, "--mount=volume=data,target=/data", &again]);
     assert_eq!(pod.field("status", "Groups"), Vec::<String>::new());
     for (set, expected) in [
         ("CapInh", "0000000000000000"),
@@ -191,14 +193,18 @@ fn pod_with_a_shared_folder_sees_that_alone_and_has_power_in_its_own_namespace_o
     let inside = fs::read_dir(format!("/proc/{}/root/0", pod.child.id())).expect("the share");
     let names: Vec<_> = inside.flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(names, ["file"]);
+    let mut file_servers = 0;
     for task in fs::read_dir(format!("/proc/{}/task", pod.child.id()))
         .expect("the pod's threads")
         .flatten()
     {
+        let name = pod.proc(&format!("task/{}/comm", task.file_name().display()));
+        file_servers += usize::from(name == "fs\n");
         let file = format!("task/{}/status", task.file_name().display());
         assert_eq!(pod.field(&file, "Seccomp_filters"), ["2"], "{file}");
         assert_eq!(pod.field(&file, "NoNewPrivs"), ["1"], "{file}");
     }
+    assert_eq!(file_servers, 2);
     check_descriptors(&pod);
     let list = finish(fairing().args(["list", "--no-legend"]))
         .expect_code(0)

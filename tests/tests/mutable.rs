@@ -136,7 +136,7 @@ fn folders_are_given_to_a_running_pod_and_taken_back_with_the_last_app_that_has_
     assert!(pod.shares().is_empty());
     let (whole, barred, single) = (
         format!("-v={}:/s", disk.path().display()),
-        format!("-v={}:/s:ro", disk.path().display()),
+        format!("-v={}:/s:ro,cache=none", disk.path().display()),
         format!("-v={}:/etc/single", file.display()),
     );
     // Both have one share of the folder, so the lock of one is the other's, too.

@@ -58,7 +58,23 @@ pub const END_PORT: u16 = 0x600;
 /// Most CPUs: the MP table fits its KiB.
 pub const MAX_CPUS: u8 = 32;
 /// Most network cards.
-pub const NETWORK_CARDS: u8 = 8;
+pub const NETWORK_CARDS: u8 = 6;
+
+/// How long the guest trusts what it knows of a shared file system without asking again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trust {
+    /// Names and attributes for a second, contents until a file is opened anew.
+    Briefly,
+    /// Everything, for good.
+    Always,
+    /// Nothing.
+    Never,
+}
+
+impl Trust {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Briefly, Self::Always, Self::Never];
+}
 
 /// A place for a virtio-mmio device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,8 +85,8 @@ pub enum Slot {
     ScratchDisk,
     /// Control channel.
     Vsock,
-    /// Shared folders.
-    Fs,
+    /// Shared folders, by how far the guest trusts what it knows of them.
+    Fs(Trust),
     /// Network card, 0 to [`NETWORK_CARDS`] - 1.
     Net(u8),
     /// Memory to plug.
@@ -80,7 +96,7 @@ pub enum Slot {
 }
 
 /// Number of slots.
-pub const SLOTS: usize = 6 + NETWORK_CARDS as usize;
+pub const SLOTS: usize = 8 + NETWORK_CARDS as usize;
 
 impl Slot {
     /// Position in the map, below [`SLOTS`]; none for a network card beyond [`NETWORK_CARDS`].
@@ -89,11 +105,13 @@ impl Slot {
             Self::ImagesDisk => 0,
             Self::ScratchDisk => 1,
             Self::Vsock => 2,
-            Self::Fs => 3,
-            Self::Net(card) if card < NETWORK_CARDS => 4 + card,
+            Self::Fs(Trust::Briefly) => 3,
+            Self::Fs(Trust::Always) => 4,
+            Self::Fs(Trust::Never) => 5,
+            Self::Net(card) if card < NETWORK_CARDS => 6 + card,
             Self::Net(_) => return None,
-            Self::Mem => 4 + NETWORK_CARDS,
-            Self::Balloon => 5 + NETWORK_CARDS,
+            Self::Mem => 6 + NETWORK_CARDS,
+            Self::Balloon => 7 + NETWORK_CARDS,
         })
     }
 }
@@ -125,12 +143,12 @@ mod tests {
             Slot::ImagesDisk,
             Slot::ScratchDisk,
             Slot::Vsock,
-            Slot::Fs,
             Slot::Mem,
             Slot::Balloon,
         ];
         let mut irqs: Vec<u32> = slots
             .into_iter()
+            .chain(Trust::ALL.map(Slot::Fs))
             .chain((0..NETWORK_CARDS).map(Slot::Net))
             .map(|slot| slot_irq(slot.index().unwrap()))
             .collect();

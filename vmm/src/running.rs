@@ -51,7 +51,7 @@ impl ThreadKind {
         match slot {
             Slot::ImagesDisk | Slot::ScratchDisk => Self::Disk,
             Slot::Vsock => Self::Vsock,
-            Slot::Fs => Self::Fs,
+            Slot::Fs(_) => Self::Fs,
             Slot::Net(_) => Self::Net,
             Slot::Mem => Self::Mem,
             Slot::Balloon => Self::Balloon,

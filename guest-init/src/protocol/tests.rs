@@ -32,7 +32,7 @@ fn stdio() -> impl Strategy<Value = Stdio> {
 
 fn mount() -> impl Strategy<Value = Mount> {
     let volume = prop_oneof![
-        any::<u16>().prop_map(Volume::Share),
+        (any::<u16>(), cache()).prop_map(|(number, cache)| Volume::Share { number, cache }),
         (text(), any::<[u32; 3]>()).prop_map(|(name, [mode, uid, gid])| Volume::Empty {
             name,
             mode,
@@ -155,6 +155,10 @@ fn app() -> impl Strategy<Value = App> {
         )
 }
 
+fn cache() -> impl Strategy<Value = Cache> {
+    prop::sample::select(&Cache::ALL[..])
+}
+
 fn boot() -> impl Strategy<Value = Boot> {
     let entropy = prop::collection::vec(any::<u8>(), 0..80);
     let scratch = prop_oneof![Just(Scratch::Disk), Just(Scratch::Tmpfs)];
@@ -164,7 +168,7 @@ fn boot() -> impl Strategy<Value = Boot> {
         entropy,
         any::<u8>(),
         scratch,
-        any::<[bool; 2]>(),
+        (prop::collection::vec(cache(), 0..4), any::<bool>()),
         (
             limits(),
             prop::collection::vec((text(), text()), 0..3),
@@ -179,7 +183,7 @@ fn boot() -> impl Strategy<Value = Boot> {
                 entropy,
                 cpus,
                 scratch,
-                [shares, debug],
+                (shares, debug),
                 (limits, sysctls, resolv, hosts),
             )| {
                 Boot {

@@ -91,28 +91,33 @@ pub fn pod_manifest(request: &PodRequest, images: &[Image]) -> Result<PodManifes
         }
         apps.push(app);
     }
+    let (volumes, caches) = named_volumes(&request.flags.volume)?;
+    let mut annotations = pod_annotations(request);
+    annotations.extend(caches);
     Ok(PodManifest {
         ac_version: AC_VERSION.to_owned(),
         ac_kind: PodKind::PodManifest,
         apps,
-        volumes: named_volumes(&request.flags.volume)?,
+        volumes,
         isolators: isolators::of_pod(request.flags, request.sandbox),
-        annotations: pod_annotations(request),
+        annotations,
         ports: ports::exposed(&request.flags.port, request.sandbox.is_some())?,
     })
 }
 
-fn named_volumes(texts: &[String]) -> Result<Vec<Volume>> {
+/// The pod's volumes, and the annotations that say their cache policies.
+fn named_volumes(texts: &[String]) -> Result<(Vec<Volume>, Vec<Annotation>)> {
     let mut names = HashSet::new();
-    let mut list = Vec::new();
+    let (mut list, mut caches) = (Vec::new(), Vec::new());
     for text in texts {
-        let volume = volumes::volume(text)?;
+        let (volume, cache) = volumes::volume(text)?;
         if !names.insert(volume.name.clone()) {
             bail!("two volumes are called {}", volume.name);
         }
         list.push(volume);
+        caches.extend(cache);
     }
-    Ok(list)
+    Ok((list, caches))
 }
 
 fn layers(flags: &PodFlags) -> Result<Layers> {
@@ -164,8 +169,13 @@ fn pod_annotations(request: &PodRequest) -> Vec<Annotation> {
 fn pod_app(stdio: Stdio, words: &AppWords, image: &Image, layers: &Layers) -> Result<PodApp> {
     let flags = &words.flags;
     let mounts = flags.mount.iter().map(|text| volumes::mount(text));
-    let shares = flags.share.iter().enumerate();
-    let shares = shares.map(|(index, text)| volumes::share(text, format!("share-{index}")));
+    let mut mounts: Vec<_> = mounts.collect::<Result<_>>()?;
+    let mut annotations = app_annotations(stdio, flags);
+    for (index, text) in flags.share.iter().enumerate() {
+        let (share, cache) = volumes::share(text, format!("share-{index}"))?;
+        mounts.push(share);
+        annotations.extend(cache);
+    }
     Ok(PodApp {
         name: app_name(flags, &image.manifest)?,
         image: PodImage {
@@ -175,8 +185,8 @@ fn pod_app(stdio: Stdio, words: &AppWords, image: &Image, layers: &Layers) -> Re
         },
         app: Some(app(words, image, layers)?),
         read_only_root_fs: flags.readonly_rootfs.unwrap_or(false),
-        mounts: mounts.chain(shares).collect::<Result<_>>()?,
-        annotations: app_annotations(stdio, flags),
+        mounts,
+        annotations,
     })
 }
 

@@ -89,7 +89,8 @@ pub struct AppFlags {
     /// Place a volume: volume=NAME,target=PATH
     #[arg(long, value_name = "MOUNT")]
     pub mount: Vec<String>,
-    /// Share a folder or file of the host with the app: HOST:TARGET, with :ro read-only
+    /// Share a folder or file of the host with the app: HOST:TARGET, with :ro read-only, with :cache=auto|always|none as a
+    /// volume is (:ro,cache=none)
     #[arg(short = 'v', long, value_name = "HOST:TARGET[:ro]")]
     pub share: Vec<String>,
     /// Give the app this command's stdin (stream), which else is empty (null); or a terminal (tty)

@@ -27,7 +27,8 @@ pub struct PodFlags {
     /// File with one NAME=VALUE a line, for all apps
     #[arg(long, visible_alias = "env-file", value_name = "FILE")]
     pub set_env_file: Vec<PathBuf>,
-    /// Volume: NAME,kind=host|empty,source=PATH,readOnly=BOOL,recursive=BOOL,mode=,uid=,gid=
+    /// Volume: NAME,kind=host|empty,source=PATH,readOnly=BOOL,recursive=BOOL,mode=,uid=,gid= and, of a host's,
+    /// cache=auto|always|none
     #[arg(long, value_name = "VOLUME")]
     pub volume: Vec<String>,
     /// Expose an app's port: NAME:[IP:]HOSTPORT; without apps yet NAME:PROTOCOL:PODPORT:IP:HOSTPORT

@@ -68,6 +68,10 @@ pub const POD_TIMINGS: &str = "fairing/timings";
 /// Pod: the uids that pods may run under, `FIRST:COUNT`; absent = [`crate::UidRange`]'s default.
 pub const POD_UIDS: &str = "fairing/pod-uids";
 
+/// Pod, or an app for volumes of its own, with the name of a host volume after it: how long the machine trusts what it knows
+/// of the volume's files, `auto`, `always` or `none`; absent = `auto`.
+pub const VOLUME_CACHE: &str = "fairing/cache/";
+
 /// App or its image: the signal that asks the app to end, by name or number; absent = `SIGTERM`.
 pub const STOP_SIGNAL: &str = "appc.io/docker/stopsignal";
 

@@ -200,7 +200,7 @@ fn image_of(app: &App) -> Option<u8> {
 fn empty_volumes(app: &App) -> impl Iterator<Item = &str> {
     app.mounts.iter().filter_map(|mount| match &mount.volume {
         Volume::Empty { name, .. } => Some(&**name),
-        Volume::Share(_) | Volume::Layer => None,
+        Volume::Share { .. } | Volume::Layer => None,
     })
 }
 
@@ -211,7 +211,7 @@ pub fn shares(app: &App) -> impl Iterator<Item = u16> {
         Root::Image { .. } => None,
     };
     let volumes = app.mounts.iter().filter_map(|mount| match mount.volume {
-        Volume::Share(number) => Some(number),
+        Volume::Share { number, .. } => Some(number),
         Volume::Empty { .. } | Volume::Layer => None,
     });
     root.into_iter().chain(volumes)

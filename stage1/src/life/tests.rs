@@ -44,7 +44,7 @@ pub(super) fn life_of(names: &[&str], mutable: bool) -> Life {
         entropy: vec![],
         cpus: 1,
         scratch: Scratch::Tmpfs,
-        shares: false,
+        shares: vec![],
         limits: Limits::default(),
         sysctls: vec![],
         debug: false,

@@ -106,7 +106,7 @@ pub fn renumber(app: &mut protocol::App, numbers: &[u16]) {
         renumbered(number);
     }
     for mount in &mut app.mounts {
-        if let protocol::Volume::Share(number) = &mut mount.volume {
+        if let protocol::Volume::Share { number, .. } = &mut mount.volume {
             renumbered(number);
         }
     }

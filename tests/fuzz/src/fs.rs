@@ -7,12 +7,12 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
 
 use nix::libc::O_PATH;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, chroot};
 use vmm::fs::{Fs, Share};
+use vmm::layout::Trust;
 
 use crate::queues::{Guest, Image};
 
@@ -96,7 +96,7 @@ fn serve(input: &[u8], root: &Path, own_descriptors: File, rounds: usize) -> Opt
         root: root.to_str().expect("a name of ours").to_owned(),
         own_descriptors,
         max_descriptors: 64,
-        trust: Duration::from_secs(1),
+        trust: Trust::Briefly,
     };
     let device = Fs::new("fuzz", share).expect("a folder to share");
     let mut guest = Guest::new(image, Box::new(device), options & EVENT_IDX != 0);

@@ -19,12 +19,16 @@ use virtiofsd::server::Server;
 
 use self::spec::*;
 use crate::device::{Activation, Device, Stop};
+use crate::layout::Trust;
 use crate::memory::GuestMemory;
 use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
 use crate::requests;
 
 /// Room for the largest request of Linux (1 MiB in pages) without indirect descriptors, twice.
 const QUEUE_SIZE: u16 = 512;
+
+/// Longer than any machine lives.
+const FOREVER: Duration = Duration::from_hours(24 * 365 * 100);
 
 /// What is shared, and how.
 pub struct Share {
@@ -34,8 +38,8 @@ pub struct Share {
     pub own_descriptors: File,
     /// The most descriptors that the guest's files may take.
     pub max_descriptors: u64,
-    /// How long the guest may trust what it knows of names and attributes without asking again.
-    pub trust: Duration,
+    /// How far the guest may trust what it knows of files.
+    pub trust: Trust,
 }
 
 /// The device.
@@ -56,13 +60,22 @@ impl Fs {
             "tag {tag:?} is empty or longer than {TAG_BYTES} bytes"
         );
         bytes[..tag.len()].copy_from_slice(tag.as_bytes());
+        let (cache_policy, timeout) = match share.trust {
+            Trust::Briefly => (CachePolicy::Auto, Duration::from_secs(1)),
+            Trust::Always => (CachePolicy::Always, FOREVER),
+            Trust::Never => (CachePolicy::Never, Duration::ZERO),
+        };
         let config = Config {
             root_dir: share.root,
             proc_sfd_rawfd: Some(share.own_descriptors),
             guest_fd_limit: share.max_descriptors,
-            entry_timeout: share.trust,
-            attr_timeout: share.trust,
-            cache_policy: CachePolicy::Auto,
+            entry_timeout: timeout,
+            attr_timeout: timeout,
+            cache_policy,
+            // Attributes that come with a listing and are not believed are made for nothing.
+            readdirplus: share.trust != Trust::Never,
+            // Also where the guest keeps no contents: databases and linkers map what they write.
+            allow_mmap: true,
             // A handle would reach every file of the file system.
             inode_file_handles: InodeFileHandlesMode::Never,
             xattr: true,

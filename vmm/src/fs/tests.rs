@@ -63,7 +63,7 @@ impl Host {
             root: path("shared").to_str().unwrap().to_owned(),
             own_descriptors,
             max_descriptors: 64,
-            trust: Duration::from_secs(1),
+            trust: Trust::Briefly,
         };
         let host = Self {
             memory: GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap(),
@@ -223,7 +223,7 @@ fn device_says_what_it_is() {
         root: root.to_str().unwrap().to_owned(),
         own_descriptors: fs::File::open("/proc/self/fd").unwrap(),
         max_descriptors: 1,
-        trust: Duration::ZERO,
+        trust: Trust::Never,
     };
     let long = "t".repeat(37);
     assert!(Fs::new(&long, share(host.folder.path())).is_err());
