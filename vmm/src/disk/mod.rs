@@ -240,7 +240,7 @@ impl Device for Disk {
     ) -> (Box<dyn Device>, Vec<Queue>) {
         let answer =
             |memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>| self.answer(memory, chain);
-        let queues = requests::serve("disk", activation, stop, answer);
+        let queues = requests::serve("disk", requests::TOGETHER, activation, stop, answer);
         (self, queues)
     }
 }

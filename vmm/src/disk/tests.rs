@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::*;
 use crate::device::ActiveQueue;
 use crate::requests::counted::Counted;
-use crate::requests::drain;
+use crate::requests::{TOGETHER, drain};
 
 mod chains;
 
@@ -96,9 +96,13 @@ impl Driver<'_> {
         mock.avail().ring().ref_at(0).unwrap().store(0);
         mock.avail().idx().store(1);
         let interrupt = Counted::default();
-        drain(self.memory, &mut queue, &interrupt, |memory, chain| {
-            self.disk.answer(memory, chain)
-        })?;
+        drain(
+            self.memory,
+            &mut queue,
+            &interrupt,
+            TOGETHER,
+            |memory, chain| self.disk.answer(memory, chain),
+        )?;
         assert_eq!(mock.used().idx().load(), 1);
         assert_eq!(interrupt.used.load(Ordering::SeqCst), 1);
         let used = mock.used().ring().ref_at(0).unwrap().load();
@@ -444,7 +448,7 @@ proptest! {
             mock.avail().ring().ref_at(index).unwrap().store(head % 17);
         }
         mock.avail().idx().store(available);
-        let _ = drain(&memory, &mut queue, &Counted::default(), |memory, chain| disk.answer(memory, chain));
+        let _ = drain(&memory, &mut queue, &Counted::default(), TOGETHER, |memory, chain| disk.answer(memory, chain));
         prop_assert!(file.metadata().unwrap().len() <= DISK_BYTES);
     }
 }

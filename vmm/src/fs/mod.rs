@@ -159,9 +159,13 @@ impl Device for Fs {
             activation.interrupt.needs_reset();
             return (self, activation.into_queues());
         }
-        let queues = requests::serve("shared folders", activation, stop, |memory, chain| {
-            Some(self.answer(memory, chain))
-        });
+        let queues = requests::serve(
+            "shared folders",
+            requests::EACH,
+            activation,
+            stop,
+            |memory, chain| Some(self.answer(memory, chain)),
+        );
         (self, queues)
     }
 }

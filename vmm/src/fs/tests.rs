@@ -13,7 +13,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::requests::counted::Counted;
-use crate::requests::drain;
+use crate::requests::{EACH, drain};
 
 const MEMORY_BYTES: usize = 0x40_0000;
 /// Where a request lies, and where its answer goes; the queue is below.
@@ -114,7 +114,7 @@ impl Host {
         let answer = |memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>| {
             Some(self.device.answer(memory, chain))
         };
-        drain(&self.memory, &mut queue, &interrupt, answer).expect("the queue is whole");
+        drain(&self.memory, &mut queue, &interrupt, EACH, answer).expect("the queue is whole");
         assert_eq!(mock.used().idx().load(), 1);
         assert_eq!(interrupt.used.load(Ordering::SeqCst), 1);
         let used = mock.used().ring().ref_at(0).unwrap().load();
