@@ -5,9 +5,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::panic;
 use std::path::Path;
 use std::thread;
 
+use hostile::fuse::opcode::*;
+use hostile::fuse::{FATTR_SIZE, ROOT_ID, SUBMOUNTS, half, init, place, request, whole};
 use nix::libc::O_PATH;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, chroot};
@@ -18,46 +21,6 @@ use crate::queues::{Guest, Image};
 
 const EVENT_IDX: u8 = 1;
 
-// linux/fuse.h.
-const FUSE_LOOKUP: u32 = 1;
-const FUSE_GETATTR: u32 = 3;
-const FUSE_SETATTR: u32 = 4;
-const FUSE_READLINK: u32 = 5;
-const FUSE_SYMLINK: u32 = 6;
-const FUSE_MKNOD: u32 = 8;
-const FUSE_MKDIR: u32 = 9;
-const FUSE_UNLINK: u32 = 10;
-const FUSE_RMDIR: u32 = 11;
-const FUSE_RENAME: u32 = 12;
-const FUSE_LINK: u32 = 13;
-const FUSE_OPEN: u32 = 14;
-const FUSE_READ: u32 = 15;
-const FUSE_WRITE: u32 = 16;
-const FUSE_STATFS: u32 = 17;
-const FUSE_RELEASE: u32 = 18;
-const FUSE_FSYNC: u32 = 20;
-const FUSE_SETXATTR: u32 = 21;
-const FUSE_GETXATTR: u32 = 22;
-const FUSE_LISTXATTR: u32 = 23;
-const FUSE_REMOVEXATTR: u32 = 24;
-const FUSE_FLUSH: u32 = 25;
-const FUSE_INIT: u32 = 26;
-const FUSE_OPENDIR: u32 = 27;
-const FUSE_READDIR: u32 = 28;
-const FUSE_CREATE: u32 = 35;
-const FUSE_BATCH_FORGET: u32 = 42;
-const FUSE_FALLOCATE: u32 = 43;
-const FUSE_READDIRPLUS: u32 = 44;
-const FUSE_RENAME2: u32 = 45;
-const FUSE_LSEEK: u32 = 46;
-const FUSE_COPY_FILE_RANGE: u32 = 47;
-const FUSE_SYNCFS: u32 = 50;
-/// Of what FUSE_SETATTR changes: the size.
-const FATTR_SIZE: u32 = 1 << 3;
-/// Of what FUSE_INIT offers.
-const FUSE_SUBMOUNTS: u32 = 1 << 27;
-
-const ROOT_ID: u64 = 1;
 /// What the first lookup of a fresh server finds.
 const FOUND: u64 = 2;
 /// What the first opening gives.
@@ -77,7 +40,12 @@ pub fn run(input: &[u8]) {
             .expect("a root for this thread: call this under unshare --map-root-user");
         serve(input, Path::new("/"), descriptors, 3);
     };
-    thread::scope(|scope| scope.spawn(serving).join()).expect("requests are answered");
+    // libFuzzer's hook would end the process in that thread, whose root has no place for the input that was its end.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    let served = thread::scope(|scope| scope.spawn(serving).join());
+    panic::set_hook(hook);
+    served.expect("requests are answered");
 }
 
 fn shared() -> tempfile::TempDir {
@@ -117,48 +85,29 @@ fn own_descriptors() -> File {
 /// One request, and how many bytes its answer may have.
 type Request = (Vec<u8>, usize);
 
-/// FUSE's `opcode` about `node`, with a body of numbers and names.
 fn ask(opcode: u32, node: u64, body: &[&[u8]], room: usize) -> Request {
-    let body = body.concat();
-    let length = u32::try_from(40 + body.len()).expect("a small request");
-    let header = [
-        &length.to_le_bytes()[..],
-        &opcode.to_le_bytes(),
-        &1u64.to_le_bytes(),
-        &node.to_le_bytes(),
-        &[0; 16],
-    ];
-    ([&header.concat()[..], &body].concat(), room)
-}
-
-fn half<const N: usize>(numbers: [u32; N]) -> Vec<u8> {
-    numbers.map(u32::to_le_bytes).concat()
-}
-
-fn whole<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
-    numbers.map(u64::to_le_bytes).concat()
+    (request(opcode, node, body), room)
 }
 
 fn lookup(parent: u64, name: &[u8]) -> Request {
-    ask(FUSE_LOOKUP, parent, &[name], 144)
+    ask(LOOKUP, parent, &[name], 144)
 }
 
 /// The first `size` bytes of an opened file, or of what a folder lists.
 fn read(opcode: u32, node: u64, size: u32) -> Request {
-    let place = [whole([HANDLE, 0]), half([size, 0]), whole([0, 0])];
-    ask(opcode, node, &[&place.concat()], 16 + size as usize)
+    ask(opcode, node, &[&place(HANDLE, 0, size)], 16 + size as usize)
 }
 
 /// A guest that reads a file.
 fn reading() -> Vec<Request> {
     vec![
         lookup(ROOT_ID, b"file\0"),
-        ask(FUSE_GETATTR, FOUND, &[&whole([0, 0])], 120),
-        ask(FUSE_OPEN, FOUND, &[&half([0, 0])], 32),
-        read(FUSE_READ, FOUND, 4096),
-        ask(FUSE_LSEEK, FOUND, &[&whole([HANDLE, 0, 4])], 24),
-        ask(FUSE_FSYNC, FOUND, &[&whole([HANDLE, 0])], 16),
-        ask(FUSE_RELEASE, FOUND, &[&whole([HANDLE, 0, 0])], 16),
+        ask(GETATTR, FOUND, &[&whole([0, 0])], 120),
+        ask(OPEN, FOUND, &[&half([0, 0])], 32),
+        read(READ, FOUND, 4096),
+        ask(LSEEK, FOUND, &[&whole([HANDLE, 0, 4])], 24),
+        ask(FSYNC, FOUND, &[&whole([HANDLE, 0])], 16),
+        ask(RELEASE, FOUND, &[&whole([HANDLE, 0, 0])], 16),
     ]
 }
 
@@ -167,11 +116,11 @@ fn listing() -> Vec<Request> {
     vec![
         lookup(ROOT_ID, b"folder\0"),
         lookup(FOUND, b"link\0"),
-        ask(FUSE_READLINK, FOUND + 1, &[], 272),
-        ask(FUSE_OPENDIR, ROOT_ID, &[&half([0, 0])], 32),
-        read(FUSE_READDIR, ROOT_ID, 512),
-        read(FUSE_READDIRPLUS, ROOT_ID, 1024),
-        ask(FUSE_STATFS, ROOT_ID, &[], 96),
+        ask(READLINK, FOUND + 1, &[], 272),
+        ask(OPENDIR, ROOT_ID, &[&half([0, 0])], 32),
+        read(READDIR, ROOT_ID, 512),
+        read(READDIRPLUS, ROOT_ID, 1024),
+        ask(STATFS, ROOT_ID, &[], 96),
     ]
 }
 
@@ -179,20 +128,19 @@ fn listing() -> Vec<Request> {
 fn writing() -> Vec<Request> {
     let copied = whole([HANDLE, 0, FOUND, HANDLE, 8192, 100, 0]);
     let truncated = [half([FATTR_SIZE, 0]), whole([0, 100]), vec![0; 64]].concat();
-    let data = [whole([HANDLE, 0]), half([64, 0]), whole([0, 0])].concat();
     vec![
         ask(
-            FUSE_CREATE,
+            CREATE,
             ROOT_ID,
             &[&half([2, 0o100_640, 0, 0]), b"new\0"],
             160,
         ),
-        ask(FUSE_WRITE, FOUND, &[&data, &[5; 64]], 24),
-        ask(FUSE_FALLOCATE, FOUND, &[&whole([HANDLE, 0, 9000, 0])], 16),
-        ask(FUSE_COPY_FILE_RANGE, FOUND, &[&copied], 24),
-        ask(FUSE_SETATTR, FOUND, &[&truncated], 120),
-        ask(FUSE_FLUSH, FOUND, &[&whole([HANDLE, 0, 0])], 16),
-        ask(FUSE_SYNCFS, FOUND, &[&whole([0])], 16),
+        ask(WRITE, FOUND, &[&place(HANDLE, 0, 64), &[5; 64]], 24),
+        ask(FALLOCATE, FOUND, &[&whole([HANDLE, 0, 9000, 0])], 16),
+        ask(COPY_FILE_RANGE, FOUND, &[&copied], 24),
+        ask(SETATTR, FOUND, &[&truncated], 120),
+        ask(FLUSH, FOUND, &[&whole([HANDLE, 0, 0])], 16),
+        ask(SYNCFS, FOUND, &[&whole([0])], 16),
     ]
 }
 
@@ -200,22 +148,22 @@ fn writing() -> Vec<Request> {
 fn naming() -> Vec<Request> {
     vec![
         lookup(ROOT_ID, b"file\0"),
-        ask(FUSE_LINK, ROOT_ID, &[&whole([FOUND]), b"hard\0"], 144),
-        ask(FUSE_MKDIR, ROOT_ID, &[&half([0o755, 0]), b"made\0"], 144),
-        ask(FUSE_SYMLINK, ROOT_ID, &[b"soft\0../file\0"], 144),
+        ask(LINK, ROOT_ID, &[&whole([FOUND]), b"hard\0"], 144),
+        ask(MKDIR, ROOT_ID, &[&half([0o755, 0]), b"made\0"], 144),
+        ask(SYMLINK, ROOT_ID, &[b"soft\0../file\0"], 144),
         ask(
-            FUSE_MKNOD,
+            MKNOD,
             ROOT_ID,
             &[&half([0o010_644, 0, 0, 0]), b"pipe\0"],
             144,
         ),
         ask(
-            FUSE_RENAME2,
+            RENAME2,
             ROOT_ID,
             &[&whole([ROOT_ID, 1]), b"hard\0moved\0"],
             16,
         ),
-        ask(FUSE_UNLINK, ROOT_ID, &[b"moved\0"], 16),
+        ask(UNLINK, ROOT_ID, &[b"moved\0"], 16),
     ]
 }
 
@@ -223,17 +171,12 @@ fn naming() -> Vec<Request> {
 fn attributes() -> Vec<Request> {
     vec![
         lookup(ROOT_ID, b"file\0"),
-        ask(FUSE_SETXATTR, FOUND, &[&half([5, 0]), b"user.a\0value"], 16),
-        ask(FUSE_GETXATTR, FOUND, &[&half([64, 0]), b"user.a\0"], 80),
-        ask(FUSE_LISTXATTR, FOUND, &[&half([64, 0])], 80),
-        ask(FUSE_REMOVEXATTR, FOUND, &[b"user.a\0"], 16),
-        ask(FUSE_RMDIR, ROOT_ID, &[b"empty\0"], 16),
-        ask(
-            FUSE_RENAME,
-            ROOT_ID,
-            &[&whole([ROOT_ID]), b"file\0other\0"],
-            16,
-        ),
+        ask(SETXATTR, FOUND, &[&half([5, 0]), b"user.a\0value"], 16),
+        ask(GETXATTR, FOUND, &[&half([64, 0]), b"user.a\0"], 80),
+        ask(LISTXATTR, FOUND, &[&half([64, 0])], 80),
+        ask(REMOVEXATTR, FOUND, &[b"user.a\0"], 16),
+        ask(RMDIR, ROOT_ID, &[b"empty\0"], 16),
+        ask(RENAME, ROOT_ID, &[&whole([ROOT_ID]), b"file\0other\0"], 16),
     ]
 }
 
@@ -243,15 +186,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let guests = [reading(), listing(), writing(), naming(), attributes()];
     let image = |requests: &Vec<Request>| {
         let mut image = Image::new(2);
-        let (forget, _) = ask(
-            FUSE_BATCH_FORGET,
-            0,
-            &[&half([1, 0]), &whole([FOUND, 1])],
-            0,
-        );
+        let (forget, _) = ask(BATCH_FORGET, 0, &[&half([1, 0]), &whole([FOUND, 1])], 0);
         image.chain(0, &[&forget], &[]);
         // With submounts, of whose absence the server would print a line each time.
-        let init = ask(FUSE_INIT, 0, &[&half([7, 39, 0, FUSE_SUBMOUNTS])], 80);
+        let init = (init(SUBMOUNTS), 80);
         for (request, room) in [&init].into_iter().chain(requests) {
             image.chain(1, &[request], &[*room]);
         }

@@ -96,8 +96,7 @@ impl Fs {
         let Some((request, answer)) = requested.zip(answer) else {
             return 0;
         };
-        // The server takes room for its header for granted.
-        if answer.available_bytes() < FUSE_OUT_HEADER_BYTES && needs_answer(request.clone()) {
+        if !is_sound(request.clone(), answer.available_bytes()) {
             return 0;
         }
         let written = self.server.handle_message(request, answer, None::<&mut ()>);
@@ -109,15 +108,20 @@ impl Fs {
     }
 }
 
-/// Whether a request has an answer, as all but four kinds have.
-fn needs_answer(mut request: Reader<'_>) -> bool {
-    let mut header = [0; FUSE_OPCODE_OFFSET + size_of::<u32>()];
-    let opcode = request.read_exact(&mut header).ok().and_then(|()| {
-        let (_, opcode) = header.split_last_chunk()?;
-        Some(u32::from_le_bytes(*opcode))
-    });
-    let silent = [FUSE_FORGET, FUSE_BATCH_FORGET, FUSE_INTERRUPT, FUSE_DESTROY];
-    opcode.is_none_or(|opcode| !silent.contains(&opcode))
+/// Whether a request is as the server takes for granted: with `room` for the header of an answer, if it has one, and about
+/// a place that a file can have.
+fn is_sound(mut request: Reader<'_>, room: usize) -> bool {
+    let mut bytes = [0; FUSE_OFFSET_OFFSET + size_of::<u64>()];
+    // What is missing, to the server too, is as zeros.
+    let _ = request.read(&mut bytes);
+    let opcode = &bytes[FUSE_OPCODE_OFFSET..][..size_of::<u32>()];
+    match u32::from_le_bytes(opcode.try_into().expect("four bytes")) {
+        FUSE_FORGET | FUSE_BATCH_FORGET | FUSE_INTERRUPT | FUSE_DESTROY => true,
+        _ if room < FUSE_OUT_HEADER_BYTES => false,
+        // The offset is the last of these bytes; that of a file is signed.
+        FUSE_READ | FUSE_WRITE => bytes.last().is_some_and(|top| top >> 7 == 0),
+        _ => true,
+    }
 }
 
 /// Gives the calling thread a working folder of its own: the server changes it to reach extended attributes.

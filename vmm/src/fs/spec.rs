@@ -9,6 +9,13 @@ pub const TAG_BYTES: usize = 36;
 pub const FUSE_OUT_HEADER_BYTES: usize = 16;
 /// Offset of `opcode` in `struct fuse_in_header`.
 pub const FUSE_OPCODE_OFFSET: usize = 4;
+/// Offset of `offset` in `struct fuse_read_in` and `fuse_write_in`, behind that header.
+pub const FUSE_OFFSET_OFFSET: usize = 48;
+
+/// Reads from a file.
+pub const FUSE_READ: u32 = 15;
+/// Writes to a file.
+pub const FUSE_WRITE: u32 = 16;
 
 /// Requests that are not answered.
 pub const FUSE_FORGET: u32 = 2;

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use hostile::fuse::opcode::*;
+use hostile::fuse::{ROOT_ID, half, init, place, request};
 use proptest::prelude::*;
 use virtio_queue::desc::{RawDescriptor, split};
 use virtio_queue::mock::MockSplitQueue;
@@ -21,16 +23,7 @@ const REQUEST: u64 = 0x1_0000;
 const ANSWER: u64 = 0x10_0000;
 const ANSWER_BYTES: u32 = 0x2_0000;
 const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-
-const ROOT_ID: u64 = 1;
-const LOOKUP: u32 = 1;
-const MKDIR: u32 = 9;
-const OPEN: u32 = 14;
-const READ: u32 = 15;
-const INIT: u32 = 26;
-const READDIR: u32 = 28;
-const CREATE: u32 = 35;
+const WRITABLE: u16 = 2;
 
 /// A shared folder with something beside it that is not shared.
 struct Host {
@@ -70,14 +63,17 @@ impl Host {
             device: Fs::new("tag", share).unwrap(),
             folder,
         };
-        let init = [7u32, 39, 0, 0].map(u32::to_le_bytes).concat();
-        assert_eq!(host.ask(INIT, 0, &init).error, 0);
+        assert_eq!(host.send(&init(0)).error, 0);
         host
     }
 
     /// One request with room for its answer.
     fn ask(&self, opcode: u32, node: u64, body: &[u8]) -> Answer {
-        let (used, bytes) = self.offer(&request(opcode, node, body), ANSWER_BYTES);
+        self.send(&request(opcode, node, &[body]))
+    }
+
+    fn send(&self, request: &[u8]) -> Answer {
+        let (used, bytes) = self.offer(request, ANSWER_BYTES);
         let Some((header, rest)) = bytes[..used].split_at_checked(16) else {
             return Answer {
                 error: i32::MIN,
@@ -101,7 +97,7 @@ impl Host {
         let answer = if room > 0 { NEXT } else { 0 };
         let chain = [
             split::Descriptor::new(REQUEST, readable, answer, 1),
-            split::Descriptor::new(ANSWER, room, WRITE, 0),
+            split::Descriptor::new(ANSWER, room, WRITABLE, 0),
         ];
         for (index, descriptor) in (0..).zip(chain) {
             mock.desc_table()
@@ -146,16 +142,6 @@ impl Host {
     }
 }
 
-fn request(opcode: u32, node: u64, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(40 + body.len()).unwrap();
-    let mut bytes = [length, opcode].map(u32::to_le_bytes).concat();
-    bytes.extend(1u64.to_le_bytes()); // unique
-    bytes.extend(node.to_le_bytes());
-    bytes.extend([0; 16]); // uid, gid, pid, extensions
-    bytes.extend(body);
-    bytes
-}
-
 #[test]
 fn lookup_finds_what_is_shared_and_nothing_above() {
     let host = Host::new();
@@ -177,13 +163,11 @@ fn lookup_finds_what_is_shared_and_nothing_above() {
 #[test]
 fn file_created_is_in_the_folder() {
     let host = Host::new();
-    let mut body = [libc::O_RDWR.unsigned_abs(), 0o100_640, 0, 0]
-        .map(u32::to_le_bytes)
-        .concat();
+    let mut body = half([libc::O_RDWR.unsigned_abs(), 0o100_640, 0, 0]);
     body.extend(b"new\0");
     assert_eq!(host.ask(CREATE, ROOT_ID, &body).error, 0);
     assert!(host.folder.path().join("shared/new").is_file());
-    let mut folder = [0o755u32, 0].map(u32::to_le_bytes).concat();
+    let mut folder = half([0o755, 0]);
     folder.extend(b"folder\0");
     assert_eq!(host.ask(MKDIR, ROOT_ID, &folder).error, 0);
     assert!(host.folder.path().join("shared/folder").is_dir());
@@ -195,8 +179,23 @@ fn request_without_room_for_an_answer_is_not_served() {
     for opcode in [READ, READDIR, LOOKUP] {
         for room in [0, 1, 15] {
             let body = [0; 64];
-            assert_eq!(host.offer(&request(opcode, ROOT_ID, &body), room).0, 0);
+            assert_eq!(host.offer(&request(opcode, ROOT_ID, &[&body]), room).0, 0);
         }
+    }
+}
+
+#[test]
+fn offset_that_no_file_has_is_not_served() {
+    let host = Host::new();
+    let (file, _) = host.lookup(ROOT_ID, "file").unwrap();
+    let flags = half([libc::O_RDWR.unsigned_abs(), 0]);
+    assert_eq!(host.ask(OPEN, file, &flags).error, 0);
+    for opcode in [READ, WRITE] {
+        let at = |offset| host.offer(&request(opcode, file, &[&place(0, offset, 1), b"x"]), 64);
+        for offset in [1 << 63, u64::MAX] {
+            assert_eq!(at(offset).0, 0, "{opcode} at {offset}");
+        }
+        assert_ne!(at(i64::MAX.unsigned_abs()).0, 0, "{opcode}");
     }
 }
 
@@ -238,7 +237,7 @@ proptest! {
     ) {
         let host = Arc::new(Host::new());
         for (opcode, node, body, room) in requests {
-            host.offer(&request(opcode, node, &body), room);
+            host.offer(&request(opcode, node, &[&body]), room);
         }
         prop_assert_eq!(fs::read(host.folder.path().join("secret")).unwrap(), b"secret");
         let mut names: Vec<_> = fs::read_dir(host.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
