@@ -1,5 +1,7 @@
 //! Requests of a file system's guest as no kernel would make them, or as one would: linux/fuse.h, version 7.39.
 
+pub mod names;
+
 /// What is asked, in FUSE's own names and numbers.
 #[expect(missing_docs, reason = "FUSE's own names")]
 pub mod opcode {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hostile::fuse::opcode::*;
-use hostile::fuse::{ROOT_ID, half, init, place, request};
+use hostile::fuse::{ROOT_ID, SUBMOUNTS, half, init, place, request};
 use proptest::prelude::*;
 use virtio_queue::desc::{RawDescriptor, split};
 use virtio_queue::mock::MockSplitQueue;
@@ -17,11 +17,13 @@ use super::*;
 use crate::requests::counted::Counted;
 use crate::requests::{EACH, drain};
 
+mod outside;
+
 const MEMORY_BYTES: usize = 0x40_0000;
 /// Where a request lies, and where its answer goes; the queue is below.
 const REQUEST: u64 = 0x1_0000;
 const ANSWER: u64 = 0x10_0000;
-const ANSWER_BYTES: u32 = 0x2_0000;
+const ANSWER_BYTES: u32 = 0x4000;
 const NEXT: u16 = 1;
 const WRITABLE: u16 = 2;
 
@@ -47,13 +49,14 @@ impl Host {
         fs::write(path("secret"), "secret").unwrap();
         fs::write(path("shared/file"), "content").unwrap();
         symlink("../secret", path("shared/link")).unwrap();
-        let own_descriptors = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH)
-            .open("/proc/self/fd")
-            .unwrap();
+        let root = path("shared").to_str().unwrap().to_owned();
+        Self::serving(&root, own_descriptors(), folder)
+    }
+
+    /// A server that has begun with the folder `root`.
+    fn serving(root: &str, own_descriptors: fs::File, folder: tempfile::TempDir) -> Self {
         let share = Share {
-            root: path("shared").to_str().unwrap().to_owned(),
+            root: root.to_owned(),
             own_descriptors,
             max_descriptors: 64,
             trust: Trust::Briefly,
@@ -63,7 +66,7 @@ impl Host {
             device: Fs::new("tag", share).unwrap(),
             folder,
         };
-        assert_eq!(host.send(&init(0)).error, 0);
+        assert_eq!(host.send(&init(SUBMOUNTS)).error, 0);
         host
     }
 
@@ -140,6 +143,12 @@ impl Host {
             .unwrap()
             .ino()
     }
+}
+
+fn own_descriptors() -> fs::File {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).custom_flags(libc::O_PATH);
+    options.open("/proc/self/fd").unwrap()
 }
 
 #[test]
