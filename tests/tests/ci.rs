@@ -120,11 +120,13 @@ fn job_that_does_not_end_is_ended_with_what_it_wrote_kept() {
 /// Builds what Debian has the source of, with its own tests, which say `passed`; gives the program.
 fn debian_package(name: &str, passed: &str) -> (Job, PathBuf) {
     let job = Job::new();
-    let unpack = format!("tar xf /usr/src/{name}_*.orig.tar.gz --strip-components=1");
+    // Not at the top of the git tree: there a package's maintainers build, with more tools than its users.
+    let unpack = format!("tar xf /usr/src/{name}_*.orig.tar.gz; mv {name}-* {name}");
     job.run(&[], &unpack).expect_code(0);
     job.commit();
-    let script =
-        format!("FORCE_UNSAFE_CONFIGURE=1 ./configure >/out/configured; {BUILD}; cp {name} /out/");
+    let script = format!(
+        "cd {name}; FORCE_UNSAFE_CONFIGURE=1 ./configure >/out/configured; {BUILD}; cp {name} /out/"
+    );
     job.run(&["--cpus=1"], &script).expect_code(0);
     let log = fs::read_to_string(job.path("out/log")).expect("the log");
     assert!(log.lines().any(|line| line.starts_with(passed)), "{log}");
