@@ -39,6 +39,11 @@ impl Child {
         }
     }
 
+    /// Its pid.
+    pub fn pid(&self) -> Pid {
+        self.0
+    }
+
     /// Lets the child run before this process, where that may be: on a host with one CPU it would wait for its turn.
     pub fn put_first(&self) {
         let priority = libc::sched_param { sched_priority: 1 };

@@ -71,7 +71,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
 
     // From here on the process is the pod.
     cgroup.cap(&pod, &plan.caps, &plan.shares);
-    let identity = Identity::claim(pod.path(), plan.uids, plan.shares_folders())?;
+    let mut identity = Identity::claim(pod.path(), &plan)?;
     Report::prepare(&pod, identity.owner())?;
     if plan.mutable {
         let machine = Machine {
@@ -89,7 +89,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         .apps
         .iter()
         .any(|app| matches!(app.stdio, Stdio::Terminal { .. }));
-    let inside = jail::enter(&pod, &identity, &plan).context("jail the machine's process")?;
+    let inside = jail::enter(&pod, &mut identity, &plan).context("jail the machine's process")?;
     if let Some(warning) = cgroup.arrive() {
         crate::tell(&format!("warning: {warning}"));
     }

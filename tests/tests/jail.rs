@@ -1,12 +1,17 @@
 //! The jail of a running pod, as the kernel shows it.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Stdio};
 
+use tests::mounted::Mounted;
 use tests::{fairing, finish, run_sh, temporary, wait, wait_until};
 
 /// First uid of the range for pods.
 const FIRST_UID: u32 = 0x7000_0000;
+
+/// How many ids a pod with shared folders has.
+const BLOCK: u32 = 65_536;
 
 struct RunningPod {
     child: Child,
@@ -150,10 +155,35 @@ fn check_descriptors(pod: &RunningPod) {
 const OF_FILE_SERVER: &str = "00000000800000db";
 
 #[test]
-fn pod_with_a_shared_folder_sees_that_alone_and_has_power_in_its_own_namespace_only() {
+fn pod_with_a_folder_whose_owners_can_be_mapped_has_uids_of_its_own() {
     let folder = temporary("fairing-jail-");
-    fs::write(folder.path().join("file"), "").expect("a file");
-    let source = folder.path().display();
+    let disk = Mounted::ext4(folder.path(), "disk");
+    fs::remove_dir(disk.path().join("lost+found")).expect("a new file system");
+    fs::write(disk.path().join("file"), "").expect("a file");
+    let root = expect_jail_with_shares(disk.path());
+    assert!(
+        root > FIRST_UID && root.is_multiple_of(BLOCK),
+        "uid 0 is {root}"
+    );
+}
+
+#[test]
+fn pod_with_a_folder_whose_owners_cannot_be_mapped_has_all_ids_as_they_are() {
+    let folder = temporary("fairing-jail-");
+    let layers = ["upper", "lower"].map(|name| folder.path().join(name));
+    let made = layers.iter().try_for_each(fs::create_dir);
+    made.and_then(|()| fs::write(layers[0].join("file"), ""))
+        .expect("two folders");
+    let [upper, lower] = layers.each_ref().map(|layer| layer.display());
+    let options = format!("lowerdir={upper}:{lower}");
+    let at = folder.path().join("overlay");
+    let overlay = Mounted::new("overlay", &options, Path::new("none"), at);
+    assert_eq!(expect_jail_with_shares(overlay.path()), 0);
+}
+
+/// Runs a pod with this folder, which sees it alone and has power in its own namespace only; gives the host's number of its root.
+fn expect_jail_with_shares(folder: &Path) -> u32 {
+    let source = folder.display();
     let volume = format!("--volume=data,kind=host,source={source},readOnly=true");
     // The same share by another file server.
     let again = format!("-v={source}:/again:ro,cache=none");
@@ -206,11 +236,15 @@ fn pod_with_a_shared_folder_sees_that_alone_and_has_power_in_its_own_namespace_o
     }
     assert_eq!(file_servers, 2);
     check_descriptors(&pod);
+    let uids = pod.field("status", "Uid");
+    assert!(uids.iter().all(|uid| *uid == uids[0]), "{uids:?}");
+    assert_eq!(pod.field("status", "Gid"), uids);
     let list = finish(fairing().args(["list", "--no-legend"]))
         .expect_code(0)
         .out();
     let uuid = list.split_whitespace().next().expect("a UUID").to_owned();
     stop(pod, &uuid);
+    uids[0].parse().expect("a uid")
 }
 
 fn stop(pod: RunningPod, uuid: &str) {

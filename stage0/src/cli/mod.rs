@@ -28,7 +28,8 @@ itself failed.
 Configuration: config.toml in --user-config, --local-config and --system-config; of a setting, the first counts.
   stage1 = \"kvm\"                  Stage 1 of pods that name none: as --stage1 takes it
   stage1-images = \"/srv/stage1s\"  Folder of the stage 1s that --stage1-from-dir names
-  pod-uids = \"1879048192:65536\"   Under root each pod has a uid of its own, of this range: FIRST:COUNT";
+  pod-uids = \"1879048192:268304384\"   Under root each pod has a uid of its own, of the first 65536 of this range \
+ (FIRST:COUNT), or with shared folders 65536 of the rest";
 
 /// Runs each pod in a virtual machine of its own
 #[derive(Debug, Parser)]

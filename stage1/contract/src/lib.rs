@@ -25,4 +25,4 @@ pub use pod::PodManifest;
 pub use pod_dir::PodDir;
 pub use process::{PodProcess, is_running};
 pub use resource_limit::ResourceLimit;
-pub use uids::UidRange;
+pub use uids::{BLOCK, UidRange};

@@ -1,5 +1,5 @@
 //! The range of uids that pods run under, `FIRST:COUNT`: chosen in stage 0's configuration, passed as an annotation of
-//! the pod, used by a stage 1 that gives each pod a uid of its own.
+//! the pod, used by a stage 1 that gives each pod a uid of its own, or as many as its guest may know.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +12,9 @@ const LEAST: u32 = 60_000;
 
 /// Uids that mean nobody: the kernel's overflow uid, and "no uid" in 16 and in 32 bits.
 const NOBODY: [u32; 3] = [65_534, 65_535, u32::MAX];
+
+/// Ids of a pod that has a block of them: those that files of ordinary systems have, nobody's among them.
+pub const BLOCK: u32 = 65_536;
 
 /// A range of uids that is fit for pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,25 +42,30 @@ impl UidRange {
         let range = Self { first, count };
         for uid in NOBODY {
             ensure!(
-                !range.uids().contains(&uid),
+                !(first..first + count).contains(&uid),
                 "it holds {uid}, which is nobody's"
             );
         }
         Ok(range)
     }
 
-    /// The uids, in order.
+    /// The uids for pods with a single one, in order: the first [`BLOCK`].
     pub fn uids(self) -> Range<u32> {
-        self.first..self.first + self.count
+        self.first..self.first + self.count.min(BLOCK)
+    }
+
+    /// The first uids of the blocks after those, for pods with a block, in order.
+    pub fn blocks(self) -> impl Iterator<Item = u32> {
+        (1..self.count / BLOCK).map(move |block| self.first + block * BLOCK)
     }
 }
 
-/// Above the ranges of subordinate ids and of systemd's containers.
+/// Above the ranges of subordinate ids and of systemd's containers, below those of its foreign images.
 impl Default for UidRange {
     fn default() -> Self {
         Self {
             first: 0x7000_0000,
-            count: 65_536,
+            count: 0x0ffe_0000,
         }
     }
 }
@@ -100,6 +108,15 @@ mod tests {
             "100000:2".parse::<UidRange>().expect("a range").uids(),
             100_000..100_002
         );
+    }
+
+    #[test]
+    fn range_has_single_uids_first_and_then_whole_blocks() {
+        let range = UidRange::new(100_000, 3 * BLOCK + 5).expect("a range");
+        assert_eq!(range.uids(), 100_000..165_536);
+        assert_eq!(range.blocks().collect::<Vec<_>>(), [165_536, 231_072]);
+        let small = UidRange::new(100_000, 2 * BLOCK - 1).expect("a range");
+        assert_eq!(small.blocks().next(), None);
     }
 
     #[test]

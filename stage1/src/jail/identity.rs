@@ -1,20 +1,25 @@
-//! Whose uid the jailed process has. Under root a uid from fairing's range is claimed by a lock that is held, through
-//! an open descriptor, exactly as long as the process lives: two living pods never share a uid, and nothing is to be
-//! cleaned up after a crash. A claim also names its pod, and is not given out again while that pod's files are there.
+//! Whose uid the jailed process has. Under root a uid from fairing's range, or a block of them, is claimed by a lock that is
+//! held, through an open descriptor, exactly as long as the process lives: two living pods never share a uid, and nothing is to
+//! be cleaned up after a crash. A claim also names its pod, and is not given out again while that pod's files are there.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use contract::UidRange;
-use nix::sched::{CloneFlags, unshare};
+use anyhow::{Context, Result};
+use contract::{BLOCK, UidRange};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
 
+use super::shares::{self, Taken};
 use crate::child::Child;
+use crate::plan::Plan;
 
 /// Where claims lie: machine-wide, for two stores must not give out the same uid.
 const CLAIMS: &str = "/run/fairing/uids";
@@ -36,20 +41,32 @@ pub enum Identity {
         /// What that uid is called in the process's user namespace.
         inside: u32,
     },
-    /// Root in a user namespace of its own, in which every id is what it is outside, and no power reaches out of it.
-    Root,
+    /// Root in a user namespace of its own, from which no power reaches out.
+    Root {
+        /// The namespace, until it is entered.
+        namespace: Option<OwnedFd>,
+        /// Its ids are a claimed block of the host's, and the claim; `None` where every id is what it is outside.
+        block: Option<(u32, File)>,
+        /// The pod's shares, whose files have the owners inside that they have outside.
+        shares: Vec<Taken>,
+    },
 }
 
 impl Identity {
-    /// Claims a uid of the range for `pod` when called by root. A process that shares folders is uid 0, inside.
+    /// Claims a uid of the plan's range for `pod` when called by root. A process that shares folders, be it none yet, is uid 0
+    /// inside.
     ///
     /// # Errors
-    /// When claims cannot be made, or every uid of the range is taken.
-    pub fn claim(pod: &Path, range: UidRange, shares: bool) -> Result<Self> {
+    /// When claims cannot be made, every uid of the range is taken, or a share cannot be reached.
+    pub fn claim(pod: &Path, plan: &Plan) -> Result<Self> {
         let uid = geteuid();
-        match (uid.is_root(), shares) {
-            (true, false) => claim_in(Path::new(CLAIMS), range, pod),
-            (true, true) => Ok(Self::Root),
+        match (uid.is_root(), plan.shares_folders()) {
+            (true, false) => {
+                let range = plan.uids;
+                let (uid, claim) = claim_in(Path::new(CLAIMS), range.uids(), range, pod)?;
+                Ok(Self::Own { uid, _claim: claim })
+            }
+            (true, true) => root(pod, plan),
             (false, false) => Ok(Self::Users {
                 inside: uid.as_raw(),
             }),
@@ -57,31 +74,45 @@ impl Identity {
         }
     }
 
-    /// Whether the process has power over the host's mounts.
-    pub(super) fn is_root(&self) -> bool {
-        !matches!(self, Self::Users { .. })
-    }
-
     /// The uid that the pod's own files are given to; `None` = they stay the caller's.
     pub fn owner(&self) -> Option<u32> {
         match self {
             Self::Own { uid, .. } => Some(*uid),
-            Self::Users { .. } | Self::Root => None,
+            Self::Users { .. } => None,
+            Self::Root { block, .. } => block.as_ref().map(|(first, _)| *first),
         }
     }
 
-    pub(super) fn enter_user_namespace(&self) -> Result<()> {
+    /// The mounts of the pod's shares, where they have been taken already.
+    pub(super) fn shares(&mut self) -> Option<Vec<Taken>> {
         match self {
-            Self::Own { .. } => Ok(()),
-            Self::Users { inside } => enter_as(*inside),
-            Self::Root => enter_with_all_ids(),
+            Self::Root { shares, .. } => Some(mem::take(shares)),
+            _ => None,
         }
+    }
+
+    /// Before the root is made: in a namespace of his own a user has power over mounts.
+    pub(super) fn enter_users_namespace(&self) -> Result<()> {
+        match self {
+            Self::Users { inside } => enter_as(*inside),
+            _ => Ok(()),
+        }
+    }
+
+    /// After that: root has power over mounts outside alone. Gives every capability anew, inside.
+    pub(super) fn enter_roots_namespace(&mut self) -> Result<()> {
+        if let Self::Root { namespace, .. } = self
+            && let Some(namespace) = namespace.take()
+        {
+            setns(namespace, CloneFlags::CLONE_NEWUSER)?;
+        }
+        Ok(())
     }
 
     pub(super) fn assume(&self) -> Result<()> {
         let uid = match self {
             Self::Own { uid, .. } => *uid,
-            Self::Root => 0,
+            Self::Root { .. } => 0,
             Self::Users { .. } => return Ok(()),
         };
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(uid));
@@ -89,6 +120,32 @@ impl Identity {
         setresgid(gid, gid, gid).context("change gid")?;
         setresuid(uid, uid, uid).context("change uid")
     }
+}
+
+/// Root inside, with a block of ids if there are blocks and all shares can be mapped to one. Of those that may come later nobody
+/// knows that.
+fn root(pod: &Path, plan: &Plan) -> Result<Identity> {
+    let (range, shares) = (plan.uids, &*plan.shares);
+    if plan.later_shares == 0 && range.blocks().next().is_some() {
+        let (first, claim) = claim_in(Path::new(CLAIMS), range.blocks(), range, pod)?;
+        let mapped = user_namespace(&format!("0 {first} {BLOCK}")).and_then(|namespace| {
+            let shares = shares::take(shares, Some(namespace.as_fd()))?;
+            Ok((namespace, shares))
+        });
+        // What fails for another reason than the map fails again.
+        if let Ok((namespace, shares)) = mapped {
+            return Ok(Identity::Root {
+                namespace: Some(namespace),
+                block: Some((first, claim)),
+                shares,
+            });
+        }
+    }
+    Ok(Identity::Root {
+        namespace: Some(user_namespace(&same_ids()?)?),
+        block: None,
+        shares: shares::take(shares, None)?,
+    })
 }
 
 /// Enters a user namespace in which the caller's ids are called `inside`, and there are no others.
@@ -103,26 +160,31 @@ fn enter_as(inside: u32) -> Result<()> {
     fs::write("/proc/self/gid_map", format!("{inside} {gid} 1")).context("write /proc/self/gid_map")
 }
 
-/// Enters a user namespace in which all ids are as they are. Such a map is written by a process outside, a child that
-/// lives no longer than that takes.
-fn enter_with_all_ids() -> Result<()> {
-    let (entered, mut tell_entered) = io::pipe().context("make a pipe")?;
-    let process = PathBuf::from(format!("/proc/{}", std::process::id()));
-    let [uids, gids] = ["uid_map", "gid_map"].map(|name| same_ids(&process.join(name)));
-    let (uids, gids) = (uids?, gids?);
-    let child = Child::start(entered, |mut entered| {
-        entered.read_exact(&mut [0])?;
-        fs::write(process.join("uid_map"), uids)?;
-        fs::write(process.join("gid_map"), gids)
-    })?;
-    unshare(CloneFlags::CLONE_NEWUSER).context("unshare")?;
-    tell_entered.write_all(&[0]).context("tell the child")?;
-    child.wait().context("map all ids")
+/// A user namespace with `map` of uids and gids, made by a child that lives no longer than that takes.
+fn user_namespace(map: &str) -> Result<OwnedFd> {
+    let make = || -> Result<OwnedFd> {
+        let (mut ours, theirs) = UnixStream::pair()?;
+        let child = Child::start(theirs, |mut theirs| {
+            unshare(CloneFlags::CLONE_NEWUSER)?;
+            theirs.write_all(&[0])?;
+            theirs.read(&mut [0]).map(drop)
+        })?;
+        let process = PathBuf::from(format!("/proc/{}", child.pid()));
+        let namespace = ours.read_exact(&mut [0]).and_then(|()| {
+            fs::write(process.join("uid_map"), map)?;
+            fs::write(process.join("gid_map"), map)?;
+            File::open(process.join("ns/user"))
+        });
+        drop(ours);
+        child.wait()?;
+        Ok(namespace?.into())
+    };
+    make().with_context(|| format!("make a user namespace with the ids {:?}", map.trim()))
 }
 
 /// The map that gives every id of the caller's own map to itself.
-fn same_ids(map: &Path) -> Result<String> {
-    let known = fs::read_to_string(map).with_context(|| format!("read {}", map.display()))?;
+fn same_ids() -> Result<String> {
+    let known = fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
     let lines = known.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace();
         let (first, count) = (numbers.next()?, numbers.nth(1)?);
@@ -131,25 +193,31 @@ fn same_ids(map: &Path) -> Result<String> {
     Ok(lines.collect())
 }
 
-/// Claims the first uid of the range that is free, by a file in `claims`.
-fn claim_in(claims: &Path, range: UidRange, pod: &Path) -> Result<Identity> {
+/// Claims the first of `uids`, which are of `range`, that is free, by a file in `claims`.
+fn claim_in(
+    claims: &Path,
+    mut uids: impl Iterator<Item = u32>,
+    range: UidRange,
+    pod: &Path,
+) -> Result<(u32, File)> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(claims)
         .with_context(|| format!("make {}", claims.display()))?;
-    for uid in range.uids() {
+    let claim = |uid: u32| -> Result<Option<(u32, File)>> {
         let path = claims.join(uid.to_string());
-        if let Some(claim) =
-            try_claim(&path, pod).with_context(|| format!("claim uid by {}", path.display()))?
-        {
-            return Ok(Identity::Own { uid, _claim: claim });
-        }
-    }
-    bail!(
-        "every uid of pod-uids = \"{range}\" (FIRST:COUNT) belongs to a pod: remove pods that have ended (fairing gc, \
-         fairing rm), or configure a larger range in config.toml"
-    );
+        let claim = try_claim(&path, pod);
+        let claim = claim.with_context(|| format!("claim uid by {}", path.display()))?;
+        Ok(claim.map(|claim| (uid, claim)))
+    };
+    let claimed = uids.find_map(|uid| claim(uid).transpose());
+    claimed.with_context(|| {
+        format!(
+            "every uid of pod-uids = \"{range}\" (FIRST:COUNT) belongs to a pod: remove pods that have ended (fairing gc, \
+             fairing rm), or configure a larger range in config.toml"
+        )
+    })?
 }
 
 /// The claim at `path` if nobody has it: locked through a descriptor that cannot write it, for the jailed process keeps
@@ -202,20 +270,21 @@ mod tests {
             pod
         });
         let range = UidRange::new(100_000, 1).expect("a range");
-        let claim = claim_in(&claims, range, &first).expect("a claim");
-        assert_eq!(claim.owner(), Some(100_000));
+        let claim = |pod: &Path| claim_in(&claims, range.uids(), range, pod);
+        let (uid, held) = claim(&first).expect("a claim");
+        assert_eq!(uid, 100_000);
         let refused = |pod: &Path| {
-            let error = claim_in(&claims, range, pod).err().expect("no uid is free");
+            let error = claim(pod).expect_err("no uid is free");
             assert!(
                 error.to_string().contains("pod-uids = \"100000:1\""),
                 "{error:#}"
             );
         };
         refused(&second);
-        drop(claim);
+        drop(held);
         // The pod has ended, but its files still carry the uid.
         refused(&second);
         fs::remove_dir(&first).expect("the pod can be removed");
-        assert!(claim_in(&claims, range, &second).is_ok());
+        assert!(claim(&second).is_ok());
     }
 }

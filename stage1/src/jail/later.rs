@@ -24,7 +24,7 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// When a source is missing, or one that no machine is given.
 pub fn take(shares: &[Share]) -> Result<Vec<(Source, Taken)>> {
     shares::check(shares)?;
-    let taken = shares::take(shares)?.into_iter().zip(shares);
+    let taken = shares::take(shares, None)?.into_iter().zip(shares);
     let sources = taken.map(|(taken, share)| {
         let (device, inode) = taken.identity;
         let share = share.clone();
@@ -60,7 +60,7 @@ impl PodRoot {
                 && fstatvfs(&root)?.f_flag.contains(StatVfsMountFlags::RDONLY);
             ensure!(is_jail, "its root is not that of a jail");
             let writable = open_tree(CWD, "/", DETACHED)?;
-            shares::change_attributes(writable.as_fd(), 0, libc::MOUNT_ATTR_RDONLY)?;
+            shares::change_attributes(writable.as_fd(), 0, libc::MOUNT_ATTR_RDONLY, None)?;
             Ok(Self { root, writable })
         };
         enter().context("enter the mount namespace of the pod's process (as root)")

@@ -37,20 +37,16 @@ pub struct Inside {
 ///
 /// # Errors
 /// When a step fails; the process is then good for nothing but to report it and end.
-pub fn enter(pod: &PodDir, identity: &Identity, plan: &Plan) -> Result<Inside> {
+pub fn enter(pod: &PodDir, identity: &mut Identity, plan: &Plan) -> Result<Inside> {
     let shared = plan.shares_folders();
     // Raising a limit needs privilege, lowering one does not.
     limits::set(shared, plan.caps.processes).context("set resource limits")?;
-    // The host's mounts are taken while there is power over them; without root that is in a namespace of his own.
-    let taken = identity
-        .is_root()
-        .then(|| shares::take(&plan.shares))
-        .transpose()?;
-    identity
-        .enter_user_namespace()
-        .context("enter a user namespace")?;
+    const USER_NAMESPACE: &str = "enter a user namespace";
+    identity.enter_users_namespace().context(USER_NAMESPACE)?;
     // Needs CAP_SYS_ADMIN, so before privileges go.
-    let kept = root::enter(pod, taken, plan).context("enter an empty root file system")?;
+    let kept =
+        root::enter(pod, identity.shares(), plan).context("enter an empty root file system")?;
+    identity.enter_roots_namespace().context(USER_NAMESPACE)?;
     // Dropping the bounding set needs CAP_SETPCAP: before the uid changes.
     privileges::drop_bounding_set().context("drop the capability bounding set")?;
     identity.assume().context("change to the pod's own uid")?;

@@ -39,7 +39,7 @@ pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, plan: &Plan) -> Res
     // Nothing mounted from here on may travel back to the host.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .context("make all mounts private")?;
-    let taken = taken.map_or_else(|| shares::take(&plan.shares), Ok)?;
+    let taken = taken.map_or_else(|| shares::take(&plan.shares, None), Ok)?;
     let kept = Kept {
         report: report(pod).context("take the report folder")?,
         descriptors: plan

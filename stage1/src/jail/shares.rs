@@ -75,15 +75,16 @@ pub struct Taken {
     pub(super) identity: (u64, u64),
 }
 
-/// Takes the mounts of `shares` from the mount namespace that the process is in and has power over.
-pub(super) fn take(shares: &[Share]) -> Result<Vec<Taken>> {
+/// Takes the mounts of `shares` from the mount namespace that the process is in and has power over. Where `owners` is a user
+/// namespace, files have the owners in it that they have here.
+pub(super) fn take(shares: &[Share], owners: Option<BorrowedFd<'_>>) -> Result<Vec<Taken>> {
     let take = |share: &Share| {
-        take_one(share).with_context(|| format!("share {}", share.source.display()))
+        take_one(share, owners).with_context(|| format!("share {}", share.source.display()))
     };
     shares.iter().map(take).collect()
 }
 
-fn take_one(share: &Share) -> Result<Taken> {
+fn take_one(share: &Share, owners: Option<BorrowedFd<'_>>) -> Result<Taken> {
     let mut flags = DETACHED;
     flags.set(OpenTreeFlags::AT_RECURSIVE, share.recursive);
     let tree = open_tree(CWD, &share.source, flags).context("take its mount")?;
@@ -95,7 +96,8 @@ fn take_one(share: &Share) -> Result<Taken> {
     if share.read_only {
         attributes |= libc::MOUNT_ATTR_RDONLY;
     }
-    set_attributes(tree.as_fd(), attributes).context("bar its mount")?;
+    change_attributes(tree.as_fd(), attributes, 0, owners)
+        .context("bar its mount and map its owners")?;
     // What it is now is what it is when it is attached: the tree's root does not change.
     let tree = File::from(tree);
     let found = tree.metadata().context("look at it")?;
@@ -141,16 +143,23 @@ pub(super) fn attach_one(
 
 /// Sets attributes of all mounts of `tree` (mount_setattr(2)), and lets nothing travel to or from them.
 pub(super) fn set_attributes(tree: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
-    change_attributes(tree, attributes, 0)
+    change_attributes(tree, attributes, 0, None)
 }
 
-/// The same, and takes attributes away.
-pub(super) fn change_attributes(tree: BorrowedFd<'_>, set: u64, clear: u64) -> io::Result<()> {
+/// The same, and takes attributes away. Where `owners` is a user namespace, files get the owners in it that they have here,
+/// which not every file system can.
+pub(super) fn change_attributes(
+    tree: BorrowedFd<'_>,
+    set: u64,
+    clear: u64,
+    owners: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let map = owners.map_or(0, |_| libc::MOUNT_ATTR_IDMAP);
     let change = libc::mount_attr {
-        attr_set: set,
+        attr_set: set | map,
         attr_clr: clear,
         propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
+        userns_fd: owners.map_or(0, |owners| owners.as_raw_fd().unsigned_abs().into()),
     };
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
     #[expect(
