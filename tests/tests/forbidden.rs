@@ -240,9 +240,36 @@ fn file_server_reaches_its_shares_and_nothing_else() {
     assert_eq!(made, failed(Errno::EPERM), "a device in the share");
     let made = server.call_on(libc::SYS_mkdirat, "/1", 1, [HERE, 0, 0o755, 0, 0, 0]);
     assert_eq!(made, failed(Errno::EROFS), "a folder beside the share");
+    expect_lock_to_be_no_way_out(&mut server, pod.pid());
     drop(server);
     end(pod);
     end(other);
+}
+
+/// The pod's lock is a descriptor of its directory on the host, which root may read. Only Landlock keeps a file server from what
+/// has a name from there.
+fn expect_lock_to_be_no_way_out(server: &mut Tracee, pid: u32) {
+    let open_files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the pod runs");
+    let mut folders = open_files.map(|file| file.expect("a descriptor").path());
+    let is_lock = |file: &PathBuf| {
+        let target = fs::read_link(file).expect("a descriptor");
+        target
+            .parent()
+            .is_some_and(|pods| pods.ends_with("pods/run"))
+    };
+    let lock = folders.find(is_lock).expect("the pod's lock");
+    let lock = lock
+        .file_name()
+        .and_then(|number| number.to_str()?.parse().ok());
+    let lock = lock.expect("a number");
+    for path in [
+        "pod",
+        "stage1/rootfs/run",
+        "../../run",
+        "../../../../../../../../etc/shadow",
+    ] {
+        assert_eq!(open(server, lock, path), failed(Errno::EACCES), "{path}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! is uid 0 of a user namespace of its own, with the few capabilities there that a file server needs.
 
 mod identity;
+mod landlock;
 pub mod later;
 mod limits;
 mod privileges;
@@ -52,6 +53,8 @@ pub fn enter(pod: &PodDir, identity: &mut Identity, plan: &Plan) -> Result<Insid
     identity.assume().context("change to the pod's own uid")?;
     // setuid to a non-zero uid has emptied these; in a user namespace nothing has.
     privileges::drop_rest(shared).context("drop capabilities")?;
+    // Mounts nothing any more, and needs no_new_privs.
+    landlock::confine(&kept.report).context("confine the process by Landlock")?;
     seccomp::confine_process(shared).context("install the process's seccomp filter")?;
     Ok(Inside {
         report: Report::new(kept.report),
