@@ -113,6 +113,10 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
         path => path.context("read the name of the pod's cgroup")?,
     };
     let path = Path::new(path.trim());
+    if path.as_os_str().is_empty() {
+        // The host lost its power before the name was on the disk, and the cgroup with it.
+        return Ok(());
+    }
     let climbs = |part| !matches!(part, Component::RootDir | Component::Normal(_));
     let is_pods = path.file_name() == Some(OsStr::new(uuid)) && path.is_absolute();
     ensure!(
@@ -121,6 +125,9 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
         path.display()
     );
     let group = folder_of(path);
+    if was_out_of_memory(&group) {
+        fs::write(pod.out_of_memory(), "").context("say that the pod's memory was too little")?;
+    }
     match remove_once_empty(&group) {
         // Never made, removed before, or the host has been restarted.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -128,6 +135,15 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
     }
     leave_parent(&group);
     Ok(())
+}
+
+/// Whether the kernel has ended what was in the cgroup because its memory was used up.
+fn was_out_of_memory(group: &Path) -> bool {
+    let events = fs::read_to_string(group.join("memory.events")).unwrap_or_default();
+    let mut kills = events
+        .lines()
+        .filter_map(|line| line.strip_prefix("oom_kill "));
+    kills.any(|kills| kills != "0")
 }
 
 /// Removes what is common to all pods, and there only as long as one is.
@@ -401,17 +417,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let pod = PodDir::new(folder.path());
         remove(&pod, "uuid").expect("a pod without a cgroup");
-        for wrong in [
-            "/fairing/other",
-            "fairing/uuid",
-            "/fairing/../uuid",
-            "/",
-            "",
-        ] {
+        for wrong in ["/fairing/other", "fairing/uuid", "/fairing/../uuid", "/"] {
             fs::write(pod.subcgroup(), wrong).expect("a file");
             assert!(remove(&pod, "uuid").is_err(), "{wrong:?}");
         }
-        fs::write(pod.subcgroup(), "/fairing-that-never-was/uuid\n").expect("a file");
-        remove(&pod, "uuid").expect("one that is gone");
+        for gone in ["/fairing-that-never-was/uuid\n", ""] {
+            fs::write(pod.subcgroup(), gone).expect("a file");
+            remove(&pod, "uuid").expect("one that is gone");
+        }
     }
 }

@@ -85,10 +85,13 @@ fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
     }
 }
 
-/// The `gc` entrypoint: removes the pod's cgroup. Its claim on a uid is taken over by the next pod.
+/// The `gc` entrypoint: removes the pod's cgroup, and takes its files from its uid, the claim on which is taken over by the next
+/// pod.
 fn gc(argv: impl Iterator<Item = String>) -> Result<u8> {
     let uuid = argv.last().context("the pod's UUID is missing")?;
-    cgroup::remove(&PodDir::new(""), &uuid)?;
+    let pod = PodDir::new("");
+    cgroup::remove(&pod, &uuid)?;
+    report::take_over(&pod)?;
     Ok(0)
 }
 

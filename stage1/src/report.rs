@@ -6,7 +6,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -31,6 +32,30 @@ pub fn write_pid(pod: &PodDir) -> Result<()> {
         .with_context(|| format!("write {}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
         .with_context(|| format!("chmod {}", path.display()))
+}
+
+/// Gives all that the pod's process, which has ended, could make to the owner of the pod's directory, the working directory.
+///
+/// # Errors
+/// Those of the file system.
+pub fn take_over(pod: &PodDir) -> Result<()> {
+    let folder = pod.report();
+    let taken = fs::metadata(".").and_then(|owner| give(&folder, &owner));
+    match taken {
+        // It was never made, or is deleted already.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.with_context(|| format!("take {} from the pod's uid", folder.display())),
+    }
+}
+
+fn give(path: &Path, owner: &fs::Metadata) -> io::Result<()> {
+    lchown(path, Some(owner.uid()), Some(owner.gid()))?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), owner)?;
+        }
+    }
+    Ok(())
 }
 
 /// The `rkt` folder, seen by whoever may write it.

@@ -84,6 +84,22 @@ fn host_caps_the_process_of_a_pod_exactly_and_keeps_no_cgroup_after_it() {
 }
 
 #[test]
+fn pod_that_the_host_kills_for_its_memory_has_that_in_its_status() {
+    let started = succeed(&mut tests::run_sh(&["-d"], "exec sleep 1000")).out();
+    let uuid = started.trim();
+    let ask = |options: &[&str]| succeed(fairing().arg("status").args(options).arg(uuid));
+    assert!(!ask(&[]).out().contains("out-of-memory"));
+    // Less than the machine has already.
+    fs::write(PathBuf::from(PODS).join(uuid).join("memory.max"), "8M").expect("a cgroup");
+    ask(&["--wait"]);
+    let status = ask(&[]);
+    assert_eq!(status.value("state"), "exited");
+    assert_eq!(status.value("out-of-memory"), "true");
+    succeed(fairing().args(["rm", uuid]));
+    expect_no_empty_cgroup_of_pods();
+}
+
+#[test]
 fn limits_by_flags_of_podman_hold_in_the_machine() {
     let facts = "grep CapBnd /proc/self/status | cut -f2; ulimit -n; ulimit -Hn; \
         cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/conf/lo/forwarding /sys/fs/cgroup/pids.max; \

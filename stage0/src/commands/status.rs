@@ -110,6 +110,9 @@ fn print(pod: &Pod) -> Result<()> {
         lines.extend(pod.pid().map(|pid| format!("pid={pid}")));
         lines.push(format!("exited={}", state.has_ended()));
     }
+    if report.out_of_memory {
+        lines.push("out-of-memory=true".to_owned());
+    }
     for name in &report.app_names {
         let code = report.apps.get(name).and_then(|app| app.exit_code);
         lines.extend(code.map(|code| format!("app-{name}={code}")));

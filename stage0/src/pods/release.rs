@@ -43,14 +43,24 @@ pub fn release_exited(pod: &Pod, settings: &Settings) -> Result<()> {
 fn release_marked(pod: &Pod, mut mark: File, settings: &Settings) -> Result<()> {
     let mut done = String::new();
     mark.read_to_string(&mut done)?;
-    if done.is_empty() {
-        let released = run_gc_entrypoint(pod, settings);
-        // A stage 1 that fails to clean up does not keep images mounted.
-        directories::unmount_all(pod.dir())?;
-        released?;
-        mark.write_all(b"1\n")?;
+    if !done.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let (released, readable) = match Stage1::of_pod(pod) {
+        Ok(_) => (run_gc_entrypoint(pod, settings), Ok(())),
+        Err(error) => (Ok(()), Err(error)),
+    };
+    // A stage 1 that fails to clean up does not keep images mounted.
+    directories::unmount_all(pod.dir())?;
+    released?;
+    mark.write_all(b"1\n")?;
+    // One that cannot be read, as after a power cut, cannot be read later either: that is told once.
+    readable.with_context(|| {
+        format!(
+            "clean up after pod {}, whose stage 1 is lost (fairing rm removes it)",
+            pod.uuid()
+        )
+    })
 }
 
 fn open_mark(pod: &Pod) -> Result<File> {

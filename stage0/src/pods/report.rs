@@ -31,6 +31,9 @@ pub struct Report {
     /// Of the pod, once it has ended and where its stage 1 says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// The host killed it because its cap on the pod's memory was reached.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_memory: bool,
     /// Nanoseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<u128>,
@@ -93,6 +96,7 @@ impl Report {
             exit_code: Ended::of_pod(pod.dir())
                 .filter(|_| state.has_ended())
                 .map(|ended| ended.exit_code),
+            out_of_memory: pod.dir().out_of_memory().exists(),
             created_at: created.map(times::nanoseconds),
             started_at: started.map(times::nanoseconds),
             pid: (state == State::Running).then(|| pod.pid()).flatten(),

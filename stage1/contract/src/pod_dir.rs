@@ -113,6 +113,11 @@ impl PodDir {
         self.0.join("subcgroup")
     }
 
+    /// Is there once a pod of stage1-kvm was killed because the host's cap on its memory was reached.
+    pub fn out_of_memory(&self) -> PathBuf {
+        self.0.join("out-of-memory")
+    }
+
     /// Socket at which the pod's process listens, in a pod of stage1-kvm.
     pub fn socket(&self) -> PathBuf {
         self.0.join("socket")
