@@ -2,6 +2,7 @@
 //!
 //! They drive the built programs only, on a host with KVM (`scripts/system-tests`); what is missing fails them.
 
+pub mod home;
 pub mod leftovers;
 pub mod mounted;
 pub mod pod;
@@ -9,6 +10,7 @@ pub mod random;
 pub mod rkt;
 pub mod running;
 pub mod sandbox;
+pub mod systemd;
 pub mod tracee;
 pub mod trials;
 
