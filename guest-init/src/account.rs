@@ -16,6 +16,15 @@ pub struct Account {
     pub groups: Vec<u32>,
 }
 
+impl Account {
+    /// Who may do anything.
+    pub const ROOT: Self = Self {
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+    };
+}
+
 /// What is asked for, and the image's answers.
 pub struct Lookup<'a> {
     /// `App::user`.

@@ -38,8 +38,19 @@ fn furnish(app: &protocol::App, cgroup: &Cgroup) -> Result<Room> {
     cgroup.join()?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
         .context("make the app's namespaces")?;
+    // Before the root is another, which may have no /proc.
+    let (mounts, cgroups) = (namespace("mnt")?, namespace("cgroup")?);
+    let room = |account| Room {
+        mounts,
+        cgroups,
+        account,
+    };
     let machine = app_root::enter(app)?;
 
+    if app.built_in {
+        machine.leave()?;
+        return Ok(room(Account::ROOT));
+    }
     // Accounts and files while the image alone is there: its links lead nowhere else.
     let account = resolve(&app.user, &app.group, &app.supplementary_gids)?;
     let hostname = gethostname().context("read the host name")?;
@@ -53,11 +64,7 @@ fn furnish(app: &protocol::App, cgroup: &Cgroup) -> Result<Room> {
         // Last of all that writes there.
         remount_read_only("/", MsFlags::empty()).context("make the root read-only")?;
     }
-    Ok(Room {
-        mounts: namespace("mnt")?,
-        cgroups: namespace("cgroup")?,
-        account,
-    })
+    Ok(room(account))
 }
 
 fn namespace(kind: &str) -> Result<File> {

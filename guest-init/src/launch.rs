@@ -16,7 +16,7 @@ use crate::furnish;
 use crate::place::Place;
 use crate::report::Reporter;
 use crate::stdio::{self, TheirStdio, Use};
-use crate::{privileges, process};
+use crate::{built_in, privileges, process};
 
 /// All that the process needs.
 pub struct Launch<'a> {
@@ -36,6 +36,7 @@ pub struct Program<'a> {
     environment: Vec<(&'a str, &'a str)>,
     working_directory: &'a str,
     user: Option<&'a str>,
+    built_in: bool,
     kind: Kind,
 }
 
@@ -54,6 +55,7 @@ impl<'a> Program<'a> {
             environment: pairs(&app.environment).collect(),
             working_directory: &app.working_directory,
             user: None,
+            built_in: app.built_in,
             kind: Kind::App,
         }
     }
@@ -80,6 +82,7 @@ impl<'a> Program<'a> {
                 .as_deref()
                 .unwrap_or(&app.working_directory),
             user: entry.user.as_deref(),
+            built_in: entry.built_in,
             kind: Kind::Entry,
         }
     }
@@ -104,6 +107,10 @@ impl Launch<'_> {
         let program = &self.program;
         process::reset_signals().context("reset the signals")?;
         self.place.enter()?;
+        if program.built_in {
+            built_in::run(program.exec, &self.stdio, self.reporter)?;
+            std::process::exit(0)
+        }
         let account = match program.user {
             None => self.place.room.account.clone(),
             Some(user) => furnish::resolve(user, user, &[])?,

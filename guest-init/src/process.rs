@@ -1,6 +1,8 @@
 //! The raw edges of processes: fork, closing what was inherited, waiting. PID 1 has one thread, so a child may do anything.
 #![expect(unsafe_code, reason = "fork and close_range are unsafe to call")]
 
+use std::os::fd::RawFd;
+
 use guest_init::protocol::Status;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -18,6 +20,17 @@ pub fn split() -> nix::Result<Option<Pid>> {
 pub fn close_everything() {
     // SAFETY: the caller is a fresh child that uses no descriptor hereafter.
     unsafe { libc::close_range(0, libc::c_uint::MAX, 0) };
+}
+
+/// Closes all descriptors but stdio and `kept`.
+pub fn close_others(kept: RawFd) {
+    let kept = libc::c_uint::try_from(kept).unwrap_or(0).max(2);
+    for (first, last) in [(3, kept - 1), (kept + 1, libc::c_uint::MAX)] {
+        if first <= last {
+            // SAFETY: the caller is a fresh child that uses no other descriptor hereafter.
+            unsafe { libc::close_range(first, last, 0) };
+        }
+    }
 }
 
 /// Blocks all signals, which PID 1 reads from a descriptor instead.

@@ -213,6 +213,9 @@ pub struct App {
     pub limits: Limits,
     /// Limits of each of its processes.
     pub resource_limits: Vec<ResourceLimit>,
+    /// Whether `exec` is a program of guest-init's own, of which the image knows nothing. It finds the app's files as they are, and
+    /// nothing is mounted or made there.
+    pub built_in: bool,
     /// Command and arguments, not empty. Lookup: with a `/` first as is; with a `/` inside relative to
     /// `working_directory`; else along `search_path`.
     pub exec: Vec<String>,
@@ -244,6 +247,8 @@ pub struct App {
 pub struct Entry {
     /// Name of the app.
     pub app: String,
+    /// As [`App::built_in`].
+    pub built_in: bool,
     /// Command and arguments, looked up as [`App::exec`] is.
     pub exec: Vec<String>,
     /// User, as [`App::user`]; `None` = the app's own user and groups.

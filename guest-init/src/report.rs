@@ -77,6 +77,11 @@ impl Reporter {
         let _ = self.send(&Word::Failed(fault.clone()), &[]);
     }
 
+    /// Its number.
+    pub fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
     fn send(&self, word: &Word, descriptors: &[RawFd]) -> Result<()> {
         let json = serde_json::to_vec(word)?;
         let rights = [ControlMessage::ScmRights(descriptors)];

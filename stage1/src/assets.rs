@@ -175,6 +175,16 @@ fn root(pod: &PodDir, app: &str) -> Result<Root> {
     }
 }
 
+/// Opens the scratch disk that another pod has left.
+///
+/// # Errors
+/// Those of the file system.
+pub fn open_scratch_disk(pod: &PodDir) -> Result<File> {
+    let path = pod.scratch_disk();
+    let disk = OpenOptions::new().read(true).write(true).open(&path);
+    disk.with_context(|| format!("open scratch disk {}", path.display()))
+}
+
 /// Makes the pod's scratch disk: the template, then a hole up to `bytes`.
 ///
 /// # Errors

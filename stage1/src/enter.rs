@@ -1,5 +1,6 @@
 //! The `enter` entrypoint: runs a command inside an app of a running pod, on this process's stdio; its exit code is the
-//! command's. The working directory is the pod directory.
+//! command's. The `serve` entrypoint does so with a program of the machine's own, never on a terminal. The working directory is the
+//! pod directory.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -21,11 +22,11 @@ use crate::{plan, session, waits};
 ///
 /// # Errors
 /// When the pod does not run, or the command cannot be launched for a reason of ours.
-pub fn enter(argv: impl Iterator<Item = String>) -> Result<u8> {
+pub fn enter(built_in: bool, argv: impl Iterator<Item = String>) -> Result<u8> {
     let (app, exec) = parse(argv)?;
     let signals = session::block_signals()?;
     let pod = Caller::come(&PodDir::new(".").socket())?;
-    let window = terminal::window();
+    let window = terminal::window().filter(|_| !built_in);
     let stdio = plan::entry_stdio(FIRST_STREAM_PORT, window);
     let ports = Ports::default();
     let drained = streams::drained_event()?;
@@ -38,6 +39,7 @@ pub fn enter(argv: impl Iterator<Item = String>) -> Result<u8> {
     let term = window.and_then(|_| std::env::var("TERM").ok());
     let request = Request::Enter(Box::new(Entry {
         app,
+        built_in,
         exec,
         // As rkt's: whoever may enter a pod is its administrator.
         user: Some("root".into()),

@@ -76,11 +76,11 @@ fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
         Some("stop") => stop::stop(argv),
         Some("gc") => gc(argv),
         Some("probe") => probe::probe(),
-        Some("enter") => enter::enter(argv),
+        Some(name @ ("enter" | "serve")) => enter::enter(name == "serve", argv),
         Some("attach") => attach::attach(argv),
         Some(deed @ ("app_add" | "app_start" | "app_stop" | "app_rm")) => app::change(deed, argv),
         _ => bail!(
-            "stage1-kvm is called by stage 0, as run, enter, attach, stop, gc, app_… or probe; not as {name:?}"
+            "stage1-kvm is called by stage 0, as run, enter, serve, attach, stop, gc, app_… or probe; not as {name:?}"
         ),
     }
 }

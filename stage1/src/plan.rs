@@ -316,6 +316,7 @@ fn plan_app(
         powers: isolators::powers(program, arguments)?,
         limits: limits::of_app(program, &pod_app.annotations)?,
         resource_limits: limits::of_processes(&pod_app.annotations)?,
+        built_in: annotation::find(&pod_app.annotations, annotation::APP_BUILT_IN) == Some("true"),
         exec: program.exec.clone(),
         search_path: environment::search_path(&program.environment, working_directory),
         environment: environment::complete(&program.environment, &pod_app.name, terminal)?,

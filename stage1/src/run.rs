@@ -283,7 +283,8 @@ fn pumps(
             drained,
             confine: || seccomp::confine_thread(Kind::Pump),
             label,
-            log: Some(report.log(&app.name).shared()),
+            // What a program of the machine's own writes is no text.
+            log: (!app.built_in).then(|| report.log(&app.name).shared()),
             input: Input::Own,
         };
         Pumps::start(app.stdio, ports, &sharing)
@@ -296,7 +297,11 @@ fn scratch_disk(pod: &PodDir, plan: &Plan) -> Result<Option<(File, u64)>> {
     let Some(bytes) = plan.scratch_bytes else {
         return Ok(None);
     };
-    Ok(Some((assets::make_scratch_disk(pod, bytes)?, bytes)))
+    let disk = match plan.apps.iter().any(|app| app.built_in) {
+        true => assets::open_scratch_disk(pod)?,
+        false => assets::make_scratch_disk(pod, bytes)?,
+    };
+    Ok(Some((disk, bytes)))
 }
 
 /// What the user asks for by `--debug`, and by rkt's variable for parameters of the guest's kernel.

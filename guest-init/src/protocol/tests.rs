@@ -92,6 +92,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     (text(), words, environment, places, stdio()).prop_map(
         |(app, exec, environment, (user, working_directory), stdio)| Entry {
             app,
+            built_in: false,
             exec,
             user,
             environment,
@@ -141,6 +142,7 @@ fn app() -> impl Strategy<Value = App> {
                 limits,
                 resource_limits,
                 pre_start: lists.0.clone(),
+                built_in: false,
                 post_stop: lists.0.iter().rev().cloned().collect(),
                 exec: lists.0,
                 search_path,

@@ -11,6 +11,7 @@ mod erofs;
 mod folder;
 mod layer;
 mod limits;
+mod received;
 mod scratch;
 mod source;
 mod store;
@@ -18,5 +19,6 @@ mod tree;
 
 pub use erofs::{Finished, Losses, Writer};
 pub use limits::Limits;
+pub use received::{Place, extract, reframe};
 pub use source::Progress;
 pub use store::{Image, ImportOptions, Kind, Store};

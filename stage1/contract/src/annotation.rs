@@ -75,6 +75,13 @@ pub const VOLUME_CACHE: &str = "fairing/cache/";
 /// App or its image: the signal that asks the app to end, by name or number; absent = `SIGTERM`.
 pub const STOP_SIGNAL: &str = "appc.io/docker/stopsignal";
 
+/// Stage 1 image: path of the entrypoint that runs a program of the machine's own in an app, called as `enter` is.
+pub const STAGE1_SERVE: &str = "fairing/stage1/serve";
+
+/// App: `true` if its `exec` is a program of the machine's own, for which the app's files are left as they are; a stage 1 that has
+/// [`STAGE1_SERVE`] knows it. The pod's scratch disk is there already: another's, which is to be read.
+pub const APP_BUILT_IN: &str = "fairing/built-in";
+
 /// App: most processes and threads, decimal.
 pub const APP_PROCESSES: &str = "fairing/pids-limit";
 

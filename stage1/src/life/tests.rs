@@ -26,6 +26,7 @@ pub(super) fn app(name: &str) -> App {
         supplementary_gids: vec![],
         mounts: vec![],
         pre_start: vec![],
+        built_in: false,
         post_stop: vec![],
         stdio: Stdio::Streams {
             stdin: None,
@@ -318,6 +319,7 @@ pub(crate) fn entry(app: &str) -> Entry {
         exec: vec!["x".into()],
         user: None,
         environment: vec![],
+        built_in: false,
         working_directory: None,
         stdio: Stdio::Streams {
             stdin: None,

@@ -18,7 +18,7 @@ const BLOCK: usize = 512;
 const BUFFER: usize = 128 << 10;
 
 /// A tar being read.
-pub(super) struct Archive<'a, R> {
+pub(crate) struct Archive<'a, R> {
     input: BufReader<R>,
     limits: &'a Limits,
     /// Bytes the whole input may still have.
@@ -32,7 +32,7 @@ pub(super) struct Archive<'a, R> {
 }
 
 impl<'a, R: Read> Archive<'a, R> {
-    pub(super) fn new(input: R, limits: &'a Limits, left: &'a mut u64) -> Self {
+    pub(crate) fn new(input: R, limits: &'a Limits, left: &'a mut u64) -> Self {
         Self {
             input: BufReader::with_capacity(BUFFER, input),
             limits,
@@ -44,7 +44,7 @@ impl<'a, R: Read> Archive<'a, R> {
     }
 
     /// The next entry; its data is what `read` yields until then. None at the end, with the input read to its end.
-    pub(super) fn next(&mut self) -> Result<Option<Member>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Member>> {
         let mut extended = Extended::default();
         self.extension_left = self.limits.header_bytes as u64;
         loop {
@@ -94,7 +94,7 @@ impl<'a, R: Read> Archive<'a, R> {
     }
 
     /// The current entry's data.
-    pub(super) fn data(&mut self) -> impl Read {
+    pub(crate) fn data(&mut self) -> impl Read {
         Data(self)
     }
 

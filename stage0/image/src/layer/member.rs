@@ -12,7 +12,7 @@ use crate::tree::Attributes;
 
 /// What the type flag of an entry says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
+pub(crate) enum Type {
     File,
     OldSparse,
     HardLink,
@@ -25,15 +25,15 @@ pub(super) enum Type {
 
 /// One entry.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) path: Vec<u8>,
-    pub(super) target: Vec<u8>,
-    pub(super) kind: Type,
+pub(crate) struct Member {
+    pub(crate) path: Vec<u8>,
+    pub(crate) target: Vec<u8>,
+    pub(crate) kind: Type,
     /// Bytes of data that follow in the tar.
-    pub(super) stored: u64,
-    pub(super) attributes: Attributes,
-    pub(super) xattrs: Xattrs,
-    pub(super) device: (u32, u32),
+    pub(crate) stored: u64,
+    pub(crate) attributes: Attributes,
+    pub(crate) xattrs: Xattrs,
+    pub(crate) device: (u32, u32),
     pub(super) sparse: Option<Sparse>,
 }
 
@@ -87,6 +87,11 @@ impl Extended {
 }
 
 impl Member {
+    /// Whether its data leaves holes out.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.sparse.is_some() || self.kind == Type::OldSparse
+    }
+
     /// Puts an entry together.
     pub(super) fn new(header: &tar::Header, extended: Extended) -> Result<Self> {
         let old = header.as_old();

@@ -14,10 +14,10 @@ use std::io::Read;
 
 use anyhow::{Context, Result};
 
+pub(crate) use self::archive::Archive;
 use crate::erofs::{Body, Content, Writer, printed};
 use crate::tree::clean;
-use archive::Archive;
-use member::{Member, Type};
+pub(crate) use member::{Member, Type};
 
 /// Marks a name of lower layers as gone (OCI image-spec, layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
@@ -132,7 +132,7 @@ impl Writer {
 }
 
 /// A clean path relative to a clean prefix it lies at or below.
-fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     match path.strip_prefix(prefix)? {
         rest if prefix.is_empty() || rest.is_empty() => Some(rest),
         rest => rest.strip_prefix(b"/"),
