@@ -104,6 +104,17 @@ impl Launch {
         Ok(exit_code(status))
     }
 
+    /// Runs the entrypoint as a child whose stdout this process reads.
+    ///
+    /// # Errors
+    /// If the entrypoint cannot be executed.
+    pub fn pipe(mut self) -> Result<Child> {
+        pass_lock(&mut self.command, &self.lock)?;
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = self.command.spawn();
+        child.with_context(|| format!("execute the stage 1 of pod {}", self.uuid))
+    }
+
     /// Runs the entrypoint as a child that nothing of this process's ties to it; gives it and the file that it tells into.
     ///
     /// # Errors

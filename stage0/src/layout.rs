@@ -33,7 +33,7 @@ pub fn lay_out(
     pod.move_to(Folder::Prepare, &lock)?;
     write(&pod.path().join("pod-created"), b"")?;
     write(&pod.dir().manifest(), manifest)?;
-    stage1.install(&pod)?;
+    stage1.install(&pod, &[])?;
     for (app, image) in apps {
         place_app(pod.dir(), app, image, form)?;
     }

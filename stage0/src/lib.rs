@@ -18,6 +18,7 @@ mod names;
 mod pods;
 mod proc;
 mod progress;
+mod reading;
 mod settings;
 mod stage1;
 mod table;

@@ -166,6 +166,9 @@ pub enum Command {
     CatManifest(commands::cat_manifest::CatManifest),
     Inspect(commands::inspect::Inspect),
     Stats(commands::stats::Stats),
+    Top(commands::top::Top),
+    Cp(commands::cp::Cp),
+    Export(commands::export::Export),
     #[command(subcommand)]
     App(commands::app::App),
     #[command(subcommand)]

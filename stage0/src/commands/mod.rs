@@ -5,8 +5,10 @@ pub mod attach;
 pub mod cat_manifest;
 mod chosen;
 pub mod completion;
+pub mod cp;
 pub mod doctor;
 pub mod enter;
+pub mod export;
 pub mod gc;
 pub mod image;
 pub mod inspect;
@@ -21,6 +23,7 @@ pub mod run_prepared;
 pub mod stats;
 pub mod status;
 pub mod stop;
+pub mod top;
 mod version;
 pub mod wait;
 
@@ -82,6 +85,9 @@ fn run_on_pods(command: Command, apps: &[AppWords], context: &Context) -> Result
         Command::CatManifest(command) => command.run(context),
         Command::Inspect(command) => command.run(context),
         Command::Stats(command) => command.run(context),
+        Command::Export(command) => command.run(context),
+        Command::Cp(command) => command.run(context),
+        Command::Top(command) => command.run(context),
         Command::App(command) => command.run(context),
         Command::Attach(command) => command.run(context),
         Command::Image(command) => command.run(context),

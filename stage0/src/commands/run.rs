@@ -17,7 +17,7 @@ use crate::app::PodRequest;
 use crate::cli::{AppFlags, AppWords, PodFlags, StartFlags};
 use crate::launch::{self, Launch};
 use crate::names::Names;
-use crate::pods::{self, Folder, Lock, Pod};
+use crate::pods::{self, Lock, Pod, remove_ended};
 use crate::settings::Settings;
 
 /// What the help ends with.
@@ -210,16 +210,4 @@ pub fn detach(mut pod: Pod, lock: Lock, arguments: &RunArguments, remove: bool) 
         pod.uuid()
     ));
     Ok(code)
-}
-
-/// Removes a pod that has ended, wherever another command has moved it; one that is gone is removed.
-fn remove_ended(pod: &Pod, settings: &Settings) -> Result<()> {
-    // A command that has the lock has the pod removed, or marked for removal, when it lets go of it.
-    for folder in [Folder::Run, Folder::ExitedGarbage] {
-        let seen = pod.seen_in(folder);
-        if let Some(lock) = seen.lock_when_unlocked()? {
-            return pods::remove(seen, &lock, settings);
-        }
-    }
-    Ok(())
 }

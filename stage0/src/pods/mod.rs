@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub use ended::{Mark, exit_code, forget, forget_status, write as write_report};
 pub use pod::{Lock, Pod};
 pub use release::release_exited;
-pub use remove::{remove, remove_once_exited};
+pub use remove::{remove, remove_ended, remove_once_exited};
 pub use report::{AppReport, Report};
 pub use state::{Folder, State};
 pub use sweep::sweep;

@@ -63,6 +63,21 @@ pub fn remove(mut pod: Pod, lock: &Lock, settings: &Settings) -> Result<()> {
     fs::remove_dir_all(path).with_context(|| format!("delete pod {}", path.display()))
 }
 
+/// Removes a pod that has ended, wherever another command has moved it; one that is gone is removed.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_ended(pod: &Pod, settings: &Settings) -> Result<()> {
+    // A command that has the lock has the pod removed, or marked for removal, when it lets go of it.
+    for folder in [Folder::Run, Folder::ExitedGarbage] {
+        let seen = pod.seen_in(folder);
+        if let Some(lock) = seen.lock_when_unlocked()? {
+            return remove(seen, &lock, settings);
+        }
+    }
+    Ok(())
+}
+
 fn delete(path: &Path) -> std::io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
         fs::remove_dir_all(path)

@@ -12,25 +12,27 @@ use anyhow::{Context, Result, bail};
 const DEPTH_LIMIT: u32 = 64;
 
 /// Copies the directory `from` to `to`, which must not exist; with `share` its files become hard links where possible. Names of
-/// one file stay names of one file.
+/// one file stay names of one file. What is called as one of `without` at the top is left out.
 ///
 /// # Errors
 /// If something cannot be read or made, or is neither file, directory nor symbolic link.
-pub fn copy_tree(from: &Path, to: &Path, share: bool) -> Result<()> {
+pub fn copy_tree(from: &Path, to: &Path, share: bool, without: &[&str]) -> Result<()> {
     let mut copy = Copy {
         share,
+        without,
         copied: HashMap::new(),
     };
     copy.level(from, to, 0)
 }
 
-struct Copy {
+struct Copy<'a> {
     share: bool,
+    without: &'a [&'a str],
     /// Copies of files that have several names, by their device and inode.
     copied: HashMap<(u64, u64), PathBuf>,
 }
 
-impl Copy {
+impl Copy<'_> {
     fn level(&mut self, from: &Path, to: &Path, depth: u32) -> Result<()> {
         if depth > DEPTH_LIMIT {
             bail!("{} is nested too deeply", from.display());
@@ -40,6 +42,9 @@ impl Copy {
         for entry in fs::read_dir(from).with_context(context)? {
             let entry = entry.with_context(context)?;
             let (source, target) = (entry.path(), to.join(entry.file_name()));
+            if depth == 0 && self.without.iter().any(|name| entry.file_name() == *name) {
+                continue;
+            }
             let kind = entry.file_type().with_context(context)?;
             if kind.is_dir() {
                 self.level(&source, &target, depth + 1)?;
@@ -100,7 +105,7 @@ mod tests {
     #[test]
     fn tree_copied_has_files_of_its_own() -> Result<()> {
         let dir = tree()?;
-        copy_tree(&dir.path().join("from"), &dir.path().join("to"), false)?;
+        copy_tree(&dir.path().join("from"), &dir.path().join("to"), false, &[])?;
         let copied = fs::metadata(dir.path().join("to/a/file"))?;
         assert_eq!((copied.nlink(), copied.mode() & 0o7777), (1, 0o751));
         assert_eq!(fs::read_to_string(dir.path().join("to/link"))?, "text");
@@ -112,7 +117,7 @@ mod tests {
         let dir = tree()?;
         let file = dir.path().join("from/a/file");
         fs::hard_link(&file, dir.path().join("from/other"))?;
-        copy_tree(&dir.path().join("from"), &dir.path().join("to"), false)?;
+        copy_tree(&dir.path().join("from"), &dir.path().join("to"), false, &[])?;
         let names = ["to/a/file", "to/other"].map(|name| fs::metadata(dir.path().join(name)));
         let [one, other] = names.map(|name| name.map(|found| (found.ino(), found.nlink())));
         assert_eq!(one?, other?);
@@ -123,7 +128,7 @@ mod tests {
     #[test]
     fn tree_shared_has_the_same_files() -> Result<()> {
         let dir = tree()?;
-        copy_tree(&dir.path().join("from"), &dir.path().join("to"), true)?;
+        copy_tree(&dir.path().join("from"), &dir.path().join("to"), true, &[])?;
         assert_eq!(fs::metadata(dir.path().join("to/a/file"))?.nlink(), 2);
         Ok(())
     }

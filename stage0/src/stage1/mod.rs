@@ -147,6 +147,14 @@ impl Stage1 {
         self.program("probe", annotation::STAGE1_PROBE)
     }
 
+    /// The program that runs one of the machine's own in an app.
+    ///
+    /// # Errors
+    /// As [`Stage1::entrypoint`].
+    pub fn serve(&self) -> Result<PathBuf> {
+        self.program("serve", annotation::STAGE1_SERVE)
+    }
+
     fn program(&self, name: &str, annotation: &str) -> Result<PathBuf> {
         let path = self.annotation(annotation).with_context(|| {
             format!("{name} not implemented for stage 1 {}", self.manifest.name)
@@ -174,11 +182,11 @@ impl Stage1 {
         annotation::find(&self.manifest.annotations, name)
     }
 
-    /// Lays the image out in a pod's `stage1/`.
+    /// Lays the image out in a pod's `stage1/`, but for what is called as one of `without` in its root.
     ///
     /// # Errors
     /// If a file cannot be linked or copied.
-    pub fn install(&self, pod: &Pod) -> Result<()> {
+    pub fn install(&self, pod: &Pod, without: &[&str]) -> Result<()> {
         let target = pod.path().join("stage1");
         crate::pods::make_directory(&target)?;
         fs::copy(self.dir.join("manifest"), target.join("manifest"))
@@ -187,6 +195,7 @@ impl Stage1 {
             &self.dir.join("rootfs"),
             &pod.dir().stage1_rootfs(),
             self.shares_files(),
+            without,
         )?;
         crate::pods::make_directory(&pod.dir().status())
     }

@@ -1,0 +1,151 @@
+//! `fairing export`: an App Container Image of an app as its pod has left it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use contract::ImageManifest;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use image::reframe;
+use tar::{Builder, Header};
+
+use super::Context;
+use crate::pods::{Pod, State};
+use crate::reading::{self, Tree};
+
+/// What an App Container Image calls its root file system.
+const ROOTFS: &str = "rootfs";
+
+/// Writes an image of an app, with its files as the pod has left them, for `run` and `image import`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The image is an ACI, compressed by gzip: the app's root as a whole, under the manifest of the image that it ran \
+    from. Volumes are not in it. The pod must have ended. Its files are read by a machine of their own, which `list` shows \
+    meanwhile.\n\nExample:\n  fairing export 1b4e28ba app.aci && fairing run app.aci"
+)]
+pub struct Export {
+    /// App to export; needed in a pod of several
+    #[arg(long, value_name = "NAME")]
+    pub app: Option<String>,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// The pod; a unique beginning is enough
+    pub uuid: String,
+    /// The file to write; meanwhile it is called OUT.part
+    pub out: PathBuf,
+}
+
+impl Export {
+    /// Writes the image.
+    ///
+    /// # Errors
+    /// If the pod runs, or its files cannot be read, or OUT not be written; nothing is left of it then.
+    pub fn run(self, context: &Context) -> Result<i32> {
+        let pod = context.pods.find(&self.uuid)?;
+        let app = pod.app_or_only(self.app.as_deref())?;
+        if pod.state()? == State::Running {
+            bail!(
+                "pod {uuid} is running, and its files change: `fairing stop {uuid}` ends it, `fairing cp` copies files out of it",
+                uuid = pod.uuid()
+            );
+        }
+        let manifest = manifest(&pod, &app)?;
+        let out = Out::create(&self.out, self.overwrite)?;
+        let tree = Tree {
+            app: &app,
+            path: "/",
+            name: ROOTFS,
+        };
+        reading::read(&pod, tree, context, |files| {
+            write_aci(&manifest, files, &out.file)
+                .with_context(|| format!("write {}", out.part.display()))
+        })?;
+        out.keep()?;
+        Ok(0)
+    }
+}
+
+/// The manifest of the image that the app ran from; what it was made of is in it now.
+fn manifest(pod: &Pod, app: &str) -> Result<Vec<u8>> {
+    let path = pod.dir().app_image_manifest(app);
+    let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let manifest: ImageManifest =
+        serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+    let whole = ImageManifest {
+        dependencies: vec![],
+        path_whitelist: vec![],
+        ..manifest
+    };
+    Ok(serde_json::to_vec(&whole)?)
+}
+
+fn write_aci(manifest: &[u8], files: &mut dyn Read, to: &File) -> Result<()> {
+    let compressed = GzEncoder::new(BufWriter::new(to), Compression::fast());
+    let mut aci = Builder::new(compressed);
+    let mut header = Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(manifest.len().try_into()?);
+    aci.append_data(&mut header, "manifest", manifest)?;
+    reframe(files, ROOTFS, &mut aci)?;
+    aci.into_inner()?.finish()?.flush()?;
+    Ok(())
+}
+
+/// A file that has its name only when it is whole.
+struct Out {
+    file: File,
+    part: PathBuf,
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Out {
+    fn create(path: &Path, overwrite: bool) -> Result<Self> {
+        // Where it is whatever this process's working directory is by then.
+        let path = std::path::absolute(path)?;
+        ensure!(
+            overwrite || !path.exists(),
+            "{} exists; --overwrite replaces it",
+            path.display()
+        );
+        let mut part = path.clone().into_os_string();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).open(&part);
+        let file = file.with_context(|| format!("make {}", part.display()))?;
+        ensure!(
+            file.try_lock().is_ok(),
+            "another command is writing {}",
+            part.display()
+        );
+        // What a command has left that was killed.
+        file.set_len(0)?;
+        Ok(Self {
+            file,
+            part,
+            path,
+            kept: false,
+        })
+    }
+
+    fn keep(mut self) -> Result<()> {
+        self.file.sync_all().context("write the image")?;
+        fs::rename(&self.part, &self.path)
+            .with_context(|| format!("make {}", self.path.display()))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_file(&self.part);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `fairing top`: the processes of a running pod, as its stage 1 tells of them.
+
+use std::io::Read;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::Context;
+use crate::pods::{self, Pod};
+use crate::reading::{drain, serve};
+use crate::table::{self, TableFlags};
+
+/// The most that a pod says of its processes, bytes.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Lists the processes of a running pod
+#[derive(Debug, Args)]
+#[command(
+    after_help = "USER, PID and PPID are the pod's, not the host's. What COMMAND holds is the processes' to choose: control characters \
+    are shown as escapes."
+)]
+pub struct Top {
+    /// Only processes of this app
+    #[arg(long, value_name = "NAME")]
+    pub app: Option<String>,
+    /// The pod; a unique beginning is enough
+    pub uuid: String,
+    #[command(flatten)]
+    pub table: TableFlags,
+}
+
+/// One process.
+#[derive(Debug, Serialize, Deserialize)]
+struct Process {
+    pid: u32,
+    parent: u32,
+    user: u32,
+    #[serde(skip_serializing)]
+    own: bool,
+    state: char,
+    cpu_ms: u64,
+    memory_bytes: u64,
+    age_ms: u64,
+    command: String,
+}
+
+impl Top {
+    /// Prints the list.
+    ///
+    /// # Errors
+    /// If the pod does not run, or its stage 1 does not tell of processes.
+    pub fn run(self, context: &Context) -> Result<i32> {
+        let pod = context.pods.find(&self.uuid)?;
+        pod.expect_running()?;
+        let asked = match &self.app {
+            Some(app) => app.clone(),
+            None => any_app(&pod)?,
+        };
+        let mut serve = serve(&pod, &asked, &["processes"])?;
+        let mut processes: Vec<Process> = drain(serve.stdin(Stdio::null()), |told| {
+            serde_json::from_reader(told.take(MAX_BYTES))
+                .context("read what the pod says of its processes")
+        })?;
+        processes.retain(|process| process.own || self.app.is_none());
+        let titles = [
+            "USER", "PID", "PPID", "STATE", "CPU TIME", "MEMORY", "AGE", "COMMAND",
+        ];
+        let rows = processes.iter().map(row);
+        self.table
+            .print(&processes, titles.map(str::to_owned), rows)?;
+        Ok(0)
+    }
+}
+
+/// The first app that has not ended: all apps see the same processes.
+fn any_app(pod: &Pod) -> Result<String> {
+    let apps = pod.manifest()?.apps;
+    let mut running = apps
+        .into_iter()
+        .map(|app| app.name)
+        .filter(|app| pods::exit_code(pod.dir(), app).is_none());
+    running
+        .next()
+        .with_context(|| format!("no app of pod {} runs", pod.uuid()))
+}
+
+fn row(process: &Process) -> [String; 8] {
+    let seconds = |ms: u64| format!("{}.{:02}s", ms / 1000, ms / 10 % 100);
+    [
+        process.user.to_string(),
+        process.pid.to_string(),
+        process.parent.to_string(),
+        printable(&process.state.to_string()),
+        seconds(process.cpu_ms),
+        table::bytes(process.memory_bytes),
+        seconds(process.age_ms),
+        printable(&process.command),
+    ]
+}
+
+/// A pod's words, harmless to a terminal.
+fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for each in text.chars() {
+        match each.is_control() {
+            true => shown.extend(each.escape_default()),
+            false => shown.push(each),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_of_a_process_that_writes_to_terminals_is_harmless() {
+        let process = Process {
+            pid: 7,
+            parent: 1,
+            user: 0,
+            own: true,
+            state: 'S',
+            cpu_ms: 61_230,
+            memory_bytes: 1536,
+            age_ms: 5,
+            command: "a\u{1b}[2J\u{9b}b\n".to_owned(),
+        };
+        let expected = [
+            "0",
+            "7",
+            "1",
+            "S",
+            "61.23s",
+            "1.5KiB",
+            "0.00s",
+            "a\\u{1b}[2J\\u{9b}b\\n",
+        ];
+        assert_eq!(row(&process), expected);
+    }
+}

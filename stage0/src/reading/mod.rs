@@ -1,0 +1,97 @@
+//! The files of a pod's app, out of the pod: a tar of a tree of them, from where they are. In a pod that runs, its stage 1 sends
+//! it; of one that has ended, a machine that is made for that alone, or, where the app's root was a folder, this host.
+//!
+//! What is read is a stranger's, whoever sends it.
+
+mod folder;
+mod machine;
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::commands::Context;
+use crate::pods::{Pod, State};
+use crate::stage1::Stage1;
+
+/// What is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a> {
+    /// The app.
+    pub app: &'a str,
+    /// Where it lies in the app's root; links are followed there.
+    pub path: &'a str,
+    /// What it is called in the tar.
+    pub name: &'a str,
+}
+
+/// Hands `take` a tar of `tree`.
+///
+/// # Errors
+/// Those of `take`; if the pod has no files yet or any more, or they cannot all be sent.
+pub fn read<T>(
+    pod: &Pod,
+    tree: Tree<'_>,
+    context: &Context,
+    take: impl FnOnce(&mut dyn Read) -> Result<T>,
+) -> Result<T> {
+    match pod.state()? {
+        State::Running => {
+            let mut serve = serve(pod, tree.app, &["pack", tree.path, tree.name])?;
+            drain(serve.stdin(Stdio::null()), take)
+        }
+        State::Exited => {
+            // Nobody runs, moves or removes the pod meanwhile.
+            let _look = pod.wait_unlocked()?;
+            match pod.dir().tree_store_id(tree.app).exists() {
+                true => folder::read(pod, tree, take),
+                false => machine::read(pod, tree, context, take),
+            }
+        }
+        state => bail!("pod {} is {state}: it has no files of its own", pod.uuid()),
+    }
+}
+
+/// The command line of a program of the machine's own in a running app.
+///
+/// # Errors
+/// If the pod does not run, or its stage 1 has no such programs.
+pub fn serve(pod: &Pod, app: &str, program: &[&str]) -> Result<Command> {
+    let pid = pod.running_pid()?;
+    let mut command = Command::new(Stage1::of_pod(pod)?.serve()?);
+    command
+        .arg(format!("--pid={pid}"))
+        .arg(format!("--appname={app}"))
+        .arg("--")
+        .args(program)
+        .current_dir(pod.path());
+    Ok(command)
+}
+
+/// Runs `command` and hands its stdout to `take`. It has said itself what kept it from its work.
+///
+/// # Errors
+/// Those of `take`, and if it fails.
+pub fn drain<T>(command: &mut Command, take: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+    let program = Path::new(command.get_program()).display().to_string();
+    let child = command.stdout(Stdio::piped()).spawn();
+    taken_from(child.with_context(|| format!("execute {program}"))?, take)
+}
+
+/// Hands the stdout of a child to `take`, and waits for its end.
+fn taken_from<T>(mut child: Child, take: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+    let mut stdout = child.stdout.take().context("the child has no stdout")?;
+    let taken = take(&mut stdout);
+    // It is told if it has more to say.
+    drop(stdout);
+    let status = child.wait().context("wait for what sends the files")?;
+    let taken = match (taken, status.success()) {
+        // Cut short is what a failure looks like from here.
+        (Err(_), false) => None,
+        (taken, _) => Some(taken?),
+    };
+    ensure!(status.success(), "what sends the files failed ({status})");
+    taken.context("nothing was sent")
+}
