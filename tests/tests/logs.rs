@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use tests::running::Running;
-use tests::{Finished, fairing, finish, run_sh, tell};
+use tests::{Finished, fairing, finish, run_sh, succeed, tell};
 
 fn logs(uuid: &str, options: &[&str]) -> Command {
     let mut logs = fairing();
@@ -85,4 +85,36 @@ fn pod_in_the_background_whose_app_cannot_start_says_why() {
     let finished = finish(&mut run).expect_code(127);
     assert!(finished.err().contains("/no/such"), "{}", finished.err());
     assert_eq!(finished.out(), "");
+}
+
+#[test]
+fn what_happens_to_a_pod_is_told_as_it_happens_and_after_it_is_gone() {
+    let events = |options: &[&str]| {
+        let mut events = fairing();
+        events.arg("events").args(options);
+        events
+    };
+    let mut stream = Running::start(&mut events(&["--filter=event=died", "--filter=event=exit"]));
+    let uuid = detached(&["--name=web"], "exit 7");
+    let told = |line: &str| line.split_once(' ').expect("a time").1.to_owned();
+    assert_eq!(
+        told(&stream.line()),
+        format!("exit {uuid} app=web exit_code=7")
+    );
+    assert_eq!(told(&stream.line()), format!("died {uuid} exit_code=7"));
+    stream.signal("TERM");
+    stream.finish().expect_code(143);
+
+    succeed(fairing().args(["rm", &uuid]));
+    let pod = format!("--filter=pod={}", &uuid[..8]);
+    let past = succeed(&mut events(&[&pod, "--stream=false", "--format=json"]));
+    let names: Vec<_> = past
+        .out()
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .map(|event| event["event"].as_str().expect("a name").to_owned())
+        .collect();
+    assert_eq!(names, ["create", "start", "exit", "died", "remove"]);
+    let later = succeed(&mut events(&[&pod, "--stream=false", "--until=1h"]));
+    assert_eq!(later.out(), "");
 }

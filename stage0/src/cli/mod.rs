@@ -14,7 +14,10 @@ pub use app_flags::{AppFlags, AppOnly, StdinMode};
 pub use pod_flags::{NameFlags, PodFlags, Rootfs, SandboxFlags, StartFlags};
 pub use split::{AppWords, split};
 pub use stage1_flags::Stage1Flags;
-pub use values::{Format, parse_duration, quantity_bytes as parse_bytes, signal as parse_signal};
+pub use values::{
+    Format, parse_duration, quantity_bytes as parse_bytes, signal as parse_signal,
+    time as parse_time,
+};
 
 use crate::commands;
 
@@ -167,6 +170,7 @@ pub enum Command {
     Inspect(commands::inspect::Inspect),
     Stats(commands::stats::Stats),
     Top(commands::top::Top),
+    Events(commands::events::Events),
     Cp(commands::cp::Cp),
     Export(commands::export::Export),
     #[command(subcommand)]

@@ -1,11 +1,12 @@
 //! Readers of flag values that several commands share.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use contract::image::Variable;
 use contract::quantity;
+use humantime::parse_rfc3339_weak;
 
 /// How `list`, `status` and `image` print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -136,6 +137,17 @@ fn parse_parts(text: &str) -> Result<Duration> {
         }
         rest = tail;
     }
+}
+
+/// A time, or how long ago it was.
+pub fn time(text: &str) -> Result<SystemTime> {
+    if let Ok(time) = parse_rfc3339_weak(text) {
+        return Ok(time);
+    }
+    let ago: Duration = parse_duration(text)?;
+    SystemTime::now()
+        .checked_sub(ago)
+        .with_context(|| format!("{text} ago is too long ago"))
 }
 
 #[cfg(test)]

@@ -3,16 +3,16 @@
 use std::io::{ErrorKind, Write};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use humantime::{format_rfc3339_millis, parse_rfc3339_weak};
+use humantime::format_rfc3339_millis;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::Context;
 use super::chosen::ChosenPod;
-use crate::cli::parse_duration;
+use crate::cli::parse_time;
 use crate::logs::{AppLog, Record};
 use crate::pods::Pod;
 
@@ -31,7 +31,7 @@ pub struct Logs {
     #[arg(short = 'n', long, value_name = "LINES")]
     pub tail: Option<usize>,
     /// Begin at this time: 2026-01-31T23:59:59Z, or so long ago: 90s, 15m, 2h
-    #[arg(long, value_name = "TIME|DURATION", value_parser = parse_since)]
+    #[arg(long, value_name = "TIME|DURATION", value_parser = parse_time)]
     pub since: Option<SystemTime>,
     /// Put the time before each line
     #[arg(short = 't', long)]
@@ -180,14 +180,4 @@ impl Printer<'_> {
             Err(error) => Err(error).context("write the logs"),
         }
     }
-}
-
-fn parse_since(text: &str) -> Result<SystemTime> {
-    if let Ok(time) = parse_rfc3339_weak(text) {
-        return Ok(time);
-    }
-    let ago: Duration = parse_duration(text)?;
-    SystemTime::now()
-        .checked_sub(ago)
-        .with_context(|| format!("{text} ago is too long ago"))
 }

@@ -8,6 +8,7 @@ pub mod completion;
 pub mod cp;
 pub mod doctor;
 pub mod enter;
+pub mod events;
 pub mod export;
 pub mod gc;
 pub mod image;
@@ -61,6 +62,7 @@ pub fn run(cli: Cli, apps: &[AppWords]) -> Result<i32> {
                     | Command::Status(_)
                     | Command::Inspect(_)
                     | Command::Stats(_)
+                    | Command::Events(_)
             );
             sweep(&pods, &settings, looks)?;
             run_on_pods(command, apps, &Context { settings, pods })
@@ -87,6 +89,7 @@ fn run_on_pods(command: Command, apps: &[AppWords], context: &Context) -> Result
         Command::Stats(command) => command.run(context),
         Command::Export(command) => command.run(context),
         Command::Cp(command) => command.run(context),
+        Command::Events(command) => command.run(context),
         Command::Top(command) => command.run(context),
         Command::App(command) => command.run(context),
         Command::Attach(command) => command.run(context),

@@ -6,6 +6,7 @@ mod release;
 mod remove;
 mod report;
 mod state;
+mod story;
 mod sweep;
 
 use std::fs::{self, DirBuilder};
@@ -22,6 +23,7 @@ pub use release::release_exited;
 pub use remove::{remove, remove_ended, remove_once_exited};
 pub use report::{AppReport, Report};
 pub use state::{Folder, State};
+pub use story::{Event, events};
 pub use sweep::sweep;
 
 /// Mode of every directory made here; files are 0640.
@@ -37,6 +39,11 @@ pub struct Pods {
 }
 
 impl Pods {
+    /// Where they lie.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
     /// Opens `pods/` in the data directory, making it if needed.
     ///
     /// # Errors

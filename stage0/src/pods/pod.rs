@@ -72,6 +72,11 @@ impl Pod {
         self.dir.path()
     }
 
+    /// The folder of all pods.
+    pub(super) fn pods(&self) -> &Path {
+        &self.pods
+    }
+
     /// The same pod as seen in another folder, where it need not be.
     pub fn seen_in(&self, folder: Folder) -> Self {
         Self {
@@ -294,6 +299,6 @@ impl Pod {
 }
 
 /// Time of the last change of a file's content.
-fn modified(path: &Path) -> Option<SystemTime> {
+pub(super) fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }

@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::stage1::Stage1;
 
 /// Marks a pod that was released whole; also the lock between commands that try at once.
-const MARK: &str = "released";
+pub(super) const MARK: &str = "released";
 
 /// Releases an exited pod, once; one that another command is at is left to it.
 pub(super) fn release(pod: &Pod, settings: &Settings) -> Result<()> {

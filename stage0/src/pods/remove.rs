@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::release::{release_exited, run_gc_entrypoint};
-use super::{Folder, Lock, Pod};
+use super::{Folder, Lock, Pod, story};
 use crate::directories;
 use crate::settings::Settings;
 use crate::warn;
@@ -42,6 +42,10 @@ pub fn remove(mut pod: Pod, lock: &Lock, settings: &Settings) -> Result<()> {
     };
     if let Err(error) = cleaned {
         // As in rkt, a stage 1 that cannot clean up does not keep its pod's files alive.
+        warn(&error);
+    }
+    // Before there is less to tell.
+    if let Err(error) = story::keep(&pod) {
         warn(&error);
     }
     match pod.folder() {
