@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::Context;
@@ -16,8 +16,45 @@ pub struct List {
     /// Whole UUIDs and exact times
     #[arg(long)]
     pub full: bool,
+    /// Only pods of which this is true: label=NAME[=VALUE] or name=APP of an app, state=STATE; of several, all
+    #[arg(long, short = 'f', value_name = "WHAT=VALUE", value_parser = parse_filter)]
+    pub filter: Vec<Filter>,
     #[command(flatten)]
     pub table: TableFlags,
+}
+
+/// What must be true of a pod that is listed.
+#[derive(Clone, Debug)]
+pub enum Filter {
+    Label(String, Option<String>),
+    Name(String),
+    State(String),
+}
+
+impl Filter {
+    fn takes(&self, report: &Report) -> bool {
+        match self {
+            Self::Label(name, value) => report.apps.values().any(|app| {
+                let label = app.user_labels.get(name).and_then(|label| label.as_str());
+                label.is_some_and(|label| value.as_ref().is_none_or(|value| value == label))
+            }),
+            Self::Name(name) => report.apps.contains_key(name),
+            Self::State(state) => report.state == *state,
+        }
+    }
+}
+
+fn parse_filter(text: &str) -> Result<Filter> {
+    let (what, value) = text.split_once('=').unwrap_or((text, ""));
+    Ok(match what {
+        "label" => match value.split_once('=') {
+            Some((name, value)) => Filter::Label(name.to_owned(), Some(value.to_owned())),
+            None => Filter::Label(value.to_owned(), None),
+        },
+        "name" => Filter::Name(value.to_owned()),
+        "state" | "status" => Filter::State(value.to_owned()),
+        _ => bail!("there is no filter {what:?}; label, name and state are"),
+    })
 }
 
 impl List {
@@ -32,6 +69,7 @@ impl List {
             .all()?
             .iter()
             .filter_map(|pod| Report::of(pod).ok())
+            .filter(|report| self.filter.iter().all(|filter| filter.takes(report)))
             .collect();
         reports.sort_by_key(|report| (report.created, report.name.clone()));
         let titles = [

@@ -8,7 +8,7 @@ use anyhow::Result;
 use contract::PodManifest;
 use contract::pod::PodApp;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::ended::{Ended, Mark};
 use super::{Pod, State};
@@ -61,6 +61,9 @@ pub struct AppReport {
     pub image_name: Option<String>,
     /// Id of the image.
     pub image_id: String,
+    /// What `--label` has given it.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub user_labels: Map<String, Value>,
     /// Once it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -155,6 +158,7 @@ impl AppReport {
                 .and_then(|status| status.written)
                 .map(times::nanoseconds),
             exit_code,
+            user_labels: app.app.and_then(|app| app.user_labels).unwrap_or_default(),
             name: app.name,
             image_name: app.image.name,
             image_id: app.image.id,

@@ -356,3 +356,30 @@ fn image_is_imported_listed_and_removed() {
     host.stdout(&["image", "rm", id.trim()]);
     assert_eq!(host.stdout(&["image", "list", "--format=json"]), "[]\n");
 }
+
+#[test]
+fn list_of_pods_that_are_filtered_has_those_alone_of_which_all_is_true() {
+    let host = Host::new(RECORD);
+    for (name, label) in [("one", "team=a"), ("two", "team=b")] {
+        let (name, label) = (format!("--name={name}"), format!("--label={label}"));
+        let prepared = host.pod("prepare", &[&name, &label]).output();
+        assert!(prepared.expect("fairing starts").status.success());
+    }
+    let names = |filters: &[&str]| {
+        let filters: Vec<_> = filters.iter().map(|f| format!("--filter={f}")).collect();
+        let words = ["list", "--no-legend"].into_iter();
+        let words: Vec<_> = words.chain(filters.iter().map(String::as_str)).collect();
+        let listed = host.stdout(&words);
+        let names = listed
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1));
+        let mut names: Vec<_> = names.map(str::to_owned).collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(names(&["label=team"]), "one two");
+    assert_eq!(names(&["label=team=b"]), "two");
+    assert_eq!(names(&["label=team", "name=one", "state=prepared"]), "one");
+    assert_eq!(names(&["label=no"]) + &names(&["state=running"]), "");
+    assert!(!host.output(&["list", "--filter=no=x"]).status.success());
+}
