@@ -4,7 +4,7 @@
 //! - `pack PATH NAME`: what is at PATH, as a tar on stdout whose entries are called NAME.
 //! - `unpack PATH [NAME]`: the tar on stdin into the folder PATH; with NAME its one tree, which is called NAME in a folder PATH
 //!   and PATH itself where there is none. All is root's.
-//! - `processes`: the pod's processes, as JSON on stdout.
+//! - `processes`: what /proc says of the pod's processes, as JSON on stdout.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};

@@ -17,6 +17,7 @@ mod logs;
 mod names;
 mod pods;
 mod proc;
+mod processes;
 mod progress;
 mod reading;
 mod settings;

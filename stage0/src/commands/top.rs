@@ -5,10 +5,10 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use serde::{Deserialize, Serialize};
 
 use super::Context;
 use crate::pods::{self, Pod};
+use crate::processes::{Process, Said};
 use crate::reading::{drain, serve};
 use crate::table::{self, TableFlags};
 
@@ -31,21 +31,6 @@ pub struct Top {
     pub table: TableFlags,
 }
 
-/// One process.
-#[derive(Debug, Serialize, Deserialize)]
-struct Process {
-    pid: u32,
-    parent: u32,
-    user: u32,
-    #[serde(skip_serializing)]
-    own: bool,
-    state: char,
-    cpu_ms: u64,
-    memory_bytes: u64,
-    age_ms: u64,
-    command: String,
-}
-
 impl Top {
     /// Prints the list.
     ///
@@ -59,10 +44,11 @@ impl Top {
             None => any_app(&pod)?,
         };
         let mut serve = serve(&pod, &asked, &["processes"])?;
-        let mut processes: Vec<Process> = drain(serve.stdin(Stdio::null()), |told| {
-            serde_json::from_reader(told.take(MAX_BYTES))
+        let said: Said = drain(serve.stdin(Stdio::null()), |said| {
+            serde_json::from_reader(said.take(MAX_BYTES))
                 .context("read what the pod says of its processes")
         })?;
+        let mut processes = said.processes()?;
         processes.retain(|process| process.own || self.app.is_none());
         let titles = [
             "USER", "PID", "PPID", "STATE", "CPU TIME", "MEMORY", "AGE", "COMMAND",
