@@ -174,8 +174,8 @@ fn of_pod(pod: &Pod) -> Vec<Event> {
             )
         }));
     }
-    let ended = pod.state().is_ok_and(super::State::has_ended);
-    events.push(match Ended::of_pod(pod.dir()).filter(|_| ended) {
+    // What it leaves last; nothing tells of the moment in which it lets go of its lock.
+    events.push(match Ended::of_pod(pod.dir()) {
         Some(ended) => event(ended.written, Kind::Died, None, Some(ended.exit_code)),
         None => event(modified(&pod.path().join(MARK)), Kind::Died, None, None),
     });
@@ -210,19 +210,14 @@ mod tests {
         fs::write(pod.dir().pid(), "1\n")?;
         fs::create_dir_all(pod.dir().status())?;
         fs::write(pod.dir().app_status("web"), "7\n")?;
-        fs::write(pod.dir().exit_code(), "7\n")?;
         let web = Some("web".to_owned());
         let lived = [
             ("create", None, None),
             ("start", None, None),
-            ("exit", web.clone(), Some(7)),
+            ("exit", web, Some(7)),
         ];
-        assert_eq!(
-            told(&pods),
-            lived,
-            "it has not ended while its lock is held"
-        );
-        drop(lock);
+        assert_eq!(told(&pods), lived);
+        fs::write(pod.dir().exit_code(), "7\n")?;
         let ended = [&lived[..], &[("died", None, Some(7))]].concat();
         assert_eq!(told(&pods), ended);
         keep(&pod)?;
