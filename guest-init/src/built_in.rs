@@ -87,6 +87,8 @@ fn unpack(path: &Path, name: Option<&str>, from: impl Read) -> Result<()> {
                 let _ = fs::remove_file(&target);
                 fs::hard_link(place(&first)?, &target).with_context(context)?;
             }
+            // One that is there stays as it is.
+            EntryType::Directory if target.is_dir() => {}
             EntryType::Regular | EntryType::Directory | EntryType::Symlink => {
                 entry.unpack(&target).with_context(context)?;
             }

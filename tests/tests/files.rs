@@ -144,9 +144,9 @@ fn files_of_a_pod_that_runs_are_copied_both_ways() {
         &in_pod("tmp"),
     ));
     let facts = "cd /srv; stat -c '%n %s %h %u' sub/page; readlink link; cmp /srv/twin /tmp/site/sub/page && cmp /srv/link /tmp/link; \
-        echo $?; ln -s /srv /tmp/way; ln -s /etc/passwd /srv/out; mkdir /by; chmod 4755 /srv/twin; mkfifo /srv/pipe";
+        echo $?; ln -s /srv /tmp/way; ln -s /etc/passwd /srv/out; mkdir /by; stat -c %a /tmp; chmod 4755 /srv/twin; mkfifo /srv/pipe";
     let seen = succeed(&mut pod.enter(facts));
-    assert_eq!(seen.out(), "sub/page 3145728 2 0\nsub/page\n0\n");
+    assert_eq!(seen.out(), "sub/page 3145728 2 0\nsub/page\n0\n1777\n");
 
     // Out again, by a link that is the app's.
     let copied = succeed(&mut cp(&in_pod("/tmp/way"), &text(&path("back"))));

@@ -152,10 +152,15 @@ impl Pod {
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(error).with_context(context),
             }
-            // Shared, a lock is another's look, which takes microseconds.
+            // Shared, a lock is another's look, which takes microseconds but where files are read out of the pod.
             match directory.try_lock_shared() {
-                Ok(()) if begun.elapsed() < LOOKS => std::thread::yield_now(),
-                Ok(()) => bail!("others keep looking at pod {}", self.uuid),
+                Ok(()) if begun.elapsed() < LOOKS => {
+                    std::thread::park_timeout(Duration::from_millis(1));
+                }
+                Ok(()) => bail!(
+                    "others are reading pod {}; try again when they are done",
+                    self.uuid
+                ),
                 Err(TryLockError::WouldBlock) => bail!("pod {} is {}", self.uuid, self.held()),
                 Err(TryLockError::Error(error)) => return Err(error).with_context(context),
             }

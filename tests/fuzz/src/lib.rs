@@ -12,6 +12,7 @@ pub mod import;
 pub mod layers;
 pub mod manifests;
 mod queues;
+pub mod received;
 pub mod vsock;
 
 /// A target.
@@ -31,7 +32,9 @@ macro_rules! targets {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = targets![block, control, fs, import, layers, manifests, vsock];
+pub const TARGETS: [Target; 8] = targets![
+    block, control, fs, import, layers, manifests, received, vsock
+];
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 mod extract;
 mod reframe;
 
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 
 use anyhow::{Context, Result, ensure};
 
@@ -47,12 +47,36 @@ fn each(
                 member.target = inside(&member.target)?;
             }
             ensure!(!member.is_sparse(), "it is sparse, which no machine sends");
-            take(&member, &mut archive.data())
+            let left = member.stored;
+            take(
+                &member,
+                &mut Promised {
+                    data: archive.data(),
+                    left,
+                },
+            )
         });
         judged.with_context(|| called)?;
     }
     ensure!(count > 0, "nothing was sent");
     Ok(())
+}
+
+/// Data of which so much is to come: that it ends before is an error, and not only found out with the next entry.
+struct Promised<R> {
+    data: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Promised<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.data.read(buffer)?;
+        if read == 0 && self.left > 0 && !buffer.is_empty() {
+            return Err(io::Error::new(ErrorKind::UnexpectedEof, "it is cut short"));
+        }
+        self.left = self.left.saturating_sub(read as u64);
+        Ok(read)
+    }
 }
 
 #[cfg(test)]

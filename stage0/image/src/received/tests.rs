@@ -158,6 +158,22 @@ fn extract_file_as_the_content_of_a_folder_or_nothing_at_all_is_refused() -> Res
 }
 
 #[test]
+fn reframe_file_that_promises_more_than_comes_is_an_error_and_not_filled_up() {
+    let mut header = tar::Header::new_ustar();
+    header.as_old_mut().name[..1].copy_from_slice(b"r");
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(1 << 50);
+    header.set_cksum();
+    let cut = [header.as_bytes().as_slice(), &[7; 700]].concat();
+    let mut to = tar::Builder::new(std::io::sink());
+    let error = reframe(&*cut, "r", &mut to).expect_err("a petabyte is missing");
+    assert!(format!("{error:#}").contains("cut short"), "{error:#}");
+}
+
+#[test]
 fn reframe_tree_is_the_same_again_and_nothing_beside_it_passes() -> Result<()> {
     let long = "n".repeat(200);
     let entries = [
