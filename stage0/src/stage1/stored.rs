@@ -40,6 +40,6 @@ fn fill(image: &Image, target: &Path) -> Result<()> {
     let mounted = target.join("image");
     make_directory(&mounted)?;
     with_image(&image.rootfs, &mounted, || {
-        copy_tree(&mounted, &target.join("rootfs"), false)
+        copy_tree(&mounted, &target.join("rootfs"), false, &[])
     })
 }
