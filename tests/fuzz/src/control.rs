@@ -35,13 +35,13 @@ fn agree<M: Serialize + DeserializeOwned + PartialEq + Debug>(input: &[u8]) {
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut to_guest = Vec::new();
     let boot = serde_json::json!({"boot": {"hostname": "h", "clock_ns": 1, "entropy": [1, 2], "cpus": 1,
-        "scratch": "disk", "shares": true, "limits": {"cpu_milli": 900}, "sysctls": [["kernel/msgmax", "1"]], "debug": false}});
+        "scratch": "disk", "shares": ["auto", "none"], "resolv": null, "hosts": "h", "limits": {"cpu_milli": 900}, "sysctls": [["kernel/msgmax", "1"]], "debug": false}});
     let start = serde_json::json!({"start": {"task": 0, "app": {"name": "a", "root": {"image": {"number": 0, "bytes": 4096}}, "read_only_root": false,
         "restrict_paths": true, "powers": {"capabilities": ["CAP_KILL"], "no_new_privileges": true, "seccomp": [1],
         "oom_score_adj": 5}, "limits": {"cpu_milli": 1500, "cpu_weight": null, "memory_bytes": 1, "processes": 2,
         "disk_bytes": 3, "disk_operations": 4}, "resource_limits": [{"resource": "nofile", "soft": 1, "hard": 2}], "built_in": false, "exec": ["/x"], "search_path": "/bin",
         "environment": [["A", "1"]], "working_directory": "/", "user": "0", "group": "0", "supplementary_gids": [1],
-        "mounts": [{"volume": {"share": 0}, "target": "/d", "read_only": true}],
+        "mounts": [{"volume": {"share": {"number": 0, "cache": "none"}}, "target": "/d", "read_only": true}],
         "pre_start": ["/a"], "post_stop": [],
         "stdio": {"streams": {"stdin": 1024, "stdout": null, "stderr": 1026}}}}});
     let enter = serde_json::json!({"enter": {"task": 1, "entry": {"app": "a", "built_in": true, "exec": ["x"], "user": "root",
