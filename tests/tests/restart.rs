@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use tests::{Finished, checkout, finish, proved, test_image};
+use tests::{Finished, checkout, finish, proved, rounds, test_image};
 
 /// Where a host has the disk.
 const DISK: &str = "/mnt/fairing-disk";
@@ -124,6 +124,12 @@ fn lines(text: &str) -> Vec<&str> {
 
 #[test]
 fn pods_of_a_host_whose_power_was_cut_have_exited_and_are_collected() {
+    for _ in 0..rounds("power cuts of a host", 0, 1) {
+        cut_power();
+    }
+}
+
+fn cut_power() {
     let host = Host::new();
     host.mount_disk();
     host.shell(&format!("mkdir {DISK}/data"));
