@@ -11,22 +11,28 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::device::{Activation, ActiveQueue, Interrupt, Stop};
 use crate::memory::GuestMemory;
 
-/// Answers that the driver is told of together, for devices whose answers all take about as long.
-pub const TOGETHER: u16 = 16;
-/// For others: who asked for little is not to wait for who asked for much.
-pub const EACH: u16 = 1;
+/// Requests of one queue between two looks at the stop.
+const BATCH: u16 = 16;
+
+/// When the driver is told of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Of each at once: who asked for little is not to wait for who asked for much.
+    Each,
+    /// Of a batch at its end, for devices whose answers all take about as long.
+    Together,
+}
 
 /// Serves the device called `name` until told to stop, or until a queue is broken, upon which only a reset helps; gives the
-/// queues back. The driver is told of at most `batch` answers at a time. `answer` carries one request out and gives how many
-/// bytes it wrote to the driver; none when the queue is broken.
+/// queues back. `answer` carries one request out and gives how many bytes it wrote to the driver; none when the queue is broken.
 pub fn serve(
     name: &str,
-    batch: u16,
+    told: Told,
     mut activation: Activation,
     stop: &Stop,
     answer: impl FnMut(&GuestMemory, DescriptorChain<&GuestMemory>) -> Option<u32>,
 ) -> Vec<Queue> {
-    if serve_queues(name, batch, &mut activation, stop, answer).is_none() {
+    if serve_queues(name, told, &mut activation, stop, answer).is_none() {
         activation.interrupt.needs_reset();
     }
     activation.into_queues()
@@ -35,7 +41,7 @@ pub fn serve(
 /// Until told to stop; none when only a reset helps.
 fn serve_queues(
     name: &str,
-    batch: u16,
+    told: Told,
     activation: &mut Activation,
     stop: &Stop,
     mut answer: impl FnMut(&GuestMemory, DescriptorChain<&GuestMemory>) -> Option<u32>,
@@ -59,7 +65,7 @@ fn serve_queues(
             if !queue.ready() {
                 continue;
             }
-            let Some(left) = drain(memory, queue, &**interrupt, batch, &mut answer) else {
+            let Some(left) = drain(memory, queue, &**interrupt, told, &mut answer) else {
                 tracing::warn!("{name}: the guest broke a queue");
                 return None;
             };
@@ -71,25 +77,34 @@ fn serve_queues(
     }
 }
 
-/// Answers what is in the queue, at most `batch` of it. Whether there is more; none when the queue is broken.
+/// Answers what is in the queue, at most [`BATCH`] of it. Whether there is more; none when the queue is broken.
 pub fn drain(
     memory: &GuestMemory,
     queue: &mut Queue,
     interrupt: &dyn Interrupt,
-    batch: u16,
+    told: Told,
     mut answer: impl FnMut(&GuestMemory, DescriptorChain<&GuestMemory>) -> Option<u32>,
 ) -> Option<bool> {
+    let tell = |queue: &mut Queue| {
+        if queue.needs_notification(memory).ok()? {
+            interrupt.used_buffer();
+        }
+        Some(())
+    };
     queue.disable_notification(memory).ok()?;
-    for _ in 0..batch {
+    for _ in 0..BATCH {
         let Some(chain) = queue.iter(memory).ok()?.next() else {
             break;
         };
         let head = chain.head_index();
         let written = answer(memory, chain)?;
         queue.add_used(memory, head, written).ok()?;
+        if told == Told::Each {
+            tell(queue)?;
+        }
     }
-    if queue.needs_notification(memory).ok()? {
-        interrupt.used_buffer();
+    if told == Told::Together {
+        tell(queue)?;
     }
     queue.enable_notification(memory).ok()
 }

@@ -17,7 +17,7 @@ use nix::unistd::{chdir, chroot};
 use vmm::fs::{Fs, Share};
 use vmm::layout::Trust;
 
-use crate::queues::{Guest, Image, QUEUE_SIZE};
+use crate::queues::{Guest, Image};
 
 const EVENT_IDX: u8 = 1;
 
@@ -69,8 +69,7 @@ fn serve(input: &[u8], root: &Path, own_descriptors: File, rounds: usize) -> Opt
     let device = Fs::new("fuzz", share).expect("a folder to share");
     let mut guest = Guest::new(image, Box::new(device), options & EVENT_IDX != 0);
     for _ in 0..rounds {
-        // The stop is looked for after each request.
-        (0..QUEUE_SIZE / 2).for_each(|_| guest.turn());
+        guest.turn();
         guest.offer_again();
     }
     Some(guest)

@@ -20,7 +20,7 @@ use self::spec::*;
 use crate::device::{Activation, Device, Stop};
 use crate::memory::{GuestMemory, Reader, Writer};
 use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
-use crate::requests;
+use crate::requests::{self, Told};
 
 /// Size of the buffer between guest memory and files.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -240,7 +240,7 @@ impl Device for Disk {
     ) -> (Box<dyn Device>, Vec<Queue>) {
         let answer =
             |memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>| self.answer(memory, chain);
-        let queues = requests::serve("disk", requests::TOGETHER, activation, stop, answer);
+        let queues = requests::serve("disk", Told::Together, activation, stop, answer);
         (self, queues)
     }
 }

@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::*;
 use crate::device::ActiveQueue;
 use crate::requests::counted::Counted;
-use crate::requests::{TOGETHER, drain};
+use crate::requests::{Told, drain};
 
 mod chains;
 
@@ -100,7 +100,7 @@ impl Driver<'_> {
             self.memory,
             &mut queue,
             &interrupt,
-            TOGETHER,
+            Told::Together,
             |memory, chain| self.disk.answer(memory, chain),
         )?;
         assert_eq!(mock.used().idx().load(), 1);
@@ -448,7 +448,7 @@ proptest! {
             mock.avail().ring().ref_at(index).unwrap().store(head % 17);
         }
         mock.avail().idx().store(available);
-        let _ = drain(&memory, &mut queue, &Counted::default(), TOGETHER, |memory, chain| disk.answer(memory, chain));
+        let _ = drain(&memory, &mut queue, &Counted::default(), Told::Together, |memory, chain| disk.answer(memory, chain));
         prop_assert!(file.metadata().unwrap().len() <= DISK_BYTES);
     }
 }

@@ -22,7 +22,7 @@ use crate::device::{Activation, Device, Stop};
 use crate::layout::Trust;
 use crate::memory::GuestMemory;
 use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
-use crate::requests;
+use crate::requests::{self, Told};
 
 /// Room for the largest request of Linux (1 MiB in pages) without indirect descriptors, twice.
 const QUEUE_SIZE: u16 = 512;
@@ -165,7 +165,7 @@ impl Device for Fs {
         }
         let queues = requests::serve(
             "shared folders",
-            requests::EACH,
+            Told::Each,
             activation,
             stop,
             |memory, chain| Some(self.answer(memory, chain)),

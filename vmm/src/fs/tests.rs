@@ -15,7 +15,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::requests::counted::Counted;
-use crate::requests::{EACH, drain};
+use crate::requests::{Told, drain};
 
 mod outside;
 
@@ -113,7 +113,8 @@ impl Host {
         let answer = |memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>| {
             Some(self.device.answer(memory, chain))
         };
-        drain(&self.memory, &mut queue, &interrupt, EACH, answer).expect("the queue is whole");
+        drain(&self.memory, &mut queue, &interrupt, Told::Each, answer)
+            .expect("the queue is whole");
         assert_eq!(mock.used().idx().load(), 1);
         assert_eq!(interrupt.used.load(Ordering::SeqCst), 1);
         let used = mock.used().ring().ref_at(0).unwrap().load();

@@ -197,7 +197,7 @@ proptest! {
         let mut file = backing(7);
         let mut queue: Queue = mock.create_queue().unwrap();
         let mut disk = disk(false, file.try_clone().unwrap());
-        let served = drain(&memory, &mut queue, &Counted::default(), TOGETHER, |memory, chain| disk.answer(memory, chain));
+        let served = drain(&memory, &mut queue, &Counted::default(), Told::Together, |memory, chain| disk.answer(memory, chain));
 
         let mut after = contents(&memory);
         if defects.is_empty() {
