@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use guest_init::cgroup_files;
 use guest_init::protocol::{self, Limits};
+use guest_init::{cgroup_files, oom_kills};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The tree of cgroups that PID 1 sees whole.
@@ -115,13 +115,7 @@ impl Cgroup {
 
     fn killed(&self) -> u64 {
         let events = fs::read_to_string(self.folder.join("memory.events")).unwrap_or_default();
-        let mut counts = events
-            .lines()
-            .filter_map(|line| line.strip_prefix("oom_kill "));
-        counts
-            .next()
-            .and_then(|count| count.parse().ok())
-            .unwrap_or(0)
+        oom_kills(&events)
     }
 
     /// Kills every process in it.

@@ -25,6 +25,13 @@ pub fn cgroup_files(limits: &Limits, disks: &[String]) -> Vec<(&'static str, Str
         .collect()
 }
 
+/// How many processes the kernel has killed because the memory of a cgroup was used up, by its memory.events.
+pub fn oom_kills(memory_events: &str) -> u64 {
+    let mut lines = memory_events.lines();
+    let kills = lines.find_map(|line| line.strip_prefix("oom_kill "));
+    kills.and_then(|kills| kills.parse().ok()).unwrap_or(0)
+}
+
 /// What io.max says of a disk; `None` = nothing.
 fn io_max(limits: &Limits) -> Option<String> {
     let Limits {

@@ -5,4 +5,4 @@
 mod cgroup_files;
 pub mod protocol;
 
-pub use cgroup_files::cgroup_files;
+pub use cgroup_files::{cgroup_files, oom_kills};

@@ -190,7 +190,9 @@ impl<'a> Visit<'a> {
             if ready.input && self.type_on()? {
                 return Ok(0);
             }
-            if let Some(code) = self.pod.look_for_end()? {
+            if ready.answer
+                && let Some(code) = self.pod.look_for_end()?
+            {
                 // Others may write now.
                 self.input = None;
                 return self.wait_for_outputs(code);
@@ -216,6 +218,7 @@ impl<'a> Visit<'a> {
         waits::wait(&mut waits, None, "the app")?;
         let ready = |index: usize| waits.get(index).is_some_and(waits::is_ready);
         Ok(Ready {
+            answer: ready(0),
             signal: ready(1),
             input: ready(2),
         })
@@ -287,6 +290,7 @@ impl<'a> Visit<'a> {
 
 /// What a wait found.
 struct Ready {
+    answer: bool,
     signal: bool,
     /// Something is typed, or what was typed can be passed on.
     input: bool,

@@ -12,8 +12,8 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use contract::PodDir;
-use guest_init::cgroup_files;
 use guest_init::protocol::Limits;
+use guest_init::{cgroup_files, oom_kills};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use rustix::fs::{getxattr, major, minor};
@@ -140,10 +140,7 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
 /// Whether the kernel has ended what was in the cgroup because its memory was used up.
 fn was_out_of_memory(group: &Path) -> bool {
     let events = fs::read_to_string(group.join("memory.events")).unwrap_or_default();
-    let mut kills = events
-        .lines()
-        .filter_map(|line| line.strip_prefix("oom_kill "));
-    kills.any(|kills| kills != "0")
+    oom_kills(&events) > 0
 }
 
 /// Removes what is common to all pods, and there only as long as one is.
