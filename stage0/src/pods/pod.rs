@@ -155,6 +155,8 @@ impl Pod {
             // Shared, a lock is another's look, which takes microseconds but where files are read out of the pod.
             match directory.try_lock_shared() {
                 Ok(()) if begun.elapsed() < LOOKS => {
+                    // Of two who wait, neither is to take the other for one who looks.
+                    directory.unlock().with_context(context)?;
                     std::thread::park_timeout(Duration::from_millis(1));
                 }
                 Ok(()) => bail!(
