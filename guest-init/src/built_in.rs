@@ -38,15 +38,23 @@ pub fn run(exec: &[String], stdio: &TheirStdio, reporter: &Reporter) -> Result<(
         ["pack", path, name] => pack(Path::new(path), name),
         ["unpack", path] => unpack(Path::new(path), None, io::stdin()),
         ["unpack", path, name] => unpack(Path::new(path), Some(name), io::stdin()),
-        ["processes"] => Ok(serde_json::to_writer(io::stdout(), &processes::all()?)?),
+        ["processes"] => {
+            let mut to = output()?;
+            serde_json::to_writer(&mut to, &processes::all()?)?;
+            to.flush().context("hand the processes on")
+        }
         _ => bail!("no such built-in program: {exec:?}"),
     }
 }
 
-fn pack(path: &Path, name: &str) -> Result<()> {
-    // Not by way of std's own buffer, which looks for lines.
+/// Stdout, not by way of std's own buffer, which looks for lines and tells nobody when it fails at the end.
+fn output() -> Result<BufWriter<File>> {
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let mut to = BufWriter::with_capacity(BUFFER_BYTES, stdout);
+    Ok(BufWriter::with_capacity(BUFFER_BYTES, stdout))
+}
+
+fn pack(path: &Path, name: &str) -> Result<()> {
+    let mut to = output()?;
     archive::pack(path, name.as_bytes(), &mut to)?;
     to.flush().context("hand the archive on")
 }

@@ -71,7 +71,7 @@ impl Cgroup {
         let folder = &cgroup.folder;
         fs::create_dir_all(folder).with_context(|| format!("make cgroup {}", folder.display()))?;
         limit(folder, &app.limits)?;
-        cgroup.killed_before = cgroup.killed();
+        cgroup.killed_before = oom_kills(&cgroup.folder);
         Ok(cgroup)
     }
 
@@ -110,12 +110,7 @@ impl Cgroup {
 
     /// Whether the kernel has killed a process in it because its memory was used up.
     pub fn memory_exceeded(&self) -> bool {
-        self.killed() > self.killed_before
-    }
-
-    fn killed(&self) -> u64 {
-        let events = fs::read_to_string(self.folder.join("memory.events")).unwrap_or_default();
-        oom_kills(&events)
+        oom_kills(&self.folder) > self.killed_before
     }
 
     /// Kills every process in it.

@@ -1,5 +1,8 @@
 //! What the files of a cgroup (version 2) say of limits. Written by PID 1 for apps, and by stage 1 for the pod's process.
 
+use std::fs;
+use std::path::Path;
+
 use crate::protocol::Limits;
 
 /// Over which CPU time is counted, microseconds; a thousandth of a CPU is a tenth of a millisecond of it.
@@ -25,9 +28,10 @@ pub fn cgroup_files(limits: &Limits, disks: &[String]) -> Vec<(&'static str, Str
         .collect()
 }
 
-/// How many processes the kernel has killed because the memory of a cgroup was used up, by its memory.events.
-pub fn oom_kills(memory_events: &str) -> u64 {
-    let mut lines = memory_events.lines();
+/// How many processes the kernel has killed in a cgroup because its memory was used up; none in one that is not there.
+pub fn oom_kills(cgroup: &Path) -> u64 {
+    let events = fs::read_to_string(cgroup.join("memory.events")).unwrap_or_default();
+    let mut lines = events.lines();
     let kills = lines.find_map(|line| line.strip_prefix("oom_kill "));
     kills.and_then(|kills| kills.parse().ok()).unwrap_or(0)
 }

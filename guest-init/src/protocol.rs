@@ -242,6 +242,21 @@ pub struct App {
     pub stdio: Stdio,
 }
 
+impl App {
+    /// The shares that it needs, by number, and as what.
+    pub fn shares(&self) -> impl Iterator<Item = (u16, Cache)> {
+        let root = match self.root {
+            Root::Share(number) => Some((number, Cache::Auto)),
+            Root::Image { .. } => None,
+        };
+        let volumes = self.mounts.iter().filter_map(|mount| match mount.volume {
+            Volume::Share { number, cache } => Some((number, cache)),
+            Volume::Empty { .. } | Volume::Layer => None,
+        });
+        root.into_iter().chain(volumes)
+    }
+}
+
 /// A command that is run inside a running app, as one of its processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {

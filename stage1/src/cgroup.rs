@@ -125,7 +125,7 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
         path.display()
     );
     let group = folder_of(path);
-    if was_out_of_memory(&group) {
+    if oom_kills(&group) > 0 {
         fs::write(pod.out_of_memory(), "").context("say that the pod's memory was too little")?;
     }
     match remove_once_empty(&group) {
@@ -135,12 +135,6 @@ pub fn remove(pod: &PodDir, uuid: &str) -> Result<()> {
     }
     leave_parent(&group);
     Ok(())
-}
-
-/// Whether the kernel has ended what was in the cgroup because its memory was used up.
-fn was_out_of_memory(group: &Path) -> bool {
-    let events = fs::read_to_string(group.join("memory.events")).unwrap_or_default();
-    oom_kills(&events) > 0
 }
 
 /// Removes what is common to all pods, and there only as long as one is.

@@ -15,7 +15,7 @@ mod changes;
 mod entries;
 mod member;
 
-pub use changes::{FIXED, shares};
+pub use changes::FIXED;
 
 /// Exit code of fairing's own failures.
 pub const FAILED: u8 = 254;

@@ -197,7 +197,12 @@ impl Plan {
         if self.later_shares > 0 {
             return Cache::ALL.to_vec();
         }
-        let caches: BTreeSet<_> = self.apps.iter().flat_map(caches).collect();
+        let caches: BTreeSet<_> = self
+            .apps
+            .iter()
+            .flat_map(protocol::App::shares)
+            .map(|(_, cache)| cache)
+            .collect();
         caches.into_iter().collect()
     }
 
@@ -213,16 +218,6 @@ impl Plan {
         // More have no number.
         u8::try_from(images.count()).unwrap_or(IMAGE_SLOTS)
     }
-}
-
-/// As what an app has its shares.
-fn caches(app: &protocol::App) -> impl Iterator<Item = Cache> {
-    let root = matches!(app.root, protocol::Root::Share(_)).then_some(Cache::Auto);
-    let volumes = app.mounts.iter().filter_map(|mount| match mount.volume {
-        protocol::Volume::Share { cache, .. } => Some(cache),
-        _ => None,
-    });
-    root.into_iter().chain(volumes)
 }
 
 /// The app that runs: the pod manifest's own, else the image's.

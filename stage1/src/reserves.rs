@@ -15,7 +15,6 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::clients::Answer;
 use crate::jail::seccomp::{self, Kind};
-use crate::life;
 use crate::log::Log;
 use crate::plan::Plan;
 use crate::streams::{self, Input, Label, Ports, Pumps, Sharing};
@@ -159,8 +158,8 @@ impl Reserves {
 
     /// Whether all shares of `app` are there, or among the `new` ones.
     pub fn have_shares_of(&self, app: &App, new: &BTreeMap<u16, Source>) -> bool {
-        life::shares(app)
-            .all(|number| self.shares.contains_key(&number) || new.contains_key(&number))
+        app.shares()
+            .all(|(number, _)| self.shares.contains_key(&number) || new.contains_key(&number))
     }
 
     /// Takes an image off the disk, and forgets shares.

@@ -1,4 +1,4 @@
-//! Waiting for descriptors, as all of stage 1 does.
+//! Waiting for descriptors, as the loops of stage 1 do.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
 //! Every guest-physical address, I/O port and interrupt of the machine, in one frozen map. The same for every machine of
 //! a version, whatever devices are present, so that a snapshot of one can become another.
 
+use crate::fs::Trust;
+
 /// Size of a page, bytes.
 pub const PAGE_BYTES: u64 = 0x1000;
 
@@ -59,22 +61,6 @@ pub const END_PORT: u16 = 0x600;
 pub const MAX_CPUS: u8 = 32;
 /// Most network cards.
 pub const NETWORK_CARDS: u8 = 6;
-
-/// How long the guest trusts what it knows of a shared file system without asking again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Trust {
-    /// Names and attributes for a second, contents until a file is opened anew.
-    Briefly,
-    /// Everything, for good.
-    Always,
-    /// Nothing.
-    Never,
-}
-
-impl Trust {
-    /// All there are.
-    pub const ALL: [Self; 3] = [Self::Briefly, Self::Always, Self::Never];
-}
 
 /// A place for a virtio-mmio device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

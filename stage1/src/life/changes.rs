@@ -122,7 +122,7 @@ impl Life {
             task,
             app: app.name.clone(),
             image: image_of(app),
-            shares: shares(app).next().is_some(),
+            shares: app.shares().next().is_some(),
             volumes: self.volumes_only_of(app),
         };
         self.removals.insert(task, removed);
@@ -157,8 +157,10 @@ impl Life {
     }
 
     fn shares_only_of(&self, app: &App) -> Vec<u16> {
-        let others: Vec<_> = self.others().flat_map(shares).collect();
-        let mut own: Vec<_> = shares(app).filter(|own| !others.contains(own)).collect();
+        let numbers = |app: &App| -> Vec<_> { app.shares().map(|(number, _)| number).collect() };
+        let others: Vec<_> = self.others().flat_map(numbers).collect();
+        let mut own = numbers(app);
+        own.retain(|own| !others.contains(own));
         own.sort_unstable();
         own.dedup();
         own
@@ -202,19 +204,6 @@ fn empty_volumes(app: &App) -> impl Iterator<Item = &str> {
         Volume::Empty { name, .. } => Some(&**name),
         Volume::Share { .. } | Volume::Layer => None,
     })
-}
-
-/// The numbers of the shares that an app needs.
-pub fn shares(app: &App) -> impl Iterator<Item = u16> {
-    let root = match app.root {
-        Root::Share(number) => Some(number),
-        Root::Image { .. } => None,
-    };
-    let volumes = app.mounts.iter().filter_map(|mount| match mount.volume {
-        Volume::Share { number, .. } => Some(number),
-        Volume::Empty { .. } | Volume::Layer => None,
-    });
-    root.into_iter().chain(volumes)
 }
 
 #[cfg(test)]

@@ -14,8 +14,7 @@ use hostile::fuse::{FATTR_SIZE, ROOT_ID, SUBMOUNTS, half, init, place, request, 
 use nix::libc::O_PATH;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, chroot};
-use vmm::fs::{Fs, Share};
-use vmm::layout::Trust;
+use vmm::fs::{Fs, Share, Trust};
 
 use crate::queues::{Guest, Image};
 

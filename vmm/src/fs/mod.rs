@@ -19,7 +19,6 @@ use virtiofsd::server::Server;
 
 use self::spec::*;
 use crate::device::{Activation, Device, Stop};
-use crate::layout::Trust;
 use crate::memory::GuestMemory;
 use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
 use crate::requests::{self, Told};
@@ -29,6 +28,22 @@ const QUEUE_SIZE: u16 = 512;
 
 /// Longer than any machine lives.
 const FOREVER: Duration = Duration::from_hours(24 * 365 * 100);
+
+/// How long the guest trusts what it knows of a shared file system without asking again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trust {
+    /// Names and attributes for a second, contents until a file is opened anew.
+    Briefly,
+    /// Everything, for good.
+    Always,
+    /// Nothing.
+    Never,
+}
+
+impl Trust {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Briefly, Self::Always, Self::Never];
+}
 
 /// What is shared, and how.
 pub struct Share {

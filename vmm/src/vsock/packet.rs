@@ -141,11 +141,12 @@ impl<'m> Room<'m> {
         Ok(Self { header, payload })
     }
 
-    /// Fills the payload by one read, at most `limit` bytes; how many came, none at the end of the stream.
+    /// Fills the payload by one read, at most `limit` bytes; how many came, none at the end of the stream, and whether as many as
+    /// could.
     ///
     /// # Errors
     /// Those of read(2).
-    pub fn fill(&mut self, mut stream: impl Read, limit: u32) -> io::Result<u32> {
+    pub fn fill(&mut self, mut stream: impl Read, limit: u32) -> io::Result<(u32, bool)> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut chunk = [0; CHUNK_BYTES];
         let room = self.payload.available_bytes().min(limit).min(CHUNK_BYTES);
@@ -156,7 +157,8 @@ impl<'m> Room<'m> {
             }
         };
         self.payload.write_all(&chunk[..bytes])?;
-        u32::try_from(bytes).map_err(io::Error::other)
+        let count = u32::try_from(bytes).map_err(io::Error::other)?;
+        Ok((count, bytes == room))
     }
 
     /// Whether no payload fits at all.

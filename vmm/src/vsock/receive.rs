@@ -108,7 +108,7 @@ impl Session<'_> {
         Some(room.put(header))
     }
 
-    /// One packet of payload from a socket; it goes to the end of the line, for it may have more.
+    /// One packet of payload from a socket; it goes to the end of the line when it may have more.
     fn next_payload(&mut self, epoll: &Epoll, id: Id, room: &mut Room<'_>) -> Option<u32> {
         let guest_cid = self.vsock.guest_cid;
         let link = self.vsock.table.get_mut(id)?;
@@ -119,16 +119,21 @@ impl Session<'_> {
             return None;
         }
         let read = room.fill(&link.stream, credit);
-        if let Ok(len @ 1..) = read {
+        if let Ok((len @ 1.., filled)) = read {
             link.connection.read(len);
-            link.readable = true;
-            self.readable.push_back(id);
             let header = Header {
                 op: VIRTIO_VSOCK_OP_RW,
                 len,
                 ..header_of(link, guest_cid)
             };
-            return Some(room.put(header));
+            let used = room.put(header);
+            if filled {
+                link.readable = true;
+                self.readable.push_back(id);
+            } else {
+                self.settle(epoll, id);
+            }
+            return Some(used);
         }
         match read {
             Ok(_) => link.connection.host_ended(),
