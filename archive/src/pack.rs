@@ -107,7 +107,8 @@ impl<W: Write> Packing<W> {
 
     /// The name under which the file has been packed before.
     fn first_name(&mut self, name: &[u8], found: &Metadata) -> Option<Vec<u8>> {
-        if found.nlink() < 2 || found.is_dir() {
+        // Of devices and pipes, who unpacks may leave one name out, and with it what the others are.
+        if found.nlink() < 2 || !(found.is_file() || found.is_symlink()) {
             return None;
         }
         let file = (found.dev(), found.ino());

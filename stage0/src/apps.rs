@@ -4,9 +4,10 @@
 //! An app is the pod's from the moment its manifest names it until it no longer does. What a killed command leaves beside
 //! that is removed by the next that adds an app of the name, or with the pod.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -262,6 +263,24 @@ pub fn crossing(pod: &Pod, stage1: &Stage1, entrypoint: &str) -> Result<Command>
         .env("RKT_STAGE1_ENTERPID", pod.running_pid()?.to_string())
         .current_dir(pod.path());
     Ok(command)
+}
+
+/// An entrypoint that runs words in an app of a running pod (contract section 1.4).
+pub fn entering(
+    entrypoint: &Path,
+    pod: &Pod,
+    pid: u32,
+    app: &str,
+    words: &[impl AsRef<OsStr>],
+) -> Command {
+    let mut command = Command::new(entrypoint);
+    command
+        .arg(format!("--pid={pid}"))
+        .arg(format!("--appname={app}"))
+        .arg("--")
+        .args(words)
+        .current_dir(pod.path());
+    command
 }
 
 /// The folders of an app, and of its layers where they are no other app's.

@@ -85,11 +85,7 @@ impl Launch {
         signals.thread_block().context("block signals")?;
         let events = SignalFd::new(&signals).context("wait for signals")?;
         let terminal = tcgetattr(std::io::stdin()).ok();
-        pass_lock(&mut self.command, &self.lock)?;
-        let mut child = self
-            .command
-            .spawn()
-            .with_context(|| format!("execute the stage 1 of pod {}", self.uuid))?;
+        let mut child = self.spawn()?;
         // The pod is running as long as the lock is held, so the child alone may hold it.
         drop(self.lock);
         let status = wait(&mut child, &events);
@@ -109,10 +105,8 @@ impl Launch {
     /// # Errors
     /// If the entrypoint cannot be executed.
     pub fn pipe(mut self) -> Result<Child> {
-        pass_lock(&mut self.command, &self.lock)?;
         self.command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let child = self.command.spawn();
-        child.with_context(|| format!("execute the stage 1 of pod {}", self.uuid))
+        self.spawn()
     }
 
     /// Runs the entrypoint as a child that nothing of this process's ties to it; gives it and the file that it tells into.
@@ -126,16 +120,19 @@ impl Launch {
         let told = options.open(&path);
         let told = told.with_context(|| format!("make {}", path.display()))?;
         let theirs = told.try_clone().context("pass the pod's stderr on")?;
-        pass_lock(&mut self.command, &self.lock)?;
         self.command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(theirs)
             // Not in the foreground of any terminal, so none of its signals are meant for the pod.
             .process_group(0);
+        Ok((self.spawn()?, told))
+    }
+
+    fn spawn(&mut self) -> Result<Child> {
+        pass_lock(&mut self.command, &self.lock)?;
         let child = self.command.spawn();
-        let child = child.with_context(|| format!("execute the stage 1 of pod {}", self.uuid))?;
-        Ok((child, told))
+        child.with_context(|| format!("execute the stage 1 of pod {}", self.uuid))
     }
 }
 

@@ -98,7 +98,7 @@ fn parse_mount(text: &str) -> Result<Mount> {
 /// # Errors
 /// For anything else.
 pub fn share(text: &str, name: String) -> Result<(Mount, Option<Annotation>)> {
-    let context = || format!("read -v {text:?}, expected HOST:TARGET[:ro][,cache=POLICY]");
+    let context = || format!("read -v {text:?}, expected HOST:TARGET[:OPTION,…]");
     parse_share(text, name).with_context(context)
 }
 

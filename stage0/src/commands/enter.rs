@@ -1,12 +1,12 @@
 //! `fairing enter`: executes a command inside a running pod, by its stage 1's `enter` entrypoint (contract section 1.4).
 
 use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::Context;
+use crate::apps::entering;
 use crate::stage1::Stage1;
 
 /// Executes a command inside a running pod
@@ -35,13 +35,8 @@ impl Enter {
         if words.is_empty() {
             words.push("/bin/bash".to_owned());
         }
-        let error = Command::new(Stage1::of_pod(&pod)?.entrypoint("enter")?)
-            .arg(format!("--pid={pid}"))
-            .arg(format!("--appname={app}"))
-            .arg("--")
-            .args(words)
-            .current_dir(pod.path())
-            .exec();
+        let enter = Stage1::of_pod(&pod)?.entrypoint("enter")?;
+        let error = entering(&enter, &pod, pid, &app, &words).exec();
         Err(error).with_context(|| format!("execute the enter entrypoint of pod {}", pod.uuid()))
     }
 }

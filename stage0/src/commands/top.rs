@@ -1,13 +1,13 @@
 //! `fairing top`: the processes of a running pod, as its stage 1 tells of them.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::Context;
-use crate::pods::{self, Pod};
+use crate::pods::{Pod, Report};
 use crate::processes::{Process, Said};
 use crate::reading::{drain, serve};
 use crate::table::{self, TableFlags};
@@ -45,7 +45,7 @@ impl Top {
         };
         let mut serve = serve(&pod, &asked, &["processes"])?;
         let said: Said = drain(serve.stdin(Stdio::null()), |said| {
-            serde_json::from_reader(said.take(MAX_BYTES))
+            serde_json::from_reader(BufReader::new(said.take(MAX_BYTES)))
                 .context("read what the pod says of its processes")
         })?;
         let mut processes = said.processes()?;
@@ -60,15 +60,18 @@ impl Top {
     }
 }
 
-/// The first app that has not ended: all apps see the same processes.
+/// The first app that runs: all apps see the same processes.
 fn any_app(pod: &Pod) -> Result<String> {
-    let apps = pod.manifest()?.apps;
-    let mut running = apps
-        .into_iter()
-        .map(|app| app.name)
-        .filter(|app| pods::exit_code(pod.dir(), app).is_none());
+    let report = Report::of(pod)?;
+    let runs = |name: &&String| {
+        report
+            .apps
+            .get(*name)
+            .is_some_and(|app| app.state == "running")
+    };
+    let running = report.app_names.iter().find(runs);
     running
-        .next()
+        .cloned()
         .with_context(|| format!("no app of pod {} runs", pod.uuid()))
 }
 

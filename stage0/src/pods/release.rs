@@ -53,7 +53,10 @@ fn release_marked(pod: &Pod, mut mark: File, settings: &Settings) -> Result<()> 
     // A stage 1 that fails to clean up does not keep images mounted.
     directories::unmount_all(pod.dir())?;
     released?;
+    // Where nothing else tells when the pod died, its time does: that of the first look.
+    let noticed = mark.metadata()?.modified()?;
     mark.write_all(b"1\n")?;
+    mark.set_modified(noticed)?;
     // One that cannot be read, as after a power cut, cannot be read later either: that is told once.
     readable.with_context(|| {
         format!(

@@ -3,8 +3,9 @@
 //!
 //! That it is a pod has it jailed, capped, listed and, whenever this process dies, cleaned up as any.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use contract::annotation::{self, Annotation};
@@ -18,17 +19,13 @@ use crate::launch::Launch;
 use crate::layout::write;
 use crate::pods::{self, Folder, Lock, Pod, make_directory, remove_ended};
 use crate::stage1::Stage1;
+use crate::warn;
 
-/// Hands `take` a tar of `tree`.
+/// The disk that the pod's writable layers lie on.
 ///
 /// # Errors
-/// Those of `take`; if the pod has no disk, or its machine fails.
-pub fn read<T>(
-    pod: &Pod,
-    tree: Tree<'_>,
-    context: &Context,
-    take: impl FnOnce(&mut dyn Read) -> Result<T>,
-) -> Result<T> {
+/// If it has none, or its stage 1 has no program that reads it.
+pub fn disk(pod: &Pod) -> Result<PathBuf> {
     Stage1::of_pod(pod)?.serve()?;
     let disk = pod.dir().scratch_disk();
     if !disk.exists() {
@@ -37,10 +34,19 @@ pub fn read<T>(
             pod.uuid()
         );
     }
-    // A file system is mounted once at a time.
-    let disk = File::open(&disk).with_context(|| format!("open {}", disk.display()))?;
-    disk.lock()
-        .context("wait for others who read the pod's files")?;
+    Ok(disk)
+}
+
+/// Hands `take` a tar of `tree`.
+///
+/// # Errors
+/// Those of `take`; if the machine fails.
+pub fn read<T>(
+    pod: &Pod,
+    tree: Tree<'_>,
+    context: &Context,
+    take: impl FnOnce(&mut dyn Read) -> Result<T>,
+) -> Result<T> {
     let (mut reader, lock) = lay_out(pod, tree, context)?;
     let arguments = RunArguments {
         debug: context.settings.debug,
@@ -48,21 +54,23 @@ pub fn read<T>(
         uuid: reader.uuid().to_owned(),
         ..RunArguments::default()
     };
-    let launch = Launch::new(&mut reader, lock, &arguments)?;
     pods::remove_once_exited(&reader)?;
-    let taken = launch.pipe().and_then(|child| taken_from(child, take));
-    let removed = remove_ended(&reader, &context.settings);
-    removed.context("the pod that read the files is left to the next gc")?;
+    let launch = Launch::new(&mut reader, lock, &arguments);
+    let child = launch.and_then(Launch::pipe);
+    let taken = child.and_then(|child| taken_from(child, take));
+    if let Err(error) = remove_ended(&reader, &context.settings) {
+        warn(&error.context("the pod that read the files is left to the next gc"));
+    }
     taken
 }
 
 /// A pod for the one app, in `prepare`.
 fn lay_out(pod: &Pod, tree: Tree<'_>, context: &Context) -> Result<(Pod, Lock)> {
+    let manifest = manifest(&pod.manifest()?, tree)?;
     let (mut reader, lock) = context.pods.create()?;
     reader.move_to(Folder::Prepare, &lock)?;
     let (from, to) = (pod.dir(), reader.dir());
     write(&to.path().join("pod-created"), b"")?;
-    let manifest = manifest(&pod.manifest()?, tree)?;
     write(&to.manifest(), &serde_json::to_vec(&manifest)?)?;
     // Without what the pod has reported and its apps.
     Stage1::of_pod(pod)?.install(&reader, &["rkt", "opt"])?;

@@ -6,12 +6,14 @@
 mod folder;
 mod machine;
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::apps::entering;
 use crate::commands::Context;
 use crate::pods::{Pod, State};
 use crate::stage1::Stage1;
@@ -45,13 +47,29 @@ pub fn read<T>(
         State::Exited => {
             // Nobody runs, moves or removes the pod meanwhile.
             let _look = pod.wait_unlocked()?;
-            match pod.dir().tree_store_id(tree.app).exists() {
-                true => folder::read(pod, tree, take),
-                false => machine::read(pod, tree, context, take),
+            let folder = pod.dir().tree_store_id(tree.app);
+            match folder.exists() {
+                true => {
+                    let _turn = turn(&folder)?;
+                    folder::read(pod, tree, take)
+                }
+                false => {
+                    let disk = machine::disk(pod)?;
+                    let _turn = turn(&disk)?;
+                    machine::read(pod, tree, context, take)
+                }
             }
         }
         state => bail!("pod {} is {state}: it has no files of its own", pod.uuid()),
     }
+}
+
+/// Waits for others who read what `file` stands for: a file system, or the layers of an overlay, is mounted once at a time.
+fn turn(file: &Path) -> Result<File> {
+    let file = File::open(file).with_context(|| format!("open {}", file.display()))?;
+    file.lock()
+        .context("wait for others who read the pod's files")?;
+    Ok(file)
 }
 
 /// The command line of a program of the machine's own in a running app.
@@ -60,14 +78,8 @@ pub fn read<T>(
 /// If the pod does not run, or its stage 1 has no such programs.
 pub fn serve(pod: &Pod, app: &str, program: &[&str]) -> Result<Command> {
     let pid = pod.running_pid()?;
-    let mut command = Command::new(Stage1::of_pod(pod)?.serve()?);
-    command
-        .arg(format!("--pid={pid}"))
-        .arg(format!("--appname={app}"))
-        .arg("--")
-        .args(program)
-        .current_dir(pod.path());
-    Ok(command)
+    let serve = Stage1::of_pod(pod)?.serve()?;
+    Ok(entering(&serve, pod, pid, app, program))
 }
 
 /// Runs `command` and hands its stdout to `take`. It has said itself what kept it from its work.
