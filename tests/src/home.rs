@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::{checkout, finish, proved, temporary, test_image};
@@ -14,16 +14,6 @@ pub const USER: &str = "54321";
 pub fn kvm_group() -> String {
     let device = fs::metadata("/dev/kvm").expect("the host has KVM");
     device.gid().to_string()
-}
-
-/// `program` as that user, in `group`.
-fn as_user(program: &Path, group: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", USER, "--regid", USER, "--groups", group, "--"])
-        .arg(program);
-    command.stdin(Stdio::null());
-    command
 }
 
 /// A home of that user, with what he runs.
@@ -52,19 +42,23 @@ impl Home {
 
     /// `fairing` as that user, in `group`.
     pub fn fairing(&self, group: &str) -> Command {
-        let mut command = as_user(&self.path("fairing"), group);
+        let mut command = Command::new("setpriv");
         command
+            .args(["--reuid", USER, "--regid", USER, "--groups", group, "--"])
+            .arg(self.path("fairing"))
+            .stdin(Stdio::null())
             .env("HOME", self.0.path())
             .arg("--dir")
             .arg(self.path("store"));
         command
     }
 
-    /// `fairing run` of the image `odd` with `script`.
-    pub fn run(&self, group: &str, script: &str) -> Command {
+    /// `fairing run OPTIONS` of the image `odd` with `script`.
+    pub fn run(&self, group: &str, options: &[&str], script: &str) -> Command {
         let mut command = self.fairing(group);
         command
             .args(["run", "-i", "--name=odd"])
+            .args(options)
             .arg("--stage1")
             .arg(self.path("stage1-kvm"));
         command

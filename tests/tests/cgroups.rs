@@ -151,17 +151,8 @@ fn pod_of_a_user_without_a_delegated_cgroup_is_capped_by_its_machine_alone() {
     let home = Home::new(&["odd"]);
     let group = kvm_group();
     let file = home.path("uuid");
-    let mut run = home.run(&group, SHOW_CAP);
-    let words: Vec<_> = run.get_args().map(std::ffi::OsStr::to_owned).collect();
-    let at = words.iter().position(|word| word == "run").expect("a run") + 1;
-    let mut command = Command::new(run.get_program());
-    command.env("HOME", home.path("")).args(&words[..at]);
-    command
-        .arg("--cpu=500m")
-        .arg("--uuid-file-save")
-        .arg(&file)
-        .args(&words[at..]);
-    run = command;
+    let save = format!("--uuid-file-save={}", file.display());
+    let mut run = home.run(&group, &["--cpu=500m", &save], SHOW_CAP);
     let status = |uuid: &str| {
         let mut status = home.fairing(&group);
         status.args(["status", uuid]);

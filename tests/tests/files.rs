@@ -185,6 +185,9 @@ fn files_of_a_pod_that_runs_are_copied_both_ways() {
     }
     let refused = finish(&mut export(pod.uuid(), &path("x.aci"))).expect_code(254);
     assert!(refused.err().contains("fairing stop"), "{}", refused.err());
+    // No program of the image's does any of it.
+    succeed(&mut pod.enter("rm -r /bin"));
+    succeed(&mut cp(&in_pod("/srv/sub/page"), &text(&path("last"))));
     pod.end().expect_code(3);
 }
 

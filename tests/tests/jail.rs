@@ -243,6 +243,9 @@ fn expect_jail_with_shares(folder: &Path) -> u32 {
         .expect_code(0)
         .out();
     let uuid = list.split_whitespace().next().expect("a UUID").to_owned();
+    let told = finish(fairing().args(["status", &uuid])).expect_code(0);
+    let told = told.value("jail-uid");
+    assert_eq!(told.split_whitespace().next(), Some(&*uids[0]), "{told}");
     stop(pod, &uuid);
     uids[0].parse().expect("a uid")
 }

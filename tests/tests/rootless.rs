@@ -12,7 +12,7 @@ use tests::{fairing_in, finish, image_file, proved, test_image};
 fn pod_of_an_ordinary_user_keeps_owners_and_runs_jailed_under_his_uid() {
     let home = Home::new(&["odd"]);
     let script = "id -u; cd /odd; stat -c '%u:%g %a' owned setuid; stat -c '%F %t:%T' null disk; read line; exit 9";
-    let mut pod = Running::with_stdin(&mut home.run(&kvm_group(), script));
+    let mut pod = Running::with_stdin(&mut home.run(&kvm_group(), &[], script));
     // The image's own user, and what his like may not make on the host.
     let seen = [
         "1000",
@@ -76,7 +76,7 @@ fn folder_shared_by_an_ordinary_user_has_his_files_as_the_pods_roots() {
 #[test]
 fn user_outside_the_devices_group_is_told_what_to_do() {
     let home = Home::new(&["odd"]);
-    let refused = finish(&mut home.run(USER, "echo ran")).expect_code(254);
+    let refused = finish(&mut home.run(USER, &[], "echo ran")).expect_code(254);
     assert!(
         refused.err().contains("/dev/kvm") && refused.err().contains("usermod -aG kvm"),
         "{}",

@@ -132,10 +132,7 @@ fn read_tree(folder: &str, last: u32) -> Result<u32> {
     let linked = fs::read_to_string(format!("{folder}/word"));
     let linked = linked.context("read by links")?.parse()?;
     ensure!(linked >= last, "{linked} after {last}");
-    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let tree = format!("{folder}/..data");
-    let tree =
-        openat(nix::fcntl::AT_FDCWD, &*tree, flags, Mode::empty()).context("open the tree")?;
+    let tree = File::open(format!("{folder}/..data")).context("open the tree")?;
     let read = |name: &str| -> Result<String> {
         let file = openat(
             tree.as_fd(),
