@@ -131,7 +131,7 @@ fn check_jail(pid: u32) {
 }
 
 #[test]
-fn pod_of_an_ordinary_user_takes_apps_while_it_runs_but_no_folders() {
+fn pod_of_an_ordinary_user_takes_apps_but_no_folders_and_gives_their_files() {
     let home = Home::new(&["odd"]);
     let fairing = |words: &[&str]| {
         let mut command = home.fairing(&kvm_group());
@@ -144,7 +144,7 @@ fn pod_of_an_ordinary_user_takes_apps_while_it_runs_but_no_folders() {
     let (uuid, image) = (out.trim(), image.to_str().expect("a path of ours"));
     let add = ["app", "add", uuid, image, "--exec=/bin/sh"];
     let add = |flags: &[&str]| {
-        let script = proved("id -u; exit 9");
+        let script = proved("id -u; echo left > /tmp/left; exit 9");
         let mut command = fairing(&add);
         finish(command.args(flags).args(["--", "-c", &script]))
     };
@@ -158,11 +158,22 @@ fn pod_of_an_ordinary_user_takes_apps_while_it_runs_but_no_folders() {
     let logs = finish(&mut fairing(&["logs", uuid])).expect_code(0);
     // The image's own user.
     assert_eq!(logs.out(), "1000\n");
-    for words in [
-        ["app", "rm", uuid, "--app=one"].as_slice(),
-        &["stop", uuid],
-        &["rm", uuid],
-    ] {
-        finish(&mut fairing(words)).expect_code(0);
-    }
+    let all = |steps: &[&[&str]]| {
+        steps.iter().for_each(|words| {
+            finish(&mut fairing(words)).expect_code(0);
+        });
+    };
+    add(&["--name=two"]).expect_code(0);
+    all(&[&["app", "rm", uuid, "--app=two"], &["stop", uuid]]);
+
+    // What it wrote is read out by a machine of the user's, too, in which the app was added.
+    let [copy, image] = ["copy", "image.aci"].map(|name| home.path(name));
+    let [copied, exported] = [&copy, &image].map(|path| path.to_str().expect("a path of ours"));
+    let left = format!("{uuid}:/tmp/left");
+    all(&[&["cp", &left, copied], &["export", uuid, exported]]);
+    assert_eq!(fs::read_to_string(&copy).expect("a copy"), "left\n");
+    assert_eq!(fs::metadata(&copy).expect("a copy").uid().to_string(), USER);
+    let mut run = fairing(&["run", "--rm", &stage1, exported, "--exec=/bin/cat"]);
+    assert_eq!(finish(run.args(["--", "/tmp/left"])).out(), "left\n");
+    all(&[&["rm", uuid]]);
 }
