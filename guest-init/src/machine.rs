@@ -1,6 +1,7 @@
 //! The machine before any app: kernel file systems, then what `Boot` says. Called by `main`, step by step.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -47,12 +48,17 @@ pub fn seed(entropy: &[u8]) -> Result<()> {
     ioctls::add_entropy(&random, entropy).context("seed the random generator")
 }
 
-/// Brings CPUs 1 to `cpus` - 1 online; the boot CPU is.
-pub fn bring_cpus_online(cpus: u8) -> Result<()> {
-    (1..cpus).try_for_each(|cpu| {
+/// Brings the first `cpus` CPUs online, among them the boot CPU, which always is, and all others offline.
+pub fn set_cpus(cpus: u8) -> Result<()> {
+    for cpu in 1..=u8::MAX {
         let switch = format!("/sys/devices/system/cpu/cpu{cpu}/online");
-        fs::write(&switch, "1").with_context(|| format!("bring CPU {cpu} online by {switch}"))
-    })
+        let online = cpu < cpus;
+        match fs::write(&switch, if online { "1" } else { "0" }) {
+            Err(error) if !online && error.kind() == ErrorKind::NotFound => return Ok(()),
+            switched => switched.with_context(|| format!("switch CPU {cpu} by {switch}"))?,
+        }
+    }
+    Ok(())
 }
 
 /// Names the pod.

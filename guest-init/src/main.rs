@@ -104,7 +104,7 @@ fn become_pod(boot: &Boot) -> Result<()> {
     // The clock and the seed first: everything after may ask for them.
     machine::set_clock(boot.clock_ns)?;
     machine::seed(&boot.entropy)?;
-    machine::bring_cpus_online(boot.cpus)?;
+    machine::set_cpus(boot.cpus)?;
     machine::set_hostname(&boot.hostname)?;
     app_files::keep(boot)?;
     for (name, value) in &boot.sysctls {

@@ -8,7 +8,7 @@
 //! 1. guest: `Hello`; host: `Boot` (what a machine needs before any app: name, clock, entropy, CPUs, scratch disk).
 //! 2. host: `Start` for each app; guest: connects the app's streams, then `Started` or `NotStarted`.
 //! 3. host: `Enter` for each command that somebody runs inside a running app; answered as `Start` is.
-//! 4. host: `Signal`, `Resize` as they come.
+//! 4. host: `Signal`, `Resize`, `Cpus` as they come.
 //! 5. an app or command ends: the guest drains its pipes, half-closes its streams, sends `Exited`.
 //! 6. `Remove` for an app that has ended and is not to run again; answered as `Start` is.
 //! 7. the host has written the last byte of every stream and recorded the status: `PowerOff`. The guest syncs and
@@ -19,7 +19,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; stage 1 and its initramfs are packed together, so a mismatch is a packing fault.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// The host's vsock port of the control stream.
 pub const CONTROL_PORT: u32 = 1;
@@ -105,6 +105,8 @@ pub enum ToGuest {
         /// The new size.
         window: Window,
     },
+    /// So many CPUs are to be online from now on, the boot CPU included.
+    Cpus(u8),
     /// All output has been written and all statuses recorded on the host: end the machine.
     PowerOff,
 }

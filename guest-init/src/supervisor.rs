@@ -12,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::console;
 use crate::control::Control;
 use crate::fault::Fault;
+use crate::machine;
 use crate::pod_namespace::PodNamespace;
 use crate::process;
 use crate::removal::Left;
@@ -166,6 +167,11 @@ impl Supervisor {
             }
             ToGuest::Resize { task, window } => {
                 self.numbered(task).for_each(|task| task.resize(window));
+            }
+            ToGuest::Cpus(cpus) => {
+                if let Err(error) = machine::set_cpus(cpus) {
+                    console::say(&format!("{error:#}"));
+                }
             }
             ToGuest::PowerOff => self.ending = Some(Ending::PoweredOff),
             ToGuest::Boot(_) => console::say("the host boots a machine that runs"),

@@ -9,40 +9,50 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::{PodDir, PodManifest, PodProcess, RunArguments};
+use guest_init::protocol::Limits;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::assets::{self, Root};
+use crate::cgroup;
 use crate::clients::{self, Answer, Caller, NewApp, Request};
+use crate::growth::{Grown, Growth};
 use crate::jail::later::{self, PodRoot};
 use crate::life::GRACE;
 use crate::plan::{self, AddedApp};
-use crate::sizes::Machine;
 use crate::volumes::{Share, Source};
 
 /// Exit code of `app/stop` for an app that does not run: systemd's for a unit that is not there.
 const NOT_RUNNING: u8 = 5;
+
+/// How long a machine may take to grow or shrink.
+const RESIZING: Duration = Duration::from_secs(20);
 
 /// What is kept of a mutable pod's start.
 #[derive(Serialize, Deserialize)]
 pub struct Runtime {
     /// Arguments of the `run` entrypoint.
     arguments: Vec<String>,
-    machine: Machine,
+    growth: Growth,
 }
 
 impl Runtime {
+    fn read(pod: &PodDir) -> Result<Self> {
+        assets::read_json(&pod.runtime_config())
+            .context("read what the pod was started with; was it started as a mutable one?")
+    }
+
     /// Keeps it in the pod directory.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write(pod: &PodDir, arguments: Vec<String>, machine: Machine) -> Result<()> {
+    pub fn write(pod: &PodDir, arguments: Vec<String>, growth: Growth) -> Result<()> {
         let path = pod.runtime_config();
-        let json = serde_json::to_vec(&Self { arguments, machine })?;
+        let json = serde_json::to_vec(&Self { arguments, growth })?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o640);
         let written = options
@@ -63,7 +73,7 @@ pub fn change(deed: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
         "app_add" => add(&pod, &app),
         "app_start" => start(&pod, app),
         "app_stop" => stop(&pod, app),
-        _ => remove(&pod, app),
+        _ => remove(&pod, &app),
     }
 }
 
@@ -81,20 +91,22 @@ fn parse(argv: impl Iterator<Item = String>) -> Result<String> {
 
 fn add(pod: &PodDir, name: &str) -> Result<u8> {
     let manifest: PodManifest = assets::read_json(&pod.manifest())?;
-    let runtime: Runtime = assets::read_json(&pod.runtime_config())
-        .context("read what the pod was started with; was it started as a mutable one?")?;
-    let arguments = RunArguments::parse(runtime.arguments)?;
+    let Runtime { arguments, growth } = Runtime::read(pod)?;
+    let arguments = RunArguments::parse(arguments)?;
     let roots = assets::roots(pod, &manifest)?;
     let images = assets::prepared(pod, &manifest, &roots)?;
     let AddedApp {
         mut app,
         stop_signal,
         shares,
-        warnings,
-    } = AddedApp::new(&manifest, &images, name, &arguments, &runtime.machine)?;
+        mut warnings,
+    } = AddedApp::new(&manifest, &images, name, &arguments)?;
+    let limits = plan::pod_limits(&manifest, &images)?;
+    let grown = growth.for_apps(&limits, &app.limits, &mut warnings)?;
     warnings
         .iter()
         .for_each(|warning| crate::tell(&format!("warning: {warning}")));
+    resize(pod, &grown).context("grow the pod's machine")?;
     let apps = manifest.apps.iter().zip(roots);
     let image = apps
         .filter(|(app, _)| app.name == name)
@@ -123,6 +135,34 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
         given.take_back();
     }
     added
+}
+
+/// Has the machine grow or shrink, and waits until it has. What the host caps it at rises before, and falls after it.
+fn resize(pod: &PodDir, grown: &Grown) -> Result<()> {
+    cgroup::recap(pod, &grown.caps, true)?;
+    let caller = Caller::come(&pod.socket())?;
+    caller.ask(&Request::Fit(*grown), &[])?;
+    ensure!(
+        caller.wait(Instant::now().checked_add(RESIZING))?,
+        "its kernel does not come to have {} MiB plugged within {RESIZING:?}",
+        grown.plugged_mib
+    );
+    match caller.hear()? {
+        Some(Answer::Fits) => cgroup::recap(pod, &grown.caps, false),
+        other => Err(clients::refusal(other)),
+    }
+}
+
+/// Has the machine give back what only the app `name` needed, as far as its kernel can: it may have put there what it cannot
+/// move.
+fn shrink(pod: &PodDir, name: &str) -> Result<()> {
+    let mut manifest: PodManifest = assets::read_json(&pod.manifest())?;
+    manifest.apps.retain(|app| app.name != name);
+    let images = assets::prepared(pod, &manifest, &assets::roots(pod, &manifest)?)?;
+    let limits = plan::pod_limits(&manifest, &images)?;
+    let growth = Runtime::read(pod)?.growth;
+    let grown = growth.for_apps(&limits, &Limits::default(), &mut vec![])?;
+    resize(pod, &grown)
 }
 
 /// Folders and files of the host that a running pod has been given.
@@ -217,13 +257,18 @@ fn stop(pod: &PodDir, name: String) -> Result<u8> {
     }
 }
 
-fn remove(pod: &PodDir, name: String) -> Result<u8> {
-    let pod = Caller::come(&pod.socket())?;
-    pod.ask(&Request::Remove(name), &[])?;
-    match pod.hear()? {
+fn remove(pod: &PodDir, name: &str) -> Result<u8> {
+    let caller = Caller::come(&pod.socket())?;
+    caller.ask(&Request::Remove(name.to_owned()), &[])?;
+    match caller.hear()? {
         Some(Answer::Removed { shares }) => {
             if !shares.is_empty() {
                 PodRoot::enter(&PodProcess::of_pod(Path::new("."))?)?.detach(&shares);
+            }
+            if let Err(error) = shrink(pod, name) {
+                crate::tell(&format!(
+                    "warning: the pod's machine keeps its size: {error:#}"
+                ));
             }
             Ok(0)
         }

@@ -103,6 +103,26 @@ impl Cgroup {
     }
 }
 
+/// Caps anew what is capped of the pod in the working directory: at `caps`, or, while it is `growing`, at no less memory than before.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn recap(pod: &PodDir, caps: &Limits, growing: bool) -> Result<()> {
+    let Ok(group) = fs::read_to_string(pod.subcgroup()) else {
+        return Ok(());
+    };
+    for (file, value) in settings(caps, None) {
+        let file = folder_of(Path::new(group.trim())).join(file);
+        let now = fs::read_to_string(&file).unwrap_or_default();
+        let stays = growing && now.trim().parse::<u64>().ok() > value.parse().ok();
+        if !(stays || now.is_empty() || now.starts_with("max")) {
+            let written = fs::write(&file, &value);
+            written.with_context(|| format!("write {value:?} to {}", file.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes the cgroup of the pod in the working directory, if it is there.
 ///
 /// # Errors

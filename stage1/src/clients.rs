@@ -19,6 +19,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::growth::Grown;
 use crate::life::{FAILED, printable};
 use crate::packets::{self, Received};
 use crate::streams::Endpoints;
@@ -50,6 +51,8 @@ pub enum Request {
     Shares(Vec<Source>),
     /// Alone: take an app in. Its image, if its root is one, comes as a file beside it, and gets a number of its own.
     Add(Box<NewApp>),
+    /// First: have the machine grow or shrink to this, and tell when it has.
+    Fit(Grown),
     /// First: start an app, and tell when it runs.
     Start(String),
     /// First: ask an app to end, and tell when it has.
@@ -119,6 +122,8 @@ pub enum Answer {
     Endpoints(Endpoints),
     /// The app is the pod's.
     Added,
+    /// The machine has the size that was asked for last.
+    Fits,
     /// The app did not run.
     NotRunning,
     /// Nothing is left of the app in the machine.

@@ -12,10 +12,13 @@ use vmm::disk::{Disk, Extent, Extents};
 use vmm::fs::{Fs, Share, Trust};
 use vmm::layout::Slot;
 use vmm::machine::{Config, Devices, Machine};
+use vmm::mem::{Mem, Size};
 use vmm::running::ThreadKind;
 use vmm::vsock::Vsock;
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::assets::{Assets, Root};
+use crate::growth::Growth;
 use crate::jail::files_of_guest;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::shares::SHARES;
@@ -42,9 +45,11 @@ pub struct Made {
     pub disk_full: Arc<AtomicBool>,
     /// What the images disk holds.
     pub images: Extents,
+    /// Size of the memory that is plugged, if it can grow.
+    pub size: Option<Size>,
 }
 
-/// The machine of `plan`, whose guest finds `ports` on its host.
+/// The machine of `plan`, whose guest finds `ports` on its host; it signals `resized` when its memory grows or shrinks.
 ///
 /// # Errors
 /// When the host lacks what the machine needs.
@@ -54,6 +59,7 @@ pub fn machine(
     plan: &Plan,
     ports: &Ports,
     descriptors: Option<File>,
+    resized: &EventFd,
     debugging: Debugging,
 ) -> Result<Made> {
     let ports = ports.clone();
@@ -76,9 +82,19 @@ pub fn machine(
         add_shared_folders(&mut devices, &plan.caches(), &descriptors)
             .context("share folders of the host")?;
     }
+    let Growth { start, most, .. } = &plan.growth;
+    let pluggable_mib = plan.growth.pluggable_mib();
+    let mut size = None;
+    if pluggable_mib > 0 {
+        let resized = resized.try_clone().context("share an event")?;
+        let memory = Mem::new(start.memory_mib, pluggable_mib, resized);
+        size = Some(memory.size());
+        devices.insert(Slot::Mem, boxed(memory));
+    }
     let config = Config {
-        cpus: plan.cpus,
-        memory_mib: plan.memory_mib,
+        cpus: most.cpus,
+        memory_mib: start.memory_mib,
+        pluggable_mib,
         kernel: assets.kernel,
         initramfs: assets.initramfs,
         debug: debugging.on,
@@ -96,6 +112,7 @@ pub fn machine(
         machine,
         disk_full,
         images,
+        size,
     })
 }
 
@@ -174,7 +191,8 @@ pub fn confine(kind: ThreadKind) -> Result<()> {
         ThreadKind::Disk => Kind::Disk,
         ThreadKind::Vsock => Kind::Vsock,
         ThreadKind::Fs => Kind::Fs,
-        ThreadKind::Net | ThreadKind::Mem | ThreadKind::Balloon => {
+        ThreadKind::Mem => Kind::Mem,
+        ThreadKind::Net | ThreadKind::Balloon => {
             anyhow::bail!("no filter for a {kind:?} thread, of which this stage 1 has none")
         }
     })

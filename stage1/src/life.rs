@@ -29,6 +29,9 @@ const POWER_OFF_GRACE: Duration = Duration::from_secs(60);
 /// No task has this number or a higher one: each has ports of its own.
 const LAST: TaskId = 1 << 24;
 
+/// What no task is: who waits for the machine's new size waits for it.
+pub const SIZE: TaskId = TaskId::MAX;
+
 /// Exit code of a pod whose time was up.
 pub const TIMED_OUT: u8 = 124;
 

@@ -64,6 +64,20 @@ pub fn of_pod(pod: &PodManifest) -> Result<Limits> {
     resources(&pod.isolators).context("read the pod's own limits")
 }
 
+/// The same of a pod when it begins that grows: from what its isolators request up to their limits.
+///
+/// # Errors
+/// As [`of_app`].
+pub fn in_the_beginning(pod: &PodManifest) -> Result<Limits> {
+    let mut isolators = pod.isolators.clone();
+    for isolator in &mut isolators {
+        if let Some(request) = isolator.value.get("request").cloned() {
+            isolator.value["limit"] = request;
+        }
+    }
+    resources(&isolators).context("read what the pod begins with")
+}
+
 fn resources(isolators: &[Isolator]) -> Result<Limits> {
     Ok(Limits {
         cpu_milli: cpu_milli(isolators)?,

@@ -11,6 +11,7 @@ mod control;
 mod devices;
 mod enter;
 mod environment;
+mod growth;
 mod host;
 mod isolators;
 mod jail;

@@ -16,6 +16,7 @@ use guest_init::protocol::{
 use nix::sys::signal::Signal;
 
 use crate::environment;
+use crate::growth::Growth;
 use crate::isolators;
 use crate::life::{GRACE, Stopping};
 use crate::limits;
@@ -26,7 +27,7 @@ use crate::volumes::{Resolver, Share};
 mod added;
 mod stdio;
 
-pub use added::{AddedApp, renumber};
+pub use added::{AddedApp, pod_limits, renumber};
 use stdio::{check_input, stdio};
 pub use stdio::{entry_stdio, moved, ports, ports_of};
 
@@ -72,12 +73,8 @@ pub enum PreparedRoot {
 /// The pod, resolved.
 #[derive(Debug)]
 pub struct Plan {
-    /// CPUs of the machine.
-    pub cpus: u8,
-    /// Memory of the machine, MiB.
-    pub memory_mib: u32,
-    /// What the host caps the machine's process at.
-    pub caps: Limits,
+    /// The machine, and what the host caps its process at.
+    pub growth: Growth,
     /// What the apps may use together.
     pub limits: Limits,
     /// Kernel parameters of the machine, by their paths below /proc/sys.
@@ -155,19 +152,18 @@ impl Plan {
                 apps.len()
             },
         };
-        let cpus = limits.cpus(host, &mut warnings)?;
-        let memory_mib = limits.memory_mib(host, &mut warnings)?;
         let shares = volumes.into_shares();
         let later_shares = if arguments.mutable && host.root {
             MAX_SHARES
         } else {
             0
         };
+        let begins = arguments.mutable.then(|| limits::in_the_beginning(pod));
+        let shares_folders = later_shares > 0 || !shares.is_empty();
+        let growth = limits.growth(begins.transpose()?, host, shares_folders, &mut warnings)?;
         let pod_annotation = |name| annotation::find(&pod.annotations, name);
         Ok(Self {
-            cpus,
-            memory_mib,
-            caps: limits.caps(memory_mib, cpus, later_shares > 0 || !shares.is_empty()),
+            growth,
             limits: limits.pod,
             sysctls: limits::sysctls(pod)?,
             hostname: hostname(arguments)?,

@@ -30,7 +30,6 @@ use crate::plan::{Host, Plan};
 use crate::report::{self, Report};
 use crate::reserves::Reserves;
 use crate::session::{self, Session};
-use crate::sizes::Machine;
 use crate::streams::{self, Input, Label, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
 use crate::timings::Timings;
@@ -70,15 +69,11 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let debugging = debugging(arguments.debug);
 
     // From here on the process is the pod.
-    cgroup.cap(&pod, &plan.caps, &plan.shares);
+    cgroup.cap(&pod, &plan.growth.caps, &plan.shares);
     let mut identity = Identity::claim(pod.path(), &plan)?;
     Report::prepare(&pod, identity.owner())?;
     if plan.mutable {
-        let machine = Machine {
-            cpus: plan.cpus,
-            memory_mib: plan.memory_mib,
-        };
-        Runtime::write(&pod, argv, machine)?;
+        Runtime::write(&pod, argv, plan.growth)?;
     }
     let clients = Clients::listen(&PodDir::new("").socket())?;
     // Who finds a pid finds the socket too.
@@ -170,22 +165,24 @@ impl Jailed {
         let plan = self.plan;
         let ports = Ports::default();
         let control = Control::new(ports.open(CONTROL_PORT)?)?;
+        let drained = streams::drained_event()?;
         let Made {
             machine,
             disk_full,
             images,
+            size,
         } = devices::machine(
             self.assets,
             self.scratch,
             &plan,
             &ports,
             descriptors,
+            &drained,
             self.debugging,
         )?;
         let _raw = (self.terminal && terminal::window().is_some())
             .then(Raw::enter)
             .transpose()?;
-        let drained = streams::drained_event()?;
         let pumps = pumps(&plan, &ports, &drained, &report)?;
         let reserves = plan
             .mutable
@@ -205,6 +202,7 @@ impl Jailed {
             pumps,
             reserves,
             clients: self.clients,
+            size,
             drained,
             signals: self.signals,
             report,
@@ -334,7 +332,7 @@ fn boot(plan: &Plan, names: Names, debug: bool) -> Result<Boot> {
         hosts: names.hosts,
         clock_ns: u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX),
         entropy,
-        cpus: plan.cpus,
+        cpus: plan.growth.start.cpus,
         scratch: if plan.scratch_bytes.is_some() {
             Scratch::Disk
         } else {

@@ -13,12 +13,13 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm::end::Ended;
 use vmm::event::descriptor;
+use vmm::mem::Size;
 use vmm::running::Running;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::clients::Clients;
+use crate::clients::{Answer, Clients};
 use crate::control::Control;
-use crate::life::{Action, GRACE, Life};
+use crate::life::{self, Action, GRACE, Life};
 use crate::plan;
 use crate::report::Report;
 use crate::reserves::Reserves;
@@ -71,7 +72,9 @@ pub struct Session<'a> {
     pub reserves: Option<Reserves>,
     /// Who asks something of the pod.
     pub clients: Clients,
-    /// Signalled when an output has ended.
+    /// Of the machine's memory, in a pod that grows.
+    pub size: Option<Size>,
+    /// Signalled when an output has ended, or memory has been plugged or unplugged.
     pub drained: EventFd,
     /// The user's signals.
     pub signals: SignalFd,
@@ -132,6 +135,9 @@ impl Session<'_> {
             }
             for action in actions {
                 self.act(action, &machine)?;
+            }
+            if self.size.as_ref().is_none_or(Size::is_reached) {
+                self.clients.answer(life::SIZE, &Answer::Fits);
             }
         }
     }

@@ -7,19 +7,20 @@ use contract::quantity;
 use guest_init::protocol::Limits;
 use serde::{Deserialize, Serialize};
 
+use crate::growth::Growth;
 use crate::plan::Host;
 
 /// Memory of a pod without a limit, MiB; rkt's floor for virtual machines.
-const DEFAULT_MEMORY_MIB: u64 = 512;
+pub const DEFAULT_MEMORY_MIB: u64 = 512;
 
 /// What the machine needs beside the apps' limit, MiB: kernel, page tables, guest-init.
-const MEMORY_OVERHEAD_MIB: u64 = 64;
+pub const MEMORY_OVERHEAD_MIB: u64 = 64;
 
 /// What the machine's process may take beside the machine, MiB: its own memory, which is a few, and file pages on their way.
 const PROCESS_MIB: u64 = 64;
 
 /// The kernel's tables of the machine's memory, of the process and of KVM, take less than this part of it.
-const TABLES_PART: u64 = 64;
+pub const TABLES_PART: u64 = 64;
 
 /// What the kernel keeps for files of shares that the guest remembers, MiB: for each of a million 2 KiB.
 const SHARED_FILES_MIB: u64 = 2048;
@@ -43,6 +44,7 @@ const SCRATCH_MINIMUM_BYTES: u64 = 32 << 20;
 const SCRATCH_MAXIMUM_BYTES: u64 = 4 << 40;
 
 /// Limits of each app, and of all together.
+#[derive(Clone)]
 pub struct PodLimits {
     /// In the apps' order.
     pub apps: Vec<Limits>,
@@ -63,7 +65,7 @@ pub struct Machine {
 
 impl PodLimits {
     /// Sum of what the apps are limited to, and whether there is an app without a limit.
-    fn of_apps(&self, limit: impl Fn(&Limits) -> Option<u64>) -> (u64, bool) {
+    pub fn of_apps(&self, limit: impl Fn(&Limits) -> Option<u64>) -> (u64, bool) {
         let limits = || self.apps.iter().map(&limit);
         let sum = limits().flatten().fold(0, u64::saturating_add);
         (sum, limits().any(|limit| limit.is_none()))
@@ -79,8 +81,8 @@ impl PodLimits {
 
     /// CPUs of the machine: the sum of the apps' limits, or, where an app has none, at least all of the host's; no more than
     /// the pod's limit.
-    pub fn cpus(&self, host: &Host, warnings: &mut Vec<String>) -> Result<u8> {
-        let most = host.kvm_cpus.min(u64::from(vmm::layout::MAX_CPUS));
+    fn cpus(&self, host: &Host, warnings: &mut Vec<String>) -> Result<u8> {
+        let most = most_cpus(host);
         let (milli, unlimited) = self.of_apps(cpu_milli);
         let all = if unlimited {
             host.cpus.clamp(1, most)
@@ -104,7 +106,7 @@ impl PodLimits {
 
     /// Memory of the machine, MiB: the sum of the apps' limits and something for all without one, or the pod's limit, and what
     /// the machine itself needs.
-    pub fn memory_mib(&self, host: &Host, warnings: &mut Vec<String>) -> Result<u32> {
+    fn memory_mib(&self, host: &Host, warnings: &mut Vec<String>) -> Result<u32> {
         let (bytes, unlimited) = self.of_apps(|limits| limits.memory_bytes);
         let apps_mib = bytes.div_ceil(1 << 20);
         let pod_mib = self.pod.memory_bytes.map(|bytes| bytes.div_ceil(1 << 20));
@@ -127,47 +129,38 @@ impl PodLimits {
         Ok(u32::try_from(machine)?)
     }
 
-    /// Refuses an app of these limits, which are among the apps', if the machine that they run in has no room for it: it does
-    /// not grow.
-    pub fn check_room(
+    /// The pod's machine; if apps come later, one that is no larger than `begins` in the beginning, and grows.
+    pub fn growth(
         &self,
-        app: &Limits,
-        machine: &Machine,
+        begins: Option<Limits>,
+        host: &Host,
+        shares: bool,
         warnings: &mut Vec<String>,
-    ) -> Result<()> {
-        let (bytes, _) = self.of_apps(|limits| limits.memory_bytes);
-        let has_mib = u64::from(machine.memory_mib).saturating_sub(MEMORY_OVERHEAD_MIB);
-        if let Some(own) = app.memory_bytes {
-            let (own_mib, all_mib) = (own.div_ceil(1 << 20), bytes.div_ceil(1 << 20));
-            ensure!(
-                all_mib <= has_mib,
-                "its limit of {own_mib} MiB does not fit: the pod's machine has {has_mib} MiB for apps, and {} MiB are \
-                 promised to others; give it less, remove another, or start a pod with more (app sandbox --memory)",
-                all_mib - own_mib
-            );
+    ) -> Result<Growth> {
+        let in_the_beginning = Self {
+            pod: begins.unwrap_or(self.pod),
+            ..self.clone()
+        };
+        let start = Machine {
+            cpus: in_the_beginning.cpus(host, warnings)?,
+            memory_mib: in_the_beginning.memory_mib(host, warnings)?,
+        };
+        let mut most = start;
+        if begins.is_some() {
+            let cpus = cpu_milli(&self.pod).map_or(0, |milli| milli.div_ceil(1000));
+            most.cpus = most.cpus.max(u8::try_from(cpus.min(most_cpus(host)))?);
+            let memory_mib = match self.pod.memory_bytes {
+                Some(_) => self.memory_mib(host, warnings)?,
+                None => u32::try_from(host.memory_mib.min(MEMORY_MAXIMUM_MIB))?,
+            };
+            most.memory_mib = most.memory_mib.max(memory_mib);
         }
-        if let Some(own) = app.cpu_milli {
-            let has = u32::from(machine.cpus) * 1000;
-            ensure!(
-                own <= has,
-                "its limit of {}m CPUs does not fit: the pod's machine has {}; give it less, or start a pod with more \
-                 (app sandbox --cpu)",
-                own,
-                machine.cpus
-            );
-            let (all, _) = self.of_apps(cpu_milli);
-            if all > u64::from(has) {
-                warnings.push(format!(
-                    "the apps' limits of CPUs are {all}m together, and the pod's machine has {}: they will share",
-                    machine.cpus
-                ));
-            }
-        }
-        Ok(())
+        let caps = in_the_beginning.caps(start.memory_mib, most.cpus, shares);
+        Ok(Growth { start, most, caps })
     }
 
     /// What the host caps the process of such a machine at, exactly, where there is a limit.
-    pub fn caps(&self, memory_mib: u32, cpus: u8, shares: bool) -> Limits {
+    fn caps(&self, memory_mib: u32, cpus: u8, shares: bool) -> Limits {
         let shared_mib = if shares { SHARED_FILES_MIB } else { 0 };
         let (machine_mib, apps) = (u64::from(memory_mib), self.most_apps as u64);
         let memory_mib = machine_mib + machine_mib / TABLES_PART + PROCESS_MIB + shared_mib;
@@ -184,7 +177,12 @@ impl PodLimits {
     }
 }
 
-fn cpu_milli(limits: &Limits) -> Option<u64> {
+fn most_cpus(host: &Host) -> u64 {
+    host.kvm_cpus.min(vmm::layout::MAX_CPUS.into())
+}
+
+/// CPU time, thousandths of a CPU.
+pub fn cpu_milli(limits: &Limits) -> Option<u64> {
     limits.cpu_milli.map(u64::from)
 }
 
@@ -209,10 +207,10 @@ pub fn scratch_bytes(annotations: &[Annotation]) -> Result<Option<u64>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    const HOST: Host = Host {
+    pub const HOST: Host = Host {
         cpus: 4,
         memory_mib: 1024,
         kvm_cpus: 64,
@@ -220,21 +218,21 @@ mod tests {
         window: None,
     };
 
-    fn cpu(milli: u32) -> Limits {
+    pub fn cpu(milli: u32) -> Limits {
         Limits {
             cpu_milli: Some(milli),
             ..Limits::default()
         }
     }
 
-    fn memory(mib: u64) -> Limits {
+    pub fn memory(mib: u64) -> Limits {
         Limits {
             memory_bytes: Some(mib << 20),
             ..Limits::default()
         }
     }
 
-    const NONE: Limits = Limits {
+    pub const NONE: Limits = Limits {
         cpu_milli: None,
         cpu_weight: None,
         memory_bytes: None,
@@ -243,41 +241,12 @@ mod tests {
         disk_operations: None,
     };
 
-    fn limits(apps: &[Limits], pod: Limits) -> PodLimits {
+    pub fn limits(apps: &[Limits], pod: Limits) -> PodLimits {
         PodLimits {
             apps: apps.to_vec(),
             pod,
             most_apps: apps.len(),
         }
-    }
-
-    #[test]
-    fn app_that_the_machine_has_no_room_for_is_refused_with_the_figures() {
-        let machine = Machine {
-            cpus: 2,
-            memory_mib: 512,
-        };
-        let mut warnings = Vec::new();
-        let mut refused = |apps: &[Limits]| {
-            let last = apps.last().expect("the app that is added");
-            let checked = limits(apps, NONE).check_room(last, &machine, &mut warnings);
-            checked
-                .err()
-                .map(|error| error.to_string())
-                .unwrap_or_default()
-        };
-        assert_eq!(refused(&[memory(200), memory(248)]), "");
-        let error = refused(&[memory(200), memory(249)]);
-        assert!(
-            ["249", "448", "200"]
-                .iter()
-                .all(|figure| error.contains(figure)),
-            "{error}"
-        );
-        assert_eq!(refused(&[memory(1000), NONE]), "");
-        assert_eq!(refused(&[cpu(1500), cpu(1500)]), "");
-        assert!(refused(&[cpu(2001)]).contains("2001m"));
-        assert_eq!(warnings.len(), 1, "that they share is told");
     }
 
     #[test]

@@ -304,6 +304,7 @@ fn thread_that_starts_others_in_a_pod_that_takes_apps_starts_nothing_else() {
             "vcpu0",
             "vsock",
             "disk",
+            "mem",
             "stdout",
             "stderr",
             FILE_SERVER,

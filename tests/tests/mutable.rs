@@ -106,6 +106,97 @@ fn what_does_not_fit_a_pod_is_refused_and_the_pod_is_as_before() {
     pod.end();
 }
 
+/// Memory of the pod's process that is resident, MiB.
+fn resident_mib(pod: &Sandbox) -> u64 {
+    let stats = finish(fairing().args(["stats", "--format=json", pod.uuid()])).expect_code(0);
+    let stats: Value = serde_json::from_str(&stats.out()).expect("JSON");
+    stats[0]["memory"].as_u64().expect("a number") >> 20
+}
+
+/// What the host caps the pod's process at in CPU time.
+fn cpu_cap(pod: &Sandbox) -> String {
+    let status = finish(fairing().args(["status", pod.uuid()])).expect_code(0);
+    let caps = status.value("jail-cgroup-limits");
+    let mut caps = caps.split(',').map(str::to_owned);
+    caps.find_map(|cap| Some(cap.strip_prefix("cpu.max:")?.to_owned()))
+        .expect("a cap of CPU time")
+}
+
+#[test]
+fn machine_grows_for_apps_that_come_gives_back_what_they_had_and_refuses_what_is_beyond_its_most() {
+    let limits = [
+        "--memory=300Mi",
+        "--max-memory=700Mi",
+        "--cpu=1",
+        "--max-cpu=2",
+    ];
+    let pod = Sandbox::start(&limits);
+    let counts = "nproc; awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo";
+    let machine = |name: &str| {
+        let said = pod.runs(name);
+        let numbers: Vec<u64> = said.lines().filter_map(|line| line.parse().ok()).collect();
+        let [.., cpus, mib] = numbers[..] else {
+            panic!("{said}");
+        };
+        (cpus, mib)
+    };
+    pod.add("small", &["--memory=100Mi", "--cpu=500m"], counts)
+        .expect_code(0);
+    let (cpus, begins_mib) = machine("small");
+    assert!(
+        cpus == 1 && begins_mib < 364,
+        "{cpus} CPUs, {begins_mib} MiB"
+    );
+    assert_eq!(cpu_cap(&pod), "100000 100000");
+    // A buffer of 350 MiB, filled; then who it was says how much that had been.
+    let uses = "dd if=/dev/zero of=/dev/null bs=350M count=1 2>/dev/null && nproc && cat /sys/fs/cgroup/memory.peak";
+    pod.add("large", &["--memory=400Mi", "--cpu=1500m"], uses)
+        .expect_code(0);
+    assert_eq!(cpu_cap(&pod), "200000 100000");
+    let said = pod.runs("large");
+    let (cpus, peak) = said.split_once('\n').expect("two lines");
+    let peak: u64 = peak.trim().parse().expect("bytes");
+    assert!(cpus == "2" && peak >= 350 << 20, "{said}");
+    let refused = pod
+        .add("huge", &["--memory=201Mi"], "exit 0")
+        .expect_code(254);
+    let figures = ["201 MiB", "700 MiB", "500 MiB", "--max-memory"];
+    assert!(
+        figures.iter().all(|figure| refused.err().contains(figure)),
+        "{}",
+        refused.err()
+    );
+    let refused = pod.add("wide", &["--cpu=2001m"], "exit 0").expect_code(254);
+    assert!(refused.err().contains("2001m"), "{}", refused.err());
+    let used_mib = resident_mib(&pod);
+    pod.does("rm", "large");
+    // Of 204 MiB that were plugged nearly all.
+    let left_mib = resident_mib(&pod);
+    assert!(
+        left_mib + 150 < used_mib,
+        "{left_mib} of {used_mib} MiB are still used"
+    );
+    let (cpus, mib) = machine("small");
+    assert!(cpus == 1 && mib < begins_mib + 50, "{cpus} CPUs, {mib} MiB");
+    assert_eq!(cpu_cap(&pod), "100000 100000");
+    pod.add("third", &["--memory=600Mi"], counts).expect_code(0);
+    let (_, mib) = machine("third");
+    assert!(mib > begins_mib + 350, "{mib} MiB");
+    pod.end();
+}
+
+#[test]
+fn pod_that_is_to_begin_larger_than_it_may_be_is_refused() {
+    for limits in [
+        ["--memory=2Gi", "--max-memory=1Gi"],
+        ["--cpu=2", "--max-cpu=1500m"],
+    ] {
+        let mut sandbox = fairing();
+        let refused = finish(sandbox.args(["app", "sandbox"]).args(limits)).expect_code(254);
+        assert!(refused.err().contains(limits[1]), "{}", refused.err());
+    }
+}
+
 #[test]
 fn pod_that_is_not_mutable_keeps_its_apps() {
     let pod = tests::pod::Pod::start(&[], "echo ready; while :; do usleep 10000; done");

@@ -59,8 +59,8 @@ pub struct ActiveQueue {
 pub trait Interrupt: Send + Sync {
     /// A queue has used buffers.
     fn used_buffer(&self);
-    /// The configuration space changed.
-    fn config_changed(&self);
+    /// What the driver reads of the configuration space from now on, which it may be told.
+    fn set_config(&self, config: Vec<u8>, tells: bool);
     /// The device has met something only a reset can mend (DEVICE_NEEDS_RESET).
     fn needs_reset(&self);
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -14,19 +15,21 @@ use crate::mmio::spec::{INTERRUPT_CONFIG_CHANGED, INTERRUPT_USED_BUFFER};
 /// One interrupt line.
 pub struct IrqLine {
     status: AtomicU32,
+    config: Mutex<Vec<u8>>,
     config_generation: AtomicU32,
     needs_reset: AtomicBool,
     event: EventFd,
 }
 
 impl IrqLine {
-    /// A quiet line.
+    /// A quiet line of a device whose driver reads `config`.
     ///
     /// # Errors
     /// When no descriptor is left.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(config: Vec<u8>) -> io::Result<Self> {
         Ok(Self {
             status: AtomicU32::new(0),
+            config: Mutex::new(config),
             config_generation: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
             event: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
@@ -46,6 +49,11 @@ impl IrqLine {
     /// The driver has seen `bits`.
     pub fn acknowledge(&self, bits: u32) {
         self.status.fetch_and(!bits, Ordering::SeqCst);
+    }
+
+    /// The configuration space.
+    pub fn config(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes with the configuration space.
@@ -77,9 +85,12 @@ impl Interrupt for IrqLine {
         self.raise(INTERRUPT_USED_BUFFER);
     }
 
-    fn config_changed(&self) {
+    fn set_config(&self, config: Vec<u8>, tells: bool) {
+        *self.config() = config;
         self.config_generation.fetch_add(1, Ordering::SeqCst);
-        self.raise(INTERRUPT_CONFIG_CHANGED);
+        if tells {
+            self.raise(INTERRUPT_CONFIG_CHANGED);
+        }
     }
 
     fn needs_reset(&self) {
@@ -94,18 +105,20 @@ mod tests {
 
     #[test]
     fn irq_line_acknowledged_bit_clears_and_the_other_stays() {
-        let line = IrqLine::new().unwrap();
+        let line = IrqLine::new(vec![]).unwrap();
         line.used_buffer();
-        line.config_changed();
+        line.set_config(vec![1], false);
+        line.set_config(vec![2], true);
         line.acknowledge(INTERRUPT_USED_BUFFER);
         assert_eq!(line.status(), INTERRUPT_CONFIG_CHANGED);
         assert_eq!(line.event().read().unwrap(), 2);
-        assert_eq!(line.config_generation(), 1);
+        assert_eq!(line.config_generation(), 2);
+        assert_eq!(*line.config(), [2]);
     }
 
     #[test]
     fn irq_line_reset_forgets_needs_reset() {
-        let line = IrqLine::new().unwrap();
+        let line = IrqLine::new(vec![]).unwrap();
         line.needs_reset();
         assert!(line.wants_reset());
         line.reset();

@@ -15,6 +15,7 @@ pub mod irq;
 pub mod layout;
 pub mod machine;
 mod mapped_file;
+pub mod mem;
 pub mod memory;
 mod mmio;
 mod ports;

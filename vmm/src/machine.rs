@@ -31,6 +31,8 @@ pub struct Config {
     pub cpus: u8,
     /// RAM, MiB.
     pub memory_mib: u32,
+    /// The most that a memory device may add to it, MiB.
+    pub pluggable_mib: u32,
     /// An uncompressed ELF kernel.
     pub kernel: File,
     /// Its first root file system, a cpio archive.
@@ -79,7 +81,7 @@ impl Machine {
         vcpu::register_kick()?;
 
         // 1. The VM, and RAM with what is loaded into it.
-        let memory = memory::map(config.memory_mib)?;
+        let memory = memory::map(config.memory_mib, config.pluggable_mib)?;
         let (vm, kernel, initramfs) = create_and_load(kvm, &memory, &mut config)?;
 
         // 2. The VM's two private areas are fixed before the first vCPU.

@@ -235,7 +235,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         file.seek(SeekFrom::Start(position)).unwrap();
-        let memory = memory::map(2).unwrap();
+        let memory = memory::map(2, 0).unwrap();
         memory
             .read_exact_volatile_from(
                 GuestAddress(address),
@@ -293,7 +293,7 @@ mod tests {
         bytes.extend(content(12 << 10));
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
-        let memory = memory::map(24).unwrap();
+        let memory = memory::map(24, 0).unwrap();
         let place = |address, file: &mut MappedFile<'_>| {
             let address = GuestAddress(address);
             file.rewind().unwrap();
@@ -330,7 +330,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content(5000)).unwrap();
         file.rewind().unwrap();
-        let memory = memory::map(2).unwrap();
+        let memory = memory::map(2, 0).unwrap();
         let read = memory.read_exact_volatile_from(
             GuestAddress(0),
             &mut MappedFile::written(&mut file, 0..0),

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use vhost_user_backend::bitmap::BitmapMmapRegion;
@@ -28,6 +28,9 @@ pub type Writer<'m> = virtio_queue::Writer<'m, Bitmap>;
 /// Size of a huge page, bytes. KVM maps one into the guest only where guest and host address are the same multiple of it.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// Protection of memory that the guest has.
+const USABLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
 /// Start and length, in bytes, of each piece of RAM in a machine of `memory_mib`.
 pub fn ranges(memory_mib: u32) -> Vec<(u64, u64)> {
     let bytes = u64::from(memory_mib) << 20;
@@ -39,23 +42,62 @@ pub fn ranges(memory_mib: u32) -> Vec<(u64, u64)> {
     ranges
 }
 
+/// Start and length, in bytes, of what a machine of `memory_mib` can be given later, above all else: Linux adds memory in blocks
+/// of 128 MiB, which begin at multiples of that.
+pub fn pluggable(memory_mib: u32, pluggable_mib: u32) -> (u64, u64) {
+    const BLOCK: u64 = 128 << 20;
+    let (last, bytes) = ranges(memory_mib).pop().unwrap_or_default();
+    let start = MMIO_HOLE_END.max(last + bytes).next_multiple_of(BLOCK);
+    let bytes = u64::from(pluggable_mib) << 20;
+    (start, bytes.next_multiple_of(BLOCK))
+}
+
 /// Maps a machine's RAM: private and anonymous, without reserving swap, aligned for huge pages. It is never unmapped: a
 /// process runs one machine, and what lives as long as the process needs no owner. One that makes several keeps what each
 /// has touched.
 ///
+/// What is [`pluggable`] is addresses alone, until it is made usable.
+///
 /// # Errors
 /// When the host has no room for the mapping.
-pub fn map(memory_mib: u32) -> Result<GuestMemory> {
-    let regions = ranges(memory_mib)
-        .into_iter()
-        .map(|(start, bytes)| region(start, usize::try_from(bytes)?))
+pub fn map(memory_mib: u32, pluggable_mib: u32) -> Result<GuestMemory> {
+    let usable = ranges(memory_mib).into_iter().map(|range| (range, USABLE));
+    let later = (pluggable(memory_mib, pluggable_mib), libc::PROT_NONE);
+    let regions = usable
+        .chain([later])
+        .filter(|((_, bytes), _)| *bytes > 0)
+        .map(|((start, bytes), protection)| region(start, usize::try_from(bytes)?, protection))
         .collect::<Result<Vec<_>>>()
-        .with_context(|| format!("map {memory_mib} MiB of guest memory"))?;
+        .with_context(|| {
+            format!("map {memory_mib} MiB of guest memory and {pluggable_mib} for later")
+        })?;
     Ok(GuestMemory::from_regions(regions)?)
 }
 
-fn region(start: u64, bytes: usize) -> Result<GuestRegionMmap<Bitmap>> {
-    const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
+/// Lets a span of [`pluggable`] memory be used, or takes it back with what is in it: in that order, so that nobody brings
+/// anything back meanwhile. KVM ends the guest that uses what is not usable, the kernel a process.
+///
+/// # Errors
+/// Those of mprotect and madvise.
+pub fn set_usable(memory: &GuestMemory, (start, bytes): (u64, u64), usable: bool) -> Result<()> {
+    let bytes = usize::try_from(bytes)?;
+    let span = memory.get_slice(GuestAddress(start), bytes)?;
+    let first = span.ptr_guard_mut().as_ptr().cast();
+    let protection = if usable { USABLE } else { libc::PROT_NONE };
+    #[expect(
+        unsafe_code,
+        reason = "vm-memory neither protects memory nor gives any back"
+    )]
+    // SAFETY: the span lies in one region, which is never unmapped, and is anonymous; what is in it is the guest's alone.
+    let done = unsafe {
+        libc::mprotect(first, bytes, protection) == 0
+            && (usable || libc::madvise(first, bytes, libc::MADV_DONTNEED) == 0)
+    };
+    ensure!(done, io::Error::last_os_error());
+    Ok(())
+}
+
+fn region(start: u64, bytes: usize, protection: i32) -> Result<GuestRegionMmap<Bitmap>> {
     const FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let room = bytes
         .checked_add(HUGE_PAGE_BYTES)
@@ -65,7 +107,7 @@ fn region(start: u64, bytes: usize) -> Result<GuestRegionMmap<Bitmap>> {
         reason = "vm-memory gives no say in where a mapping begins"
     )]
     // SAFETY: a new mapping where the kernel finds room.
-    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), room, PROTECTION, FLAGS, -1, 0) };
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), room, protection, FLAGS, -1, 0) };
     if mapped == libc::MAP_FAILED {
         return Err(io::Error::last_os_error().into());
     }
@@ -81,7 +123,7 @@ fn region(start: u64, bytes: usize) -> Result<GuestRegionMmap<Bitmap>> {
         if start == 0 {
             libc::madvise(first, HUGE_PAGE_BYTES.min(bytes), libc::MADV_NOHUGEPAGE);
         }
-        MmapRegion::build_raw(first.cast(), bytes, PROTECTION, FLAGS)?
+        MmapRegion::build_raw(first.cast(), bytes, protection, FLAGS)?
     };
     GuestRegionMmap::new(region, GuestAddress(start)).context("no such guest-physical addresses")
 }
@@ -109,11 +151,13 @@ pub fn register(vm: &VmFd, memory: &GuestMemory) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use vm_memory::Bytes;
+
     use super::*;
 
     #[test]
     fn map_large_machine_is_aligned_for_huge_pages_in_every_piece() {
-        let memory = map(3073).unwrap();
+        let memory = map(3073, 0).unwrap();
         let mut bytes = 0;
         for region in memory.iter() {
             assert!(region.as_ptr().addr().is_multiple_of(HUGE_PAGE_BYTES));
@@ -131,5 +175,30 @@ mod tests {
     #[test]
     fn ranges_large_machine_goes_on_above_the_hole() {
         assert_eq!(ranges(3073), [(0, 3 << 30), (4 << 30, 1 << 20)]);
+    }
+
+    #[test]
+    fn memory_to_be_plugged_lies_above_all_else_in_blocks_of_linux() {
+        const BLOCK: u64 = 128 << 20;
+        assert_eq!(pluggable(300, 0), (4 << 30, 0));
+        assert_eq!(pluggable(300, 1), (4 << 30, BLOCK));
+        assert_eq!(pluggable(3073, 129), ((4 << 30) + BLOCK, 2 * BLOCK));
+    }
+
+    #[test]
+    fn memory_that_is_taken_back_comes_back_empty() {
+        let memory = map(1, 128).unwrap();
+        let (start, bytes) = pluggable(1, 128);
+        let (half, last) = (bytes / 2, GuestAddress(start + bytes - 1));
+        let upper = (start + half, half);
+        set_usable(&memory, upper, true).unwrap();
+        memory.write_obj(7u8, last).unwrap();
+        set_usable(&memory, (start, half), true).unwrap();
+        assert_eq!(memory.read_obj::<u8>(last).unwrap(), 7);
+        set_usable(&memory, upper, false).unwrap();
+        set_usable(&memory, upper, true).unwrap();
+        assert_eq!(memory.read_obj::<u8>(last).unwrap(), 0);
+        let beyond = set_usable(&memory, (start + half, bytes), true);
+        assert!(beyond.is_err());
     }
 }

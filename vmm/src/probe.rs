@@ -41,7 +41,7 @@ pub fn probe(kvm: &Kvm) -> Result<Probe> {
     vm.set_identity_map_address(IDENTITY_MAP)
         .context("set identity map address")?;
     vm.set_tss_address(TSS).context("set TSS address")?;
-    let memory = memory::map(2)?;
+    let memory = memory::map(2, 0)?;
     memory::register(&vm, &memory)?;
     memory
         .write_slice(&code(), GuestAddress(CODE))

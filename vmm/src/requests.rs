@@ -159,7 +159,7 @@ pub mod counted {
         fn used_buffer(&self) {
             self.used.fetch_add(1, Ordering::SeqCst);
         }
-        fn config_changed(&self) {}
+        fn set_config(&self, _: Vec<u8>, _: bool) {}
         fn needs_reset(&self) {
             self.needs_reset.fetch_add(1, Ordering::SeqCst);
         }

@@ -2,7 +2,6 @@
 //! can kick out of KVM_RUN by a signal.
 
 use std::cell::Cell;
-use std::fmt::Write as _;
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -142,46 +141,13 @@ impl Vcpu {
     }
 
     fn registers(&self) -> String {
-        let mut text = String::new();
-        if let Ok(r) = self.fd.get_regs() {
-            let _ = writeln!(
-                text,
-                "rip {:016x} rsp {:016x} rflags {:08x}",
-                r.rip, r.rsp, r.rflags
-            );
-            let _ = writeln!(
-                text,
-                "rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}",
-                r.rax, r.rbx, r.rcx, r.rdx
-            );
-            let _ = writeln!(
-                text,
-                "rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}",
-                r.rsi, r.rdi, r.rbp, r.r8
-            );
-            let _ = writeln!(
-                text,
-                "r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}",
-                r.r9, r.r10, r.r11, r.r12
-            );
-            let _ = writeln!(
-                text,
-                "r13 {:016x} r14 {:016x} r15 {:016x}",
-                r.r13, r.r14, r.r15
-            );
-        }
-        if let Ok(s) = self.fd.get_sregs() {
-            let _ = writeln!(
-                text,
-                "cr0 {:x} cr2 {:x} cr3 {:x} cr4 {:x} efer {:x}",
-                s.cr0, s.cr2, s.cr3, s.cr4, s.efer
-            );
-            let _ = writeln!(
-                text,
-                "cs {:x} ss {:x} ds {:x}",
-                s.cs.selector, s.ss.selector, s.ds.selector
-            );
-        }
-        text
+        let general = self.fd.get_regs().map(|general| format!("{general:x?}"));
+        let special = self.fd.get_sregs().map(|s| {
+            let (cr0, cr2, cr3, cr4, efer) = (s.cr0, s.cr2, s.cr3, s.cr4, s.efer);
+            let cs = s.cs.selector;
+            format!("cr0 {cr0:x} cr2 {cr2:x} cr3 {cr3:x} cr4 {cr4:x} efer {efer:x} cs {cs:x}")
+        });
+        let lines = [general, special].map(Result::unwrap_or_default);
+        lines.join("\n")
     }
 }

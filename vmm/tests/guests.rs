@@ -58,6 +58,7 @@ fn machine(code: &[u8], cpus: u8) -> Machine {
     let config = Config {
         cpus,
         memory_mib: 16,
+        pluggable_mib: 0,
         kernel: elf(code),
         initramfs: file(b"initramfs"),
         debug: false,
@@ -176,6 +177,7 @@ fn too_many_cpus_or_too_little_memory_are_said() {
     let config = |cpus, memory_mib, initramfs_bytes| Config {
         cpus,
         memory_mib,
+        pluggable_mib: 0,
         kernel: elf(&SPIN),
         initramfs: file(&vec![0; initramfs_bytes]),
         debug: false,

@@ -16,7 +16,8 @@ const REMOVE: &str = "os/linux/capabilities-remove-set";
 /// # Errors
 /// For a seccomp filter that cannot be read.
 pub fn apply(isolators: &mut Vec<Isolator>, flags: &AppFlags) -> Result<()> {
-    isolators.extend(limits(flags.memory.as_ref(), flags.cpu.as_ref()));
+    isolators.extend(limit("resource/memory", flags.memory.as_ref(), None));
+    isolators.extend(limit("resource/cpu", flags.cpu.as_ref(), None));
     if let Some(weight) = flags.cpu_shares {
         replace(isolators, &["os/linux/cpu-shares"], json!(weight));
     }
@@ -60,18 +61,21 @@ pub fn of_pod(flags: &PodFlags, sandbox: Option<&SandboxFlags>) -> Vec<Isolator>
         .map(|(name, value)| (name.clone(), Value::from(value.clone())))
         .collect();
     let sysctls = (!sysctls.is_empty()).then(|| isolator("os/unix/sysctl", sysctls.into()));
-    let limits = sandbox.map(|flags| limits(flags.memory.as_ref(), flags.cpu.as_ref()));
-    sysctls
-        .into_iter()
-        .chain(limits.into_iter().flatten())
-        .collect()
+    let limits = sandbox.into_iter().flat_map(|flags| {
+        let (memory, cpu) = (flags.memory.as_ref(), flags.cpu.as_ref());
+        [
+            limit("resource/memory", memory, flags.max_memory.as_ref()),
+            limit("resource/cpu", cpu, flags.max_cpu.as_ref()),
+        ]
+    });
+    sysctls.into_iter().chain(limits.flatten()).collect()
 }
 
-fn limits(memory: Option<&String>, cpu: Option<&String>) -> impl Iterator<Item = Isolator> {
-    let named = [("resource/memory", memory), ("resource/cpu", cpu)];
-    let quantity = |text| json!({"default": false, "request": text, "limit": text});
-    let limits = named.map(|(name, limit)| limit.map(|text| isolator(name, quantity(text))));
-    limits.into_iter().flatten()
+/// A limit of a resource; of a pod that grows, what it begins with and the `most`.
+fn limit(name: &str, begins: Option<&String>, most: Option<&String>) -> Option<Isolator> {
+    let begins = begins?;
+    let value = json!({"default": false, "request": begins, "limit": most.unwrap_or(begins)});
+    Some(isolator(name, value))
 }
 
 /// What podman's flags make of what an app has by its other isolators: ALL is added before anything is dropped, and dropped

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use contract::image::Variable;
+use contract::quantity;
 
 use super::stage1_flags::Stage1Flags;
 use super::values::{assignment, key_value, parse_duration, quantity_bytes, quantity_cores};
@@ -83,12 +85,42 @@ pub struct PodFlags {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Options of the pod")]
 pub struct SandboxFlags {
-    /// Memory for all apps together, as 2Gi [default: 448Mi]
+    /// Memory for all apps together, as 2Gi [default: 448Mi, and more as apps come that are limited to more]
     #[arg(short = 'm', long, value_name = "BYTES", value_parser = quantity_bytes)]
     pub memory: Option<String>,
+    /// Memory up to which the pod grows for apps that come later [default: that of --memory, or else the host's]
+    #[arg(long, value_name = "BYTES", requires = "memory", value_parser = quantity_bytes)]
+    pub max_memory: Option<String>,
     /// CPUs for all apps together, as 2, 1.5 or 500m [default: as many as the host has]
     #[arg(long = "cpu", visible_alias = "cpus", value_name = "CORES", value_parser = quantity_cores)]
     pub cpu: Option<String>,
+    /// CPUs up to which the pod grows for apps that come later [default: those of --cpu, or else the host's]
+    #[arg(long, visible_alias = "max-cpus", value_name = "CORES", requires = "cpu", value_parser = quantity_cores)]
+    pub max_cpu: Option<String>,
+}
+
+impl SandboxFlags {
+    /// Refuses a pod that would have to shrink.
+    ///
+    /// # Errors
+    /// If it begins with more than it may have.
+    pub fn check(&self) -> Result<()> {
+        let pairs = [
+            ("memory", &self.memory, &self.max_memory),
+            ("cpu", &self.cpu, &self.max_cpu),
+        ];
+        for (name, begins, most) in pairs {
+            let (Some(begins), Some(most)) = (begins, most) else {
+                continue;
+            };
+            if quantity::parse_milli(most)? < quantity::parse_milli(begins)? {
+                bail!(
+                    "--max-{name}={most} is less than --{name}={begins}, with which the pod begins"
+                );
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What only the start of a pod needs: flags of `run` and `run-prepared`.

@@ -41,7 +41,7 @@ pub struct Inside {
 pub fn enter(pod: &PodDir, identity: &mut Identity, plan: &Plan) -> Result<Inside> {
     let shared = plan.shares_folders();
     // Raising a limit needs privilege, lowering one does not.
-    limits::set(shared, plan.caps.processes).context("set resource limits")?;
+    limits::set(shared, plan.growth.caps.processes).context("set resource limits")?;
     const USER_NAMESPACE: &str = "enter a user namespace";
     identity.enter_users_namespace().context(USER_NAMESPACE)?;
     // Needs CAP_SYS_ADMIN, so before privileges go.

@@ -30,6 +30,8 @@ pub enum Kind {
     Vsock,
     /// Serves shared folders.
     Fs,
+    /// Plugs memory.
+    Mem,
     /// Starts pumps for apps that come later.
     Starter,
 }
@@ -82,6 +84,7 @@ impl Kind {
             Self::Vcpu => &[],
             Self::Disk => &[EPOLL, DISK],
             Self::Vsock => &[EPOLL, SOCKETS],
+            Self::Mem => &[EPOLL],
             Self::Fs => &[EPOLL, FILE_SERVER],
         };
         [EVERY]
@@ -195,7 +198,7 @@ impl Kind {
             Self::Vcpu => limited.push(KVM_VCPU),
             Self::Vsock => limited.push(NON_BLOCKING),
             Self::Fs => limited.extend([OWN_FOLDER, CAPABILITY_SETS]),
-            Self::Disk => {}
+            Self::Disk | Self::Mem => {}
         }
         limited
     }
@@ -232,13 +235,14 @@ fn refuse_clone3() -> Result<()> {
 }
 
 /// Every kind of thread.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::Session,
     Kind::Pump,
     Kind::Vcpu,
     Kind::Disk,
     Kind::Vsock,
     Kind::Fs,
+    Kind::Mem,
     Kind::Starter,
 ];
 

@@ -42,6 +42,19 @@ impl Life {
         Ok(())
     }
 
+    /// Has the machine use so many of its CPUs.
+    ///
+    /// # Errors
+    /// Why that cannot be, for the one who asked.
+    pub fn set_cpus(&mut self, cpus: u8) -> Result<Vec<Action>, String> {
+        self.check_change()?;
+        if let Phase::Booting(boot) = &mut self.phase {
+            boot.cpus = cpus;
+            return Ok(vec![]);
+        }
+        Ok(vec![Action::Send(ToGuest::Cpus(cpus))])
+    }
+
     /// A number for the next life of an app, and its streams under that number.
     ///
     /// # Errors

@@ -452,7 +452,7 @@ proptest! {
                     // Of an app's end everybody who waits for it is told.
                     Action::Answer(0..2, Answer::Exited { .. }) => {}
                     Action::Answer(task, _) => answered.push(task),
-                    Action::Send(ToGuest::Remove { .. }) | Action::Forget { .. } => prop_assert!(false, "no such pod"),
+                    Action::Send(ToGuest::Remove { .. } | ToGuest::Cpus(_)) | Action::Forget { .. } => prop_assert!(false, "no such pod"),
                     Action::Send(ToGuest::PowerOff) | Action::Close(_) | Action::Kill | Action::StartGrace(_) => {}
                 }
             }

@@ -9,7 +9,7 @@ use super::{
     Host, MAX_APPS, PreparedImage, check_supported, limits, plan_app, program, stop_signal,
     unsupported,
 };
-use crate::sizes::{Machine, PodLimits};
+use crate::sizes::PodLimits;
 use crate::volumes::{Resolver, Share};
 
 /// Size of a terminal that nobody looks at: that of the VT100.
@@ -35,13 +35,12 @@ impl AddedApp {
     /// Resolves the app `name` of `pod`, whose app `n` runs from `images[n]`; `arguments` are the pod's.
     ///
     /// # Errors
-    /// As [`Plan::new`](super::Plan::new)'s, and when `machine`, in which the pod runs, has no room for it.
+    /// As [`Plan::new`](super::Plan::new)'s.
     pub fn new(
         pod: &PodManifest,
         images: &[PreparedImage],
         name: &str,
         arguments: &RunArguments,
-        machine: &Machine,
     ) -> Result<Self> {
         // What its caller types is not for apps that come later.
         let arguments = &RunArguments {
@@ -55,9 +54,9 @@ impl AddedApp {
         check_supported(pod, arguments)?;
         let mut volumes = Resolver::new(pod).context("read the pod manifest")?;
         let host = Host {
-            cpus: machine.cpus.into(),
-            memory_mib: machine.memory_mib.into(),
-            kvm_cpus: machine.cpus.into(),
+            cpus: 0,
+            memory_mib: 0,
+            kvm_cpus: 0,
             root: false,
             // For an app that wants a terminal, until somebody attaches one.
             window: Some(NOBODYS_WINDOW),
@@ -73,18 +72,7 @@ impl AddedApp {
             &mut numbers,
         )
         .with_context(|| format!("read app {name:?} of the pod manifest"))?;
-        let limits = pod
-            .apps
-            .iter()
-            .zip(images)
-            .map(|(app, image)| limits::of_app(program(app, image)?, &app.annotations));
         let mut warnings = unsupported::of_app(name, program(pod_app, image)?);
-        PodLimits {
-            apps: limits.collect::<Result<_>>()?,
-            pod: limits::of_pod(pod)?,
-            most_apps: MAX_APPS,
-        }
-        .check_room(&app.limits, machine, &mut warnings)?;
         warnings.append(&mut volumes.warnings);
         Ok(Self {
             app,
@@ -93,6 +81,20 @@ impl AddedApp {
             warnings,
         })
     }
+}
+
+/// What the apps of `pod` and it itself are limited to.
+///
+/// # Errors
+/// For a limit that is none.
+pub fn pod_limits(pod: &PodManifest, images: &[PreparedImage]) -> Result<PodLimits> {
+    let apps = pod.apps.iter().zip(images);
+    let limits = apps.map(|(app, image)| limits::of_app(program(app, image)?, &app.annotations));
+    Ok(PodLimits {
+        apps: limits.collect::<Result<_>>()?,
+        pod: limits::of_pod(pod)?,
+        most_apps: MAX_APPS,
+    })
 }
 
 /// Gives the shares of `app` other numbers, which are there by those that it has.

@@ -69,7 +69,8 @@ fn app_is_asked_to_end_as_its_annotations_or_its_image_say() {
 fn plan_of_good_manifests_has_what_they_say() {
     let plan = plan(&pod(), &image()).expect("a plan");
     let app = &plan.apps[0];
-    assert_eq!((plan.cpus, plan.memory_mib), (1, 128));
+    let machine = plan.growth.start;
+    assert_eq!((machine.cpus, machine.memory_mib), (1, 128));
     assert_eq!(plan.scratch_bytes, Some(64 << 20));
     assert_eq!(plan.timeout, Some(Duration::from_millis(1500)));
     assert_eq!((app.exec.len(), app.search_path.as_str()), (2, "/bin"));
@@ -141,7 +142,9 @@ proptest! {
         damage_json(&mut pod, &of_pod);
         damage_json(&mut image, &of_image);
         let Ok(plan) = plan(&pod, &image) else { return Ok(()) };
-        prop_assert!((1..=32).contains(&plan.cpus) && (72..=512 << 10).contains(&plan.memory_mib));
+        let (start, most) = (plan.growth.start, plan.growth.most);
+        prop_assert!(1 <= start.cpus && start.cpus <= most.cpus && most.cpus <= 32);
+        prop_assert!(72 <= start.memory_mib && start.memory_mib <= most.memory_mib && most.memory_mib <= 512 << 10);
         prop_assert!(plan.scratch_bytes.is_none_or(|bytes| bytes.is_multiple_of(4096) && bytes <= 4 << 40));
         for app in plan.apps {
             prop_assert!(!app.exec.is_empty() && app.working_directory.starts_with('/'));

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::Session;
 use crate::clients::{Answer, Attachment, NewApp, Request, Wish};
+use crate::growth::Grown;
 use crate::life::{self, Action};
 use crate::plan;
 use crate::streams::Pumps;
@@ -86,6 +87,7 @@ impl Session<'_> {
             Request::Attach(wanted) => self.attach(&wanted, beside),
             Request::Shares(shares) => self.number_shares(&shares),
             Request::Add(app) => self.add(*app, beside.into_iter().next().map(File::from)),
+            Request::Fit(grown) => self.fit(&grown),
             Request::Start(app) => self.start(&app),
             Request::StopApp(app) => self.stop_app(&app),
             Request::Remove(app) => self.remove(&app),
@@ -183,6 +185,14 @@ impl Session<'_> {
             (Err(_), _) => {}
         }
         added.map(|()| ADDED)
+    }
+
+    fn fit(&mut self, grown: &Grown) -> Result<Granted, String> {
+        let actions = self.life.set_cpus(grown.cpus)?;
+        if let Some(size) = &self.size {
+            size.request(grown.plugged_mib);
+        }
+        Ok(Granted::Task(life::SIZE, actions))
     }
 
     /// Begins the next life of an app.

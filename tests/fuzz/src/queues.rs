@@ -28,7 +28,7 @@ struct Silent;
 
 impl Interrupt for Silent {
     fn used_buffer(&self) {}
-    fn config_changed(&self) {}
+    fn set_config(&self, _: Vec<u8>, _: bool) {}
     fn needs_reset(&self) {}
 }
 

@@ -25,7 +25,9 @@ pub enum Effect {
 
 /// What registers show of the running device.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Live {
+pub struct Live<'a> {
+    /// The configuration space.
+    pub config: &'a [u8],
     /// InterruptStatus.
     pub interrupt_status: u32,
     /// ConfigGeneration.
@@ -79,7 +81,6 @@ impl QueueRegisters {
 pub struct Registers {
     device_id: u32,
     device_features: u64,
-    config: Vec<u8>,
     device_features_sel: u32,
     driver_features_sel: u32,
     driver_features: u64,
@@ -90,11 +91,10 @@ pub struct Registers {
 
 impl Registers {
     /// Registers as after power-on; VIRTIO_F_VERSION_1 and VIRTIO_F_EVENT_IDX are offered besides `features`.
-    pub fn new(device_id: u32, features: u64, queue_sizes: &[u16], config: Vec<u8>) -> Self {
+    pub fn new(device_id: u32, features: u64, queue_sizes: &[u16]) -> Self {
         Self {
             device_id,
             device_features: features | spec::VIRTIO_F_VERSION_1 | spec::VIRTIO_F_EVENT_IDX,
-            config,
             device_features_sel: 0,
             driver_features_sel: 0,
             driver_features: 0,
@@ -123,18 +123,18 @@ impl Registers {
     }
 
     /// Fills `data` from `at`. Registers are 32 bits wide; only the configuration space may be read in other widths.
-    pub fn read(&self, at: u64, data: &mut [u8], live: Live) {
+    pub fn read(&self, at: u64, data: &mut [u8], live: Live<'_>) {
         data.fill(0);
         if let Some(start) = at.checked_sub(offset::CONFIG) {
             let start = usize::try_from(start).unwrap_or(usize::MAX);
-            let rest = self.config.get(start..).unwrap_or_default();
+            let rest = live.config.get(start..).unwrap_or_default();
             data.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
         } else if data.len() == 4 {
             data.copy_from_slice(&self.register(at, live).to_le_bytes());
         }
     }
 
-    fn register(&self, at: u64, live: Live) -> u32 {
+    fn register(&self, at: u64, live: Live<'_>) -> u32 {
         match at {
             offset::MAGIC_VALUE => spec::MAGIC_VALUE,
             offset::VERSION => spec::VERSION,
@@ -237,7 +237,6 @@ impl Registers {
         let Self {
             device_id: _,
             device_features: _,
-            config: _,
             device_features_sel,
             driver_features_sel,
             driver_features,
@@ -285,7 +284,7 @@ mod tests {
     const ACKNOWLEDGE: u32 = 1;
 
     fn registers() -> Registers {
-        Registers::new(2, FEATURE, &[128, 64], vec![1, 2, 3])
+        Registers::new(2, FEATURE, &[128, 64])
     }
 
     fn read(registers: &Registers, at: u64) -> u32 {
@@ -397,10 +396,14 @@ mod tests {
     #[test]
     fn registers_config_reads_any_width_and_ends_in_zeros() {
         let registers = registers();
+        let live = Live {
+            config: &[1, 2, 3],
+            ..Live::default()
+        };
         let mut data = [0xff; 8];
-        registers.read(offset::CONFIG + 1, &mut data, Live::default());
+        registers.read(offset::CONFIG + 1, &mut data, live);
         assert_eq!(data, [2, 3, 0, 0, 0, 0, 0, 0]);
-        registers.read(u64::MAX, &mut data, Live::default());
+        registers.read(u64::MAX, &mut data, live);
         assert_eq!(data, [0; 8]);
     }
 

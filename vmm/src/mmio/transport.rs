@@ -60,7 +60,7 @@ pub fn wire(
     device: Box<dyn Device>,
     memory: &GuestMemory,
 ) -> Result<(Transport, Server)> {
-    let irq = Arc::new(IrqLine::new().context("create interrupt event")?);
+    let irq = Arc::new(IrqLine::new(device.config()).context("create interrupt event")?);
     vm.register_irqfd(irq.event(), slot_irq(index))
         .context("register irqfd")?;
     let queue_sizes = device.queue_sizes();
@@ -92,12 +92,7 @@ fn connect(
         .iter()
         .map(EventFd::try_clone)
         .collect::<io::Result<_>>()?;
-    let registers = Registers::new(
-        device.id(),
-        device.features(),
-        device.queue_sizes(),
-        device.config(),
-    );
+    let registers = Registers::new(device.id(), device.features(), device.queue_sizes());
     let server = Server {
         device,
         irq: irq.clone(),
@@ -128,7 +123,9 @@ fn event() -> io::Result<EventFd> {
 impl Transport {
     /// The driver reads `data` at `at`.
     pub fn read(&self, at: u64, data: &mut [u8]) {
+        let config = self.irq.config();
         let live = Live {
+            config: &config,
             interrupt_status: self.irq.status(),
             config_generation: self.irq.config_generation(),
             needs_reset: self.irq.wants_reset(),
@@ -293,8 +290,8 @@ mod tests {
             begun: begun_there,
             patient,
         };
-        let memory = crate::memory::map(1).unwrap();
-        let irq = Arc::new(IrqLine::new().unwrap());
+        let memory = crate::memory::map(1, 0).unwrap();
+        let irq = Arc::new(IrqLine::new(vec![]).unwrap());
         let (transport, server) =
             connect(Box::new(device), &memory, irq, vec![event().unwrap()]).unwrap();
         Wired {

@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn load_kernel_not_elf_is_refused_by_name() {
-        let memory = crate::memory::map(2).unwrap();
+        let memory = crate::memory::map(2, 0).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[0x7f; 4096]).unwrap();
         let error = format!("{:#}", load_kernel(&memory, 2, &mut file).unwrap_err());
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn load_initramfs_larger_than_memory_is_refused() {
-        let memory = crate::memory::map(2).unwrap();
+        let memory = crate::memory::map(2, 0).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&vec![1; 2 << 20]).unwrap();
         let kernel = Kernel {

@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn mptable_none_or_33_cpus_is_refused() {
-        let memory = crate::memory::map(1).unwrap();
+        let memory = crate::memory::map(1, 0).unwrap();
         assert!(write(&memory, 0).is_err());
         assert!(write(&memory, 33).is_err());
         write(&memory, 32).unwrap();

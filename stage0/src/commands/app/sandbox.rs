@@ -78,6 +78,7 @@ impl Sandbox {
                 "a pod without apps has no environment: --environment of `fairing app add` sets an app's"
             );
         }
+        self.sandbox.check()?;
         let request = PodRequest {
             sandbox: Some(&self.sandbox),
             ..PodRequest::new(flags, &[], context.settings.pod_uids)

@@ -53,6 +53,18 @@ fn gone(removal: TaskId, image: Option<u8>, shares: Vec<u16>) -> [Action; 2] {
 }
 
 #[test]
+fn cpus_that_come_before_the_machine_is_up_are_those_that_it_boots_with() {
+    let mut life = life_of(&[], true);
+    assert_eq!(life.set_cpus(3), Ok(vec![]));
+    let greeted = life.on_message(HELLO);
+    assert!(matches!(&greeted[0], Action::Send(ToGuest::Boot(boot)) if boot.cpus == 3));
+    assert_eq!(life.set_cpus(2), Ok(vec![Action::Send(ToGuest::Cpus(2))]));
+    assert!(life_of(&[], false).set_cpus(2).is_err());
+    life.on_stop();
+    assert!(life.set_cpus(1).is_err());
+}
+
+#[test]
 fn app_is_added_run_twice_and_removed_and_the_pod_goes_on() {
     let mut life = empty();
     let mut added = app("a");

@@ -44,7 +44,7 @@ impl Interrupt for Line {
         self.woken.notify_all();
     }
 
-    fn config_changed(&self) {}
+    fn set_config(&self, _: Vec<u8>, _: bool) {}
 
     fn needs_reset(&self) {
         *self.broken.lock().unwrap() = true;
