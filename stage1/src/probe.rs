@@ -1,9 +1,9 @@
-//! The `probe` entrypoint: whether this host's KVM can run a pod, as one JSON object on stdout, for `fairing doctor`.
+//! The `probe` entrypoint: whether this host's KVM can run a pod, and what else differs between hosts, as one JSON object on stdout, for `fairing doctor`.
 
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::assets;
+use crate::{assets, jail};
 
 #[derive(Serialize)]
 struct Answer {
@@ -11,6 +11,8 @@ struct Answer {
     kvm: &'static str,
     /// Why it is not `hardware`; empty if it is.
     reason: String,
+    /// Why files of shared folders are all root's; empty if they keep their owners.
+    no_owners: String,
 }
 
 /// Prints the answer.
@@ -18,19 +20,15 @@ struct Answer {
 /// # Errors
 /// When it cannot be printed.
 pub fn probe() -> Result<u8> {
-    let answer = match assets::open_kvm().and_then(|kvm| vmm::probe::probe(&kvm)) {
-        Ok(probe) if probe.boots_kernels => Answer {
-            kvm: "hardware",
-            reason: String::new(),
-        },
-        Ok(probe) => Answer {
-            kvm: "software",
-            reason: probe.reason.unwrap_or_default(),
-        },
-        Err(error) => Answer {
-            kvm: "none",
-            reason: format!("{error:#}"),
-        },
+    let (kvm, reason) = match assets::open_kvm().and_then(|kvm| vmm::probe::probe(&kvm)) {
+        Ok(probe) if probe.boots_kernels => ("hardware", String::new()),
+        Ok(probe) => ("software", probe.reason.unwrap_or_default()),
+        Err(error) => ("none", format!("{error:#}")),
+    };
+    let answer = Answer {
+        kvm,
+        reason,
+        no_owners: jail::no_owners().unwrap_or_default(),
     };
     println!("{}", serde_json::to_string(&answer)?);
     Ok(0)

@@ -74,6 +74,63 @@ fn folder_shared_by_an_ordinary_user_has_his_files_as_the_pods_roots() {
 }
 
 #[test]
+fn folder_shared_by_a_user_with_subordinate_ids_has_files_of_every_owner() {
+    let home = Home::new(&["odd"]);
+    let etc = home.path("etc");
+    finish(Command::new("cp").args(["-a", "/etc"]).arg(&etc)).expect_code(0);
+    for (file, line) in [
+        ("passwd", format!("few:x:{USER}:{USER}::/:/bin/sh")),
+        ("subuid", "few:300000:65536".to_owned()),
+        ("subgid", format!("{USER}:400000:65536")),
+    ] {
+        let known = fs::read_to_string(etc.join(file)).unwrap_or_default();
+        fs::write(etc.join(file), format!("{known}{line}\n")).expect("a file of names");
+    }
+    // The user's command, where the host's /etc is that one.
+    let fairing = |words: &[&str]| {
+        let command = home.fairing(&kvm_group());
+        let mut beside = Command::new("unshare");
+        let script = "mount --bind \"$0\" /etc && exec \"$@\"";
+        beside.args(["--mount", "sh", "-c", script]).arg(&etc);
+        beside.arg(command.get_program()).args(command.get_args());
+        finish(beside.env("HOME", home.path("")).args(words))
+    };
+    let stage1 = format!("--stage1={}", home.path("stage1-kvm").display());
+    let doctor = fairing(&["doctor", &stage1]);
+    let told = "your subordinate ids own the others";
+    assert!(doctor.out().contains(told), "{}", doctor.out());
+
+    let folder = home.path("shared");
+    fs::create_dir(&folder).expect("a folder");
+    let owner = format!("{USER}:{USER}");
+    finish(Command::new("chown").arg(&owner).arg(&folder)).expect_code(0);
+    let volume = format!("-v={}:/data", folder.display());
+    let image = home.path("odd");
+    let run = |user: &str, script: &str| {
+        let user = [format!("--user={user}"), format!("--group={user}")];
+        let image = image.to_str().expect("a path of ours");
+        let words = ["run", "--rm", &stage1, &volume, image, &user[0], &user[1]];
+        let script = proved(script);
+        let words = [&words[..], &["--", "/bin/sh", "-c", &script]].concat();
+        fairing(&words).expect_code(0).out()
+    };
+    let seen = run(
+        "0",
+        "cd /data; stat -c %u:%g .; echo new > new; chown 5:6 new; mkdir -m 777 all; stat -c %u:%g new",
+    );
+    assert_eq!(seen, "0:0\n5:6\n");
+    run("7", "echo made > /data/all/made");
+    let owner = |name: &str| {
+        let file = fs::metadata(folder.join(name)).expect("what a pod made");
+        (file.uid(), file.gid())
+    };
+    let user = USER.parse().expect("a uid");
+    assert_eq!(owner("all"), (user, user));
+    assert_eq!(owner("new"), (300_004, 400_005));
+    assert_eq!(owner("all/made"), (300_006, 400_006));
+}
+
+#[test]
 fn user_outside_the_devices_group_is_told_what_to_do() {
     let home = Home::new(&["odd"]);
     let refused = finish(&mut home.run(USER, &[], "echo ran")).expect_code(254);

@@ -49,6 +49,8 @@ struct Probe {
     kvm: String,
     #[serde(default)]
     reason: String,
+    #[serde(default)]
+    no_owners: String,
 }
 
 impl Doctor {
@@ -59,10 +61,19 @@ impl Doctor {
     pub fn run(self, settings: &Settings) -> Result<i32> {
         let stage1 = self.find_stage1(settings);
         let device = kvm_device();
-        let kvm = match (&device, &stage1) {
-            (Ok(_), Ok((stage1, _))) => probe(stage1),
-            (Err(_), _) => Err(anyhow!("cannot be measured until /dev/kvm can be opened")),
-            (_, Err(_)) => Err(anyhow!("cannot be measured without a stage 1")),
+        let (kvm, shares) = match &stage1 {
+            Ok((stage1, _)) => match probe(stage1) {
+                Ok(probe) => (kvm(&probe), Ok(shared_folders(&probe))),
+                Err(error) => (Err(error), Err(anyhow!("the probe entrypoint failed"))),
+            },
+            Err(_) => {
+                let unknown = || Err(anyhow!("cannot be measured without a stage 1"));
+                (unknown(), unknown())
+            }
+        };
+        let kvm = match device {
+            Ok(_) => kvm,
+            Err(_) => Err(anyhow!("cannot be measured until /dev/kvm can be opened")),
         };
         let checks = [
             Check::new("device", device),
@@ -71,7 +82,7 @@ impl Doctor {
             Check::new("kernel", kernel()),
             Check::new("data", data_directory(settings)),
             Check::new("landlock", landlock()),
-            Check::new("shared folders", Ok(shared_folders())),
+            Check::new("shared folders", shares),
         ];
         match self.format {
             Some(format) => format.print(&checks)?,
@@ -115,26 +126,26 @@ fn kvm_device() -> Result<String> {
     }
 }
 
-fn probe(stage1: &Stage1) -> Result<String> {
+fn probe(stage1: &Stage1) -> Result<Probe> {
     let output = Command::new(stage1.probe()?)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("run the probe entrypoint")?;
-    let probe: Probe = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("read what the probe entrypoint said ({})", output.status))?;
-    match probe.kvm.as_str() {
-        "hardware" => Ok(format!("hardware virtualization {}", probe.reason)
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("read what the probe entrypoint said ({})", output.status))
+}
+
+fn kvm(probe: &Probe) -> Result<String> {
+    let reason = &probe.reason;
+    match &*probe.kvm {
+        "hardware" => Ok(format!("hardware virtualization {reason}")
             .trim_end()
             .to_owned()),
         "software" => bail!(
-            "software emulation that cannot boot a kernel {}; run commands by scripts/on-kvm CMD",
-            probe.reason
+            "software emulation that cannot boot a kernel {reason}; run commands by scripts/on-kvm CMD"
         ),
-        _ => bail!(
-            "no usable KVM {}; scripts/on-kvm CMD runs commands on an emulated host",
-            probe.reason
-        ),
+        _ => bail!("no usable KVM {reason}; scripts/on-kvm CMD runs commands on an emulated host"),
     }
 }
 
@@ -167,12 +178,16 @@ fn landlock() -> Result<String> {
     })
 }
 
-fn shared_folders() -> String {
-    let whose = match nix::unistd::geteuid().is_root() {
-        true => "files keep their owners",
-        false => "without root, your own files are root's in a pod, and there are no other owners",
-    };
-    whose.to_owned()
+fn shared_folders(probe: &Probe) -> String {
+    match (nix::unistd::geteuid().is_root(), &*probe.no_owners) {
+        (true, _) => "files keep their owners".to_owned(),
+        (false, "") => {
+            "your own files are root's in a pod, your subordinate ids own the others".to_owned()
+        }
+        (false, why) => {
+            format!("your own files are root's in a pod, and there are no other owners: {why}")
+        }
+    }
 }
 
 fn data_directory(settings: &Settings) -> Result<String> {

@@ -4,20 +4,21 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use contract::{BLOCK, UidRange};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
 
 use super::shares::{self, Taken};
+use super::subordinate;
 use crate::child::Child;
 use crate::plan::Plan;
 
@@ -38,8 +39,8 @@ pub enum Identity {
     },
     /// The user who called.
     Users {
-        /// What that uid is called in the process's user namespace.
-        inside: u32,
+        /// The process's user namespace, until it is entered.
+        namespace: Option<OwnedFd>,
     },
     /// Root in a user namespace of its own, from which no power reaches out.
     Root {
@@ -67,10 +68,9 @@ impl Identity {
                 Ok(Self::Own { uid, _claim: claim })
             }
             (true, true) => root(pod, plan),
-            (false, false) => Ok(Self::Users {
-                inside: uid.as_raw(),
+            (false, shares_folders) => Ok(Self::Users {
+                namespace: Some(users_namespace(shares_folders)?),
             }),
-            (false, true) => Ok(Self::Users { inside: 0 }),
         }
     }
 
@@ -92,21 +92,19 @@ impl Identity {
     }
 
     /// Before the root is made: in a namespace of his own a user has power over mounts.
-    pub(super) fn enter_users_namespace(&self) -> Result<()> {
+    pub(super) fn enter_users_namespace(&mut self) -> Result<()> {
         match self {
-            Self::Users { inside } => enter_as(*inside),
+            Self::Users { namespace } => enter_namespace(namespace),
             _ => Ok(()),
         }
     }
 
     /// After that: root has power over mounts outside alone. Gives every capability anew, inside.
     pub(super) fn enter_roots_namespace(&mut self) -> Result<()> {
-        if let Self::Root { namespace, .. } = self
-            && let Some(namespace) = namespace.take()
-        {
-            setns(namespace, CloneFlags::CLONE_NEWUSER)?;
+        match self {
+            Self::Root { namespace, .. } => enter_namespace(namespace),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn assume(&self) -> Result<()> {
@@ -128,7 +126,7 @@ fn root(pod: &Path, plan: &Plan) -> Result<Identity> {
     let (range, shares) = (plan.uids, &*plan.shares);
     if plan.later_shares == 0 && range.blocks().next().is_some() {
         let (first, claim) = claim_in(Path::new(CLAIMS), range.blocks(), range, pod)?;
-        let mapped = user_namespace(&format!("0 {first} {BLOCK}")).and_then(|namespace| {
+        let mapped = namespace_with(&format!("0 {first} {BLOCK}")).and_then(|namespace| {
             let shares = shares::take(shares, Some(namespace.as_fd()))?;
             Ok((namespace, shares))
         });
@@ -142,26 +140,70 @@ fn root(pod: &Path, plan: &Plan) -> Result<Identity> {
         }
     }
     Ok(Identity::Root {
-        namespace: Some(user_namespace(&same_ids()?)?),
+        namespace: Some(namespace_with(&same_ids()?)?),
         block: None,
         shares: shares::take(shares, None)?,
     })
 }
 
-/// Enters a user namespace in which the caller's ids are called `inside`, and there are no others.
-fn enter_as(inside: u32) -> Result<()> {
-    let (uid, gid) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER)
-        .context("unshare (are unprivileged user namespaces allowed?)")?;
-    fs::write("/proc/self/setgroups", "deny").context("write /proc/self/setgroups")?;
-    fs::write("/proc/self/uid_map", format!("{inside} {uid} 1"))
-        .context("write /proc/self/uid_map")?;
-    let inside = if inside == 0 { 0 } else { gid.as_raw() };
-    fs::write("/proc/self/gid_map", format!("{inside} {gid} 1")).context("write /proc/self/gid_map")
+fn enter_namespace(namespace: &mut Option<OwnedFd>) -> Result<()> {
+    let namespace = namespace.take();
+    namespace.map_or(Ok(()), |namespace| {
+        Ok(setns(namespace, CloneFlags::CLONE_NEWUSER)?)
+    })
 }
 
-/// A user namespace with `map` of uids and gids, made by a child that lives no longer than that takes.
-fn user_namespace(map: &str) -> Result<OwnedFd> {
+/// A user namespace for a user who is not root: with his own ids alone, or, for folders of his, as root and with his subordinate
+/// ids, if that can be.
+fn users_namespace(shares_folders: bool) -> Result<OwnedFd> {
+    let (uid, gid) = (geteuid(), getegid());
+    if shares_folders && let Some(ids) = subordinate::of(uid, gid)? {
+        match user_namespace(|child| ids.map(child)) {
+            Ok(namespace) => return Ok(namespace),
+            Err(error) => crate::tell(&format!(
+                "all files of shared folders are root's: {error:#}"
+            )),
+        }
+    }
+    let (inside, group) = match shares_folders {
+        true => (0, 0),
+        false => (uid.as_raw(), gid.as_raw()),
+    };
+    user_namespace(|child| {
+        // What the kernel wants of one who has no power over groups.
+        fs::write(format!("/proc/{child}/setgroups"), "deny")?;
+        fs::write(
+            format!("/proc/{child}/uid_map"),
+            format!("{inside} {uid} 1"),
+        )?;
+        fs::write(format!("/proc/{child}/gid_map"), format!("{group} {gid} 1"))
+    })
+}
+
+/// Why files of a caller's shared folders have no other owner than root inside; none if they have.
+pub fn no_owners() -> Option<String> {
+    let mapped = || -> Result<()> {
+        let ids = subordinate::of(geteuid(), getegid())?;
+        let ids = ids.context("/etc/subuid and /etc/subgid have no ids for you (sudo usermod --add-subuids 200000-265535 --add-subgids 200000-265535 $USER)")?;
+        user_namespace(|child| ids.map(child)).map(drop)
+    };
+    let why = |error| format!("{error:#}");
+    (!geteuid().is_root())
+        .then(|| mapped().err().map(why))
+        .flatten()
+}
+
+/// A user namespace with one map for uids and gids.
+fn namespace_with(map: &str) -> Result<OwnedFd> {
+    let mapped = user_namespace(|child| {
+        fs::write(format!("/proc/{child}/uid_map"), map)?;
+        fs::write(format!("/proc/{child}/gid_map"), map)
+    });
+    mapped.with_context(|| format!("with the ids {:?}", map.trim()))
+}
+
+/// A user namespace whose ids `map` sets, made by a child that lives no longer than that takes.
+fn user_namespace(map: impl FnOnce(Pid) -> io::Result<()>) -> Result<OwnedFd> {
     let make = || -> Result<OwnedFd> {
         let (mut ours, theirs) = UnixStream::pair()?;
         let child = Child::start(theirs, |mut theirs| {
@@ -169,17 +211,15 @@ fn user_namespace(map: &str) -> Result<OwnedFd> {
             theirs.write_all(&[0])?;
             theirs.read(&mut [0]).map(drop)
         })?;
-        let process = PathBuf::from(format!("/proc/{}", child.pid()));
         let namespace = ours.read_exact(&mut [0]).and_then(|()| {
-            fs::write(process.join("uid_map"), map)?;
-            fs::write(process.join("gid_map"), map)?;
-            File::open(process.join("ns/user"))
+            map(child.pid())?;
+            File::open(format!("/proc/{}/ns/user", child.pid()))
         });
         drop(ours);
         child.wait()?;
         Ok(namespace?.into())
     };
-    make().with_context(|| format!("make a user namespace with the ids {:?}", map.trim()))
+    make().context("make a user namespace (are unprivileged ones allowed?)")
 }
 
 /// The map that gives every id of the caller's own map to itself.

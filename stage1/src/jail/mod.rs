@@ -13,13 +13,14 @@ mod privileges;
 mod root;
 pub mod seccomp;
 pub mod shares;
+mod subordinate;
 
 use std::fs::File;
 
 use anyhow::{Context, Result};
 use contract::PodDir;
 
-pub use identity::Identity;
+pub use identity::{Identity, no_owners};
 pub use limits::files_of_guest;
 
 use crate::plan::Plan;
