@@ -3,8 +3,7 @@
 //!
 //! Virtio 1.2, sections 4.2.2 (registers), 3.1 (order of initialization), 2.1 (status).
 
-use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestAddress;
+use virtio_queue::{Queue, QueueState};
 
 use super::spec::{self, offset, status};
 
@@ -19,8 +18,6 @@ pub enum Effect {
     Reset,
     /// These interrupt bits have been seen.
     Acknowledge(u32),
-    /// A queue was kicked by an access that KVM did not take.
-    Kick(u32),
 }
 
 /// What registers show of the running device.
@@ -36,47 +33,6 @@ pub struct Live<'a> {
     pub needs_reset: bool,
 }
 
-/// A queue as the driver set it up.
-#[derive(Clone, Copy, Debug, Default)]
-struct QueueRegisters {
-    max: u16,
-    size: u16,
-    ready: bool,
-    descriptors: u64,
-    driver: u64,
-    device: u64,
-}
-
-impl QueueRegisters {
-    fn new(max: u16) -> Self {
-        Self {
-            max,
-            size: max,
-            ..Self::default()
-        }
-    }
-
-    /// The queue for the device; none when size or alignment is not to the specification.
-    fn build(&self, event_idx: bool) -> Option<Queue> {
-        let mut queue = Queue::new(self.max).ok()?;
-        if self.ready {
-            queue.try_set_size(self.size).ok()?;
-            queue
-                .try_set_desc_table_address(GuestAddress(self.descriptors))
-                .ok()?;
-            queue
-                .try_set_avail_ring_address(GuestAddress(self.driver))
-                .ok()?;
-            queue
-                .try_set_used_ring_address(GuestAddress(self.device))
-                .ok()?;
-            queue.set_event_idx(event_idx);
-            queue.set_ready(true);
-        }
-        Some(queue)
-    }
-}
-
 /// Registers of one device.
 pub struct Registers {
     device_id: u32,
@@ -85,7 +41,8 @@ pub struct Registers {
     driver_features_sel: u32,
     driver_features: u64,
     queue_sel: u32,
-    queues: Vec<QueueRegisters>,
+    /// As the driver has set them up.
+    queues: Vec<QueueState>,
     status: u32,
 }
 
@@ -99,11 +56,7 @@ impl Registers {
             driver_features_sel: 0,
             driver_features: 0,
             queue_sel: 0,
-            queues: queue_sizes
-                .iter()
-                .copied()
-                .map(QueueRegisters::new)
-                .collect(),
+            queues: queue_sizes.iter().copied().map(unused_queue).collect(),
             status: 0,
         }
     }
@@ -113,13 +66,16 @@ impl Registers {
         self.driver_features
     }
 
-    /// The queues as set up; none when one of them cannot be.
+    /// The queues as set up; none when size or alignment of one of them is not to the specification.
     pub fn build_queues(&self) -> Option<Vec<Queue>> {
-        let event_idx = self.driver_features & spec::VIRTIO_F_EVENT_IDX != 0;
-        self.queues
-            .iter()
-            .map(|queue| queue.build(event_idx))
-            .collect()
+        let event_idx_enabled = self.driver_features & spec::VIRTIO_F_EVENT_IDX != 0;
+        let build = |&queue: &QueueState| {
+            Queue::try_from(QueueState {
+                event_idx_enabled,
+                ..queue
+            })
+        };
+        self.queues.iter().map(|queue| build(queue).ok()).collect()
     }
 
     /// Fills `data` from `at`. Registers are 32 bits wide; only the configuration space may be read in other widths.
@@ -141,7 +97,7 @@ impl Registers {
             offset::DEVICE_ID => self.device_id,
             offset::VENDOR_ID => spec::VENDOR_ID,
             offset::DEVICE_FEATURES => half(self.device_features, self.device_features_sel),
-            offset::QUEUE_NUM_MAX => self.queue().map_or(0, |queue| queue.max.into()),
+            offset::QUEUE_NUM_MAX => self.queue().map_or(0, |queue| queue.max_size.into()),
             offset::QUEUE_READY => self.queue().map_or(0, |queue| queue.ready.into()),
             offset::INTERRUPT_STATUS => live.interrupt_status,
             offset::STATUS if live.needs_reset => self.status | status::DEVICE_NEEDS_RESET,
@@ -164,7 +120,6 @@ impl Registers {
             offset::DRIVER_FEATURES_SEL => self.driver_features_sel = value,
             offset::QUEUE_SEL => self.queue_sel = value,
             offset::DRIVER_FEATURES => self.accept_features(value),
-            offset::QUEUE_NOTIFY => return Effect::Kick(value),
             offset::INTERRUPT_ACK => return Effect::Acknowledge(value),
             offset::STATUS => return self.write_status(value),
             _ => self.write_queue(at, value),
@@ -194,12 +149,12 @@ impl Registers {
             _ if queue.ready => {}
             // A size that is no u16 becomes 0, with which no queue can be built.
             offset::QUEUE_NUM => queue.size = value.try_into().unwrap_or(0),
-            offset::QUEUE_DESC_LOW => set_half(&mut queue.descriptors, 0, value),
-            offset::QUEUE_DESC_HIGH => set_half(&mut queue.descriptors, 1, value),
-            offset::QUEUE_DRIVER_LOW => set_half(&mut queue.driver, 0, value),
-            offset::QUEUE_DRIVER_HIGH => set_half(&mut queue.driver, 1, value),
-            offset::QUEUE_DEVICE_LOW => set_half(&mut queue.device, 0, value),
-            offset::QUEUE_DEVICE_HIGH => set_half(&mut queue.device, 1, value),
+            offset::QUEUE_DESC_LOW => set_half(&mut queue.desc_table, 0, value),
+            offset::QUEUE_DESC_HIGH => set_half(&mut queue.desc_table, 1, value),
+            offset::QUEUE_DRIVER_LOW => set_half(&mut queue.avail_ring, 0, value),
+            offset::QUEUE_DRIVER_HIGH => set_half(&mut queue.avail_ring, 1, value),
+            offset::QUEUE_DEVICE_LOW => set_half(&mut queue.used_ring, 0, value),
+            offset::QUEUE_DEVICE_HIGH => set_half(&mut queue.used_ring, 1, value),
             _ => {}
         }
     }
@@ -234,25 +189,21 @@ impl Registers {
     }
 
     fn reset(&mut self) {
-        let Self {
-            device_id: _,
-            device_features: _,
-            device_features_sel,
-            driver_features_sel,
-            driver_features,
-            queue_sel,
-            queues,
-            status,
-        } = self;
-        (*device_features_sel, *driver_features_sel, *queue_sel) = (0, 0, 0);
-        (*driver_features, *status) = (0, 0);
-        queues
-            .iter_mut()
-            .for_each(|queue| *queue = QueueRegisters::new(queue.max));
+        let sizes: Vec<_> = self.queues.iter().map(|queue| queue.max_size).collect();
+        *self = Self::new(self.device_id, self.device_features, &sizes);
     }
 
-    fn queue(&self) -> Option<&QueueRegisters> {
+    fn queue(&self) -> Option<&QueueState> {
         self.queues.get(usize::try_from(self.queue_sel).ok()?)
+    }
+}
+
+/// One that the driver has not touched.
+fn unused_queue(max_size: u16) -> QueueState {
+    QueueState {
+        max_size,
+        size: max_size,
+        ..QueueState::default()
     }
 }
 
@@ -277,6 +228,7 @@ fn set_half(target: &mut u64, select: u32, value: u32) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use virtio_queue::QueueT;
 
     use super::*;
 

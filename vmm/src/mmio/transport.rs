@@ -32,7 +32,6 @@ pub struct Transport {
     registers: Registers,
     irq: Arc<IrqLine>,
     memory: GuestMemory,
-    kicks: Vec<EventFd>,
     stop: EventFd,
     orders: Sender<Order>,
     returns: Receiver<()>,
@@ -88,16 +87,12 @@ fn connect(
     let (orders, orders_there) = channel();
     let (returns_there, returns) = channel();
     let stop = event()?;
-    let server_kicks = kicks
-        .iter()
-        .map(EventFd::try_clone)
-        .collect::<io::Result<_>>()?;
     let registers = Registers::new(device.id(), device.features(), device.queue_sizes());
     let server = Server {
         device,
         irq: irq.clone(),
         memory: memory.clone(),
-        kicks: server_kicks,
+        kicks,
         stop: Stop::new(stop.try_clone()?),
         orders: orders_there,
         returns: returns_there,
@@ -107,7 +102,6 @@ fn connect(
         registers,
         irq,
         memory,
-        kicks,
         stop,
         orders,
         returns,
@@ -143,15 +137,6 @@ impl Transport {
                 self.irq.reset();
             }
             Effect::Acknowledge(bits) => self.irq.acknowledge(bits),
-            Effect::Kick(queue) => {
-                if let Some(kick) = usize::try_from(queue)
-                    .ok()
-                    .and_then(|queue| self.kicks.get(queue))
-                {
-                    // Fails only when the counter would overflow: then it is signalled.
-                    let _ = kick.write(1);
-                }
-            }
         }
     }
 
@@ -393,13 +378,5 @@ mod tests {
             begun.recv_timeout(DEADLINE),
             Err(RecvTimeoutError::Disconnected)
         );
-    }
-
-    #[test]
-    fn transport_kick_that_kvm_did_not_take_signals_its_queue_only() {
-        let Wired { mut transport, .. } = wired(false);
-        write(&mut transport, offset::QUEUE_NOTIFY, 0);
-        write(&mut transport, offset::QUEUE_NOTIFY, 1);
-        assert_eq!(transport.kicks[0].read().unwrap(), 1);
     }
 }
