@@ -108,6 +108,11 @@ impl Cgroup {
             .with_context(|| format!("join cgroup {}", self.folder.display()))
     }
 
+    /// Its folder, for when it can be named no more.
+    pub fn open(&self) -> Result<File> {
+        File::open(&self.folder).with_context(|| format!("open cgroup {}", self.folder.display()))
+    }
+
     /// Whether the kernel has killed a process in it because its memory was used up.
     pub fn memory_exceeded(&self) -> bool {
         oom_kills(&self.folder) > self.killed_before

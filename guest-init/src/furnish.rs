@@ -17,7 +17,7 @@ use crate::cgroup::Cgroup;
 use crate::mount_table::remount_read_only;
 use crate::place::Room;
 use crate::report::Reporter;
-use crate::{app_files, app_root, app_view, volumes};
+use crate::{app_files, app_root, app_view, device_rule, volumes};
 
 /// Furnishes the place of `app`, tells of it, and exits.
 pub fn run(app: &protocol::App, cgroup: &Cgroup, reporter: &Reporter) -> ! {
@@ -45,6 +45,7 @@ fn furnish(app: &protocol::App, cgroup: &Cgroup) -> Result<Room> {
         cgroups,
         account,
     };
+    let folder = cgroup.open()?;
     let machine = app_root::enter(app)?;
 
     if app.built_in {
@@ -59,6 +60,8 @@ fn furnish(app: &protocol::App, cgroup: &Cgroup) -> Result<Room> {
     volumes::place(app, &machine)?;
     machine.leave()?;
 
+    // All that lies on disks is mounted.
+    device_rule::attach(&folder).context("forbid the app its machine's disks")?;
     make_working_directory(&app.working_directory)?;
     if app.read_only_root {
         // Last of all that writes there.

@@ -12,6 +12,7 @@ mod cgroup;
 mod command;
 mod console;
 mod control;
+mod device_rule;
 mod disks;
 mod ending;
 mod fault;

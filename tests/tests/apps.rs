@@ -64,6 +64,21 @@ fn apps_of_a_pod_share_namespaces_and_a_volume_and_nothing_else() {
 }
 
 #[test]
+fn app_makes_nodes_of_its_machines_disks_and_opens_none() {
+    let script = "for disk in vda vdb; do IFS=: read major minor </sys/block/$disk/dev; mknod /tmp/$disk b $major $minor; \
+        head -c 1 /tmp/$disk 2>&1; echo x 2>/dev/null >/tmp/$disk || echo refused; done; mknod /tmp/zero c 1 5; head -c 1 /tmp/zero | wc -c";
+    let finished = finish(&mut pod(&[], &[App("one", &[], script)])).expect_code(0);
+    let out = finished.out();
+    let refused = |disk| format!("head: /tmp/{disk}: Operation not permitted\nrefused\n");
+    assert_eq!(
+        out,
+        refused("vda") + &refused("vdb") + "1\n",
+        "{}",
+        finished.err()
+    );
+}
+
+#[test]
 fn app_that_fails_ends_the_pod_with_its_code_after_the_others_were_told() {
     let waits = "trap 'echo told; exit 0' TERM; touch /s/ready; while :; do usleep 10000; done";
     let fails = "until [ -e /s/ready ]; do usleep 10000; done; exit 7";
