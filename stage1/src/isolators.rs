@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use caps::Capability;
 use contract::RunArguments;
 use contract::capabilities::DEFAULT;
-use contract::image::App;
+use contract::image::{App, isolators_called};
 use guest_init::protocol::Powers;
 use serde_json::Value;
 
@@ -54,40 +54,32 @@ pub fn powers(app: &App, arguments: &RunArguments) -> Result<Powers> {
 }
 
 fn capabilities(app: &App) -> Result<Vec<Capability>> {
-    let set_of = |name: &'static str| -> Result<Option<Vec<Capability>>> {
-        let mut sets = app
-            .isolators
-            .iter()
-            .filter(|isolator| isolator.name == name)
-            .peekable();
-        if sets.peek().is_none() {
-            return Ok(None);
-        }
-        let sets = sets.map(|isolator| set(&isolator.value));
-        let sets: Vec<_> = sets
-            .collect::<Result<_>>()
-            .with_context(|| format!("read isolator {name}"))?;
-        Ok(Some(sets.concat()))
+    let set_of = |name| -> Result<Vec<Capability>> {
+        let sets = isolators_called(&app.isolators, name).map(set);
+        let sets = sets.collect::<Result<Vec<_>>>();
+        Ok(sets
+            .with_context(|| format!("read isolator {name}"))?
+            .concat())
     };
-    match (set_of(RETAIN)?, set_of(REMOVE)?) {
-        (Some(_), Some(_)) => bail!("isolators {RETAIN} and {REMOVE} exclude each other"),
-        (Some(retained), None) => Ok(retained),
-        (None, removed) => {
-            let removed = removed.unwrap_or_default();
-            let kept = DEFAULT.into_iter().map(capability);
-            kept.filter(|known| !matches!(known, Ok(known) if removed.contains(known)))
-                .collect()
-        }
+    // One that is there is not empty.
+    let (retained, removed) = (set_of(RETAIN)?, set_of(REMOVE)?);
+    ensure!(
+        retained.is_empty() || removed.is_empty(),
+        "isolators {RETAIN} and {REMOVE} exclude each other"
+    );
+    if !retained.is_empty() {
+        return Ok(retained);
     }
-}
-
-fn capability(name: &str) -> Result<Capability> {
-    let known = name.parse::<Capability>().ok();
-    known.with_context(|| format!("no capability is called {name:?}"))
+    let kept = DEFAULT.into_iter();
+    Ok(kept.filter(|known| !removed.contains(known)).collect())
 }
 
 /// The capabilities of a set.
 fn set(value: &Value) -> Result<Vec<Capability>> {
+    let capability = |name: &str| {
+        let known = name.parse().ok();
+        known.with_context(|| format!("no capability is called {name:?}"))
+    };
     names(value)?.into_iter().map(capability).collect()
 }
 
@@ -101,12 +93,9 @@ pub fn names(value: &Value) -> Result<Vec<&str>> {
 }
 
 /// The value of an isolator that may be there once.
-fn value<'a>(app: &'a App, name: &str) -> Result<Option<&'a Value>> {
-    let mut values = app
-        .isolators
-        .iter()
-        .filter(|isolator| isolator.name == name);
-    let value = values.next().map(|isolator| &isolator.value);
+fn value<'a>(app: &'a App, name: &'a str) -> Result<Option<&'a Value>> {
+    let mut values = isolators_called(&app.isolators, name);
+    let value = values.next();
     ensure!(values.next().is_none(), "isolator {name} is there twice");
     Ok(value)
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::annotation::{self, Annotation};
-use contract::image::{App, Isolator};
+use contract::image::{App, Isolator, isolators_called};
 use contract::{PodManifest, ResourceLimit, quantity};
 use guest_init::protocol::{self, Limits};
 use serde_json::Value;
@@ -80,8 +80,8 @@ pub fn in_the_beginning(pod: &PodManifest) -> Result<Limits> {
 
 fn resources(isolators: &[Isolator]) -> Result<Limits> {
     Ok(Limits {
-        cpu_milli: cpu_milli(isolators)?,
-        memory_bytes: memory_bytes(isolators)?,
+        cpu_milli: limit(isolators, CPU)?.map(cpu_milli).transpose()?,
+        memory_bytes: limit(isolators, MEMORY)?.map(memory_bytes).transpose()?,
         disk_bytes: rate(isolators, BLOCK_BANDWIDTH)?,
         disk_operations: rate(isolators, BLOCK_OPERATIONS)?,
         ..Limits::default()
@@ -90,11 +90,10 @@ fn resources(isolators: &[Isolator]) -> Result<Limits> {
 
 /// The `limit` of a resource isolator, in thousandths of its unit; of several, the last counts.
 fn limit(isolators: &[Isolator], name: &str) -> Result<Option<u128>> {
-    let mut latest = isolators.iter().rev();
-    let Some(isolator) = latest.find(|isolator| isolator.name == name) else {
+    let Some(value) = isolators_called(isolators, name).next_back() else {
         return Ok(None);
     };
-    let text = match isolator.value.get("limit") {
+    let text = match value.get("limit") {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
         _ => bail!("isolator {name} has no limit"),
@@ -105,39 +104,30 @@ fn limit(isolators: &[Isolator], name: &str) -> Result<Option<u128>> {
         .with_context(|| format!("read isolator {name}"))
 }
 
-fn memory_bytes(isolators: &[Isolator]) -> Result<Option<u64>> {
-    let Some(milli) = limit(isolators, MEMORY)? else {
-        return Ok(None);
-    };
+fn memory_bytes(milli: u128) -> Result<u64> {
     let bytes = u64::try_from(milli.div_ceil(1000)).context("the memory limit is too large")?;
     ensure!(
         bytes >= MEMORY_MINIMUM_MIB << 20,
         "{bytes} bytes of memory are too little to start an app; give at least {MEMORY_MINIMUM_MIB}Mi"
     );
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
-fn cpu_milli(isolators: &[Isolator]) -> Result<Option<u32>> {
-    let Some(milli) = limit(isolators, CPU)? else {
-        return Ok(None);
-    };
+fn cpu_milli(milli: u128) -> Result<u32> {
     ensure!(
         milli >= CPU_MINIMUM_MILLI,
         "a limit of {milli}m CPUs is too little to run on; give at least {CPU_MINIMUM_MILLI}m"
     );
-    let milli = u32::try_from(milli);
-    milli.map(Some).context("the CPU limit is too large")
+    u32::try_from(milli).context("the CPU limit is too large")
 }
 
 /// What may happen in a second, which is not nothing.
 fn rate(isolators: &[Isolator], name: &str) -> Result<Option<u64>> {
-    let Some(milli) = limit(isolators, name)? else {
-        return Ok(None);
+    let read = |milli: u128| {
+        let rate = u64::try_from(milli / 1000).ok().filter(|rate| *rate > 0);
+        rate.with_context(|| format!("the limit of isolator {name} is nothing, or too large"))
     };
-    let rate = u64::try_from(milli / 1000).ok().filter(|rate| *rate > 0);
-    let rate =
-        rate.with_context(|| format!("the limit of isolator {name} is nothing, or too large"));
-    rate.map(Some)
+    limit(isolators, name)?.map(read).transpose()
 }
 
 /// The kernel parameters that a pod sets, by their paths below /proc/sys: of one that is there twice the last counts.
@@ -145,13 +135,9 @@ fn rate(isolators: &[Isolator], name: &str) -> Result<Option<u64>> {
 /// # Errors
 /// For what is no name of one, or no text.
 pub fn sysctls(pod: &PodManifest) -> Result<Vec<(String, String)>> {
-    let isolators = pod
-        .isolators
-        .iter()
-        .filter(|isolator| isolator.name == SYSCTL);
     let mut sysctls = Vec::new();
-    for isolator in isolators {
-        let values = isolator.value.as_object();
+    for isolator in isolators_called(&pod.isolators, SYSCTL) {
+        let values = isolator.as_object();
         let values =
             values.with_context(|| format!("isolator {SYSCTL} has no names and values"))?;
         for (name, value) in values {
@@ -207,6 +193,7 @@ pub fn of_processes(annotations: &[Annotation]) -> Result<Vec<protocol::Resource
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::Error;
     use serde_json::json;
 
     fn isolators(name: &str, limits: &[&str]) -> Vec<Isolator> {
@@ -219,7 +206,7 @@ mod tests {
 
     #[test]
     fn cpu_limit_is_the_last_in_thousandths_and_never_nothing() {
-        let milli = |limits: &[&str]| cpu_milli(&isolators(CPU, limits));
+        let milli = |limits: &[&str]| Ok::<_, Error>(resources(&isolators(CPU, limits))?.cpu_milli);
         assert_eq!(milli(&[]).expect("no limit"), None);
         assert_eq!(milli(&["3", "1500m"]).expect("a limit"), Some(1500));
         assert_eq!(milli(&["10m"]).expect("a limit"), Some(10));
@@ -228,7 +215,8 @@ mod tests {
 
     #[test]
     fn memory_limit_is_the_last_and_never_nothing() {
-        let bytes = |limits: &[&str]| memory_bytes(&isolators(MEMORY, limits));
+        let bytes =
+            |limits: &[&str]| Ok::<_, Error>(resources(&isolators(MEMORY, limits))?.memory_bytes);
         assert_eq!(bytes(&[]).expect("no limit"), None);
         assert_eq!(bytes(&["1G", "64Mi"]).expect("a limit"), Some(64 << 20));
         assert!(bytes(&["7Mi"]).is_err());

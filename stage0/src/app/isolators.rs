@@ -2,8 +2,9 @@
 //! the last counts; the others replace the image's.
 
 use anyhow::{Context, Result, bail};
-use contract::capabilities::{DEFAULT, OTHERS};
-use contract::image::Isolator;
+use caps::Capability;
+use contract::capabilities::DEFAULT;
+use contract::image::{Isolator, isolators_called};
 use serde_json::{Map, Value, json};
 
 use crate::cli::{AppFlags, PodFlags, SandboxFlags};
@@ -80,7 +81,7 @@ fn limit(name: &str, begins: Option<&String>, most: Option<&String>) -> Option<I
 
 /// What podman's flags make of what an app has by its other isolators: ALL is added before anything is dropped, and dropped
 /// before anything is added.
-fn capabilities(isolators: &[Isolator], flags: &AppFlags) -> Result<Vec<&'static str>> {
+fn capabilities(isolators: &[Isolator], flags: &AppFlags) -> Result<Vec<Capability>> {
     let (dropped, added) = (named(&flags.cap_drop)?, named(&flags.cap_add)?);
     let all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case("all"));
     if all(&flags.cap_add) {
@@ -91,23 +92,18 @@ fn capabilities(isolators: &[Isolator], flags: &AppFlags) -> Result<Vec<&'static
     if let Some(both) = both.filter(|_| !all(&flags.cap_drop)) {
         bail!("{both} is both added and dropped");
     }
-    let set_of = |name: &str| -> Result<Option<Vec<&'static str>>> {
-        let mut sets = isolators
-            .iter()
-            .filter(|isolator| isolator.name == name)
-            .peekable();
+    let set_of = |name: &str| -> Result<Option<Vec<Capability>>> {
+        let mut sets = isolators_called(isolators, name).peekable();
         if sets.peek().is_none() {
             return Ok(None);
         }
-        let names = sets
-            .filter_map(|isolator| isolator.value.get("set")?.as_array())
-            .flatten();
+        let names = sets.filter_map(|set| set.get("set")?.as_array()).flatten();
         let names: Vec<_> = names.filter_map(Value::as_str).map(str::to_owned).collect();
         named(&names).map(Some)
     };
     let base = set_of(RETAIN)?.unwrap_or_else(|| DEFAULT.to_vec());
     let removed = set_of(REMOVE)?.unwrap_or_default();
-    let is_left = |name: &&str| !removed.contains(name) && !dropped.contains(name);
+    let is_left = |name: &Capability| !removed.contains(name) && !dropped.contains(name);
     let mut kept: Vec<_> = base.into_iter().filter(is_left).collect();
     let new: Vec<_> = added
         .into_iter()
@@ -118,17 +114,17 @@ fn capabilities(isolators: &[Isolator], flags: &AppFlags) -> Result<Vec<&'static
 }
 
 /// Capabilities as podman's users name them: without `CAP_`, in any case, or all.
-fn named(names: &[String]) -> Result<Vec<&'static str>> {
-    let all = || DEFAULT.into_iter().chain(OTHERS);
+fn named(names: &[String]) -> Result<Vec<Capability>> {
     let mut found = Vec::new();
     for name in names {
-        let upper = name.to_ascii_uppercase();
-        let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        if short == "ALL" {
-            found.extend(all());
+        let canonical = caps::to_canonical(name);
+        if canonical == "CAP_ALL" {
+            let mut all = Vec::from_iter(caps::all());
+            all.sort_by_key(Capability::index);
+            found.extend(all);
             continue;
         }
-        let known = all().find(|known| known.strip_prefix("CAP_") == Some(short));
+        let known = canonical.parse().ok();
         found.push(known.with_context(|| format!("there is no capability {name:?}"))?);
     }
     Ok(found)
@@ -226,14 +222,15 @@ mod tests {
         };
         let kept = |add: &[&str], drop: &[&str]| kept_of(&[], add, drop);
         assert_eq!(kept(&["net_admin", "CAP_KILL"], &[])?.len(), 15);
-        assert_eq!(kept(&["chown"], &["ALL"])?, ["CAP_CHOWN"]);
+        assert_eq!(kept(&["chown"], &["ALL"])?, [Capability::CAP_CHOWN]);
         assert!(kept(&[], &["all"])?.is_empty());
         assert_eq!(kept(&["ALL"], &[])?.len(), 41);
         assert_eq!(kept(&["ALL"], &["SYS_ADMIN"])?.len(), 40);
         assert!(kept(&["FLY"], &[]).is_err());
         assert!(kept(&["CHOWN"], &["CHOWN"]).is_err());
         let retained = [isolator(RETAIN, json!({"set": ["CAP_KILL", "CAP_CHOWN"]}))];
-        assert_eq!(kept_of(&retained, &[], &["CHOWN"])?, ["CAP_KILL"]);
+        let kept_of_image = kept_of(&retained, &[], &["CHOWN"])?;
+        assert_eq!(kept_of_image, [Capability::CAP_KILL]);
         let removed = [isolator(REMOVE, json!({"set": ["CAP_KILL"]}))];
         assert_eq!(kept_of(&removed, &[], &["CHOWN"])?.len(), 12);
         Ok(())

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::annotation::Annotation;
-use crate::list::or_null;
+use crate::nullable;
 
 /// Version of the appc schema written into manifests of our own making.
 pub const AC_VERSION: &str = "0.8.11";
@@ -19,35 +19,19 @@ pub struct ImageManifest {
     /// ACIdentifier of the image.
     pub name: String,
     /// `version`, `os`, `arch` and others.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<Label>,
     /// What to run; absent in an image that is only a dependency, or a stage 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<App>,
     /// Images whose files lie below this one's.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<serde_json::Value>,
     /// If not empty, all other files are left out.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub path_whitelist: Vec<String>,
     /// Free metadata; for a stage 1 image, its entrypoints.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub annotations: Vec<Annotation>,
 }
 
@@ -72,61 +56,33 @@ pub struct Label {
 #[serde(rename_all = "camelCase")]
 pub struct App {
     /// Command and arguments; may be empty in an image, not in a pod that runs it.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, with = "nullable")]
     pub exec: Vec<String>,
     /// Name, number, or path whose owner it is.
     pub user: String,
     /// Name, number, or path whose group it is.
     pub group: String,
     /// Supplementary group ids.
-    #[serde(
-        rename = "supplementaryGIDs",
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(rename = "supplementaryGIDs")]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub supplementary_gids: Vec<u32>,
     /// Programs to run before and after.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub event_handlers: Vec<EventHandler>,
     /// Absolute; `/` when absent.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "String::is_empty")]
     pub working_directory: String,
     /// Ordered; a name may recur, the last counts.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<Variable>,
     /// Where the app expects volumes.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub mount_points: Vec<MountPoint>,
     /// Ports the app listens on.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
     /// Limits; of each name the last counts.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub isolators: Vec<Isolator>,
     /// Without effect here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,17 +90,6 @@ pub struct App {
     /// Without effect here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_labels: Option<serde_json::Map<String, serde_json::Value>>,
-}
-
-impl App {
-    /// The value of the last isolator called `name`.
-    pub fn isolator(&self, name: &str) -> Option<&serde_json::Value> {
-        self.isolators
-            .iter()
-            .rev()
-            .find(|isolator| isolator.name == name)
-            .map(|isolator| &isolator.value)
-    }
 }
 
 /// A program run at a point of an app's life.
@@ -207,4 +152,15 @@ pub struct Isolator {
     pub name: String,
     /// By name.
     pub value: serde_json::Value,
+}
+
+/// The values of all isolators called `name`, in order.
+pub fn isolators_called<'a>(
+    isolators: &'a [Isolator],
+    name: &'a str,
+) -> impl DoubleEndedIterator<Item = &'a serde_json::Value> {
+    let called = isolators
+        .iter()
+        .filter(move |isolator| isolator.name == name);
+    called.map(|isolator| &isolator.value)
 }

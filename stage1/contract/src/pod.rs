@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::annotation::{self, Annotation};
 use crate::image::{App, Isolator, Label, Port};
-use crate::list::or_null;
+use crate::nullable;
 
 /// What runs in a pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,19 +15,19 @@ pub struct PodManifest {
     /// Always `PodManifest`.
     pub ac_kind: PodKind,
     /// The apps, in order.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, with = "nullable")]
     pub apps: Vec<PodApp>,
     /// Volumes by name.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, with = "nullable")]
     pub volumes: Vec<Volume>,
     /// Limits of the pod as a whole.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, with = "nullable")]
     pub isolators: Vec<Isolator>,
     /// Free metadata.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, with = "nullable")]
     pub annotations: Vec<Annotation>,
     /// Ports of apps that are exposed on the host.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, with = "nullable")]
     pub ports: Vec<ExposedPort>,
 }
 
@@ -60,18 +60,10 @@ pub struct PodApp {
     #[serde(rename = "readOnlyRootFS", default)]
     pub read_only_root_fs: bool,
     /// Volumes placed in it.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
     /// Free metadata.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub annotations: Vec<Annotation>,
 }
 
@@ -84,11 +76,7 @@ pub struct PodImage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The image's labels.
-    #[serde(
-        default,
-        deserialize_with = "or_null",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<Label>,
 }
 

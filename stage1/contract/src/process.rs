@@ -66,11 +66,7 @@ impl PodProcess {
     /// When it has ended, belongs to another user, or there is no such signal.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let named = Signal::from_named_raw(signal);
-        ensure!(
-            named.is_some(),
-            "signal {signal} is not for a pod's process"
-        );
-        let Some(named) = named else { return Ok(()) };
+        let named = named.with_context(|| format!("signal {signal} is not for a pod's process"))?;
         pidfd_send_signal(&self.process, named)
             .with_context(|| format!("send signal {signal} to the pod's process {}", self.pid))
     }
