@@ -76,7 +76,10 @@ fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
         Some("run") => run::run(argv),
         Some("stop") => stop::stop(argv),
         Some("gc") => gc(argv),
-        Some("probe") => probe::probe(),
+        Some("probe") => {
+            probe::probe();
+            Ok(0)
+        }
         Some(name @ ("enter" | "serve")) => enter::enter(name == "serve", argv),
         Some("attach") => attach::attach(argv),
         Some(deed @ ("app_add" | "app_start" | "app_stop" | "app_rm")) => app::change(deed, argv),
