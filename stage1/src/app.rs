@@ -17,13 +17,13 @@ use guest_init::protocol::Limits;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::assets::{self, Root};
+use crate::assets;
 use crate::cgroup;
 use crate::clients::{self, Answer, Caller, NewApp, Request};
 use crate::growth::{Grown, Growth};
 use crate::jail::later::{self, PodRoot};
 use crate::life::GRACE;
-use crate::plan::{self, AddedApp};
+use crate::plan::{self, AddedApp, PreparedRoot};
 use crate::volumes::{Share, Source};
 
 /// Exit code of `app/stop` for an app that does not run: systemd's for a unit that is not there.
@@ -93,8 +93,7 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
     let manifest: PodManifest = assets::read_json(&pod.manifest())?;
     let Runtime { arguments, growth } = Runtime::read(pod)?;
     let arguments = RunArguments::parse(arguments)?;
-    let roots = assets::roots(pod, &manifest)?;
-    let images = assets::prepared(pod, &manifest, &roots)?;
+    let images = assets::images(pod, &manifest)?;
     let AddedApp {
         mut app,
         stop_signal,
@@ -107,12 +106,12 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
         .iter()
         .for_each(|warning| crate::tell(&format!("warning: {warning}")));
     resize(pod, &grown).context("grow the pod's machine")?;
-    let apps = manifest.apps.iter().zip(roots);
+    let apps = manifest.apps.iter().zip(images);
     let image = apps
         .filter(|(app, _)| app.name == name)
-        .find_map(|(_, root)| match root {
-            Root::Erofs(file) => Some(OwnedFd::from(file)),
-            Root::Folder(_) => None,
+        .find_map(|(_, image)| match image.root {
+            PreparedRoot::Erofs { file, .. } => Some(OwnedFd::from(file)),
+            PreparedRoot::Folder(_) => None,
         });
     let beside: Vec<_> = image.iter().map(AsFd::as_fd).collect();
     let caller = Caller::come(&pod.socket())?;
@@ -158,7 +157,7 @@ fn resize(pod: &PodDir, grown: &Grown) -> Result<()> {
 fn shrink(pod: &PodDir, name: &str) -> Result<()> {
     let mut manifest: PodManifest = assets::read_json(&pod.manifest())?;
     manifest.apps.retain(|app| app.name != name);
-    let images = assets::prepared(pod, &manifest, &assets::roots(pod, &manifest)?)?;
+    let images = assets::images(pod, &manifest)?;
     let limits = plan::pod_limits(&manifest, &images)?;
     let growth = Runtime::read(pod)?.growth;
     let grown = growth.for_apps(&limits, &Limits::default(), &mut vec![])?;

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::{PodDir, PodManifest};
@@ -36,15 +36,9 @@ pub struct Assets {
     /// cpio.
     pub initramfs: File,
     /// Of each app, in order.
-    pub roots: Vec<Root>,
-}
-
-/// An app's root file system as stage 0 prepared it.
-pub enum Root {
-    /// An EROFS file.
-    Erofs(File),
-    /// A folder, by its path on the host.
-    Folder(PathBuf),
+    pub images: Vec<PreparedImage>,
+    /// The scratch disk, once it is made; `None` = writable layers on a tmpfs.
+    pub scratch: Option<File>,
 }
 
 impl Assets {
@@ -71,7 +65,8 @@ impl Assets {
             kvm,
             kernel: part(KERNEL, check_kernel)?,
             initramfs: part(INITRAMFS, check_initramfs)?,
-            roots: roots(pod, manifest)?,
+            images: images(pod, manifest)?,
+            scratch: None,
         })
     }
 }
@@ -125,49 +120,32 @@ pub fn open_kvm() -> Result<Kvm> {
     }
 }
 
-/// The images of a pod's apps as stage 0 prepared them.
-///
-/// # Errors
-/// When one cannot be looked at.
-pub fn prepared(
-    pod: &PodDir,
-    manifest: &PodManifest,
-    roots: &[Root],
-) -> Result<Vec<PreparedImage>> {
-    let apps = manifest.apps.iter().zip(roots);
-    let prepared = apps.map(|(app, root)| {
-        let root = match root {
-            Root::Erofs(file) => {
-                let image = file.metadata();
-                let image =
-                    image.with_context(|| format!("look at the image of app {:?}", app.name))?;
-                PreparedRoot::Erofs { bytes: image.len() }
-            }
-            Root::Folder(path) => PreparedRoot::Folder(path.clone()),
-        };
-        Ok(PreparedImage {
-            manifest: read_json(&pod.app_image_manifest(&app.name))?,
-            root,
-        })
-    });
-    prepared.collect()
-}
-
-/// The root file systems of a pod's apps, in order.
+/// The images of a pod's apps as stage 0 prepared them, in order.
 ///
 /// # Errors
 /// When one is missing.
-pub fn roots(pod: &PodDir, manifest: &PodManifest) -> Result<Vec<Root>> {
-    let apps = manifest.apps.iter();
-    apps.map(|app| root(pod, &app.name)).collect()
+pub fn images(pod: &PodDir, manifest: &PodManifest) -> Result<Vec<PreparedImage>> {
+    let names = manifest.apps.iter().map(|app| &*app.name);
+    let image = |app| {
+        Ok(PreparedImage {
+            root: root(pod, app)?,
+            manifest: read_json(&pod.app_image_manifest(app))?,
+        })
+    };
+    names.map(image).collect()
 }
 
-fn root(pod: &PodDir, app: &str) -> Result<Root> {
+fn root(pod: &PodDir, app: &str) -> Result<PreparedRoot> {
     let path = pod.app_rootfs_erofs(app);
     match File::open(&path) {
-        Ok(file) => Ok(Root::Erofs(file)),
+        Ok(file) => {
+            let image = file.metadata();
+            let image = image.with_context(|| format!("look at the image of app {app:?}"))?;
+            let bytes = image.len();
+            Ok(PreparedRoot::Erofs { file, bytes })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound && pod.app_rootfs(app).is_dir() => {
-            Ok(Root::Folder(pod.app_rootfs(app)))
+            Ok(PreparedRoot::Folder(pod.app_rootfs(app)))
         }
         Err(error) => {
             Err(error).with_context(|| format!("open root file system {}", path.display()))

@@ -17,25 +17,16 @@ use vmm::running::ThreadKind;
 use vmm::vsock::Vsock;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::assets::{Assets, Root};
+use crate::assets::Assets;
 use crate::growth::Growth;
 use crate::jail::files_of_guest;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::shares::SHARES;
-use crate::plan::Plan;
+use crate::plan::{Plan, PreparedImage, PreparedRoot};
 use crate::streams::Ports;
 
 /// Every pod's guest has the same context id: it is alone on its vsock.
 const GUEST_CID: u64 = 3;
-
-/// What makes a machine easier to look into, and unlike others.
-#[derive(Debug, Default)]
-pub struct Debugging {
-    /// Whether its kernel and init say on stderr what they do.
-    pub on: bool,
-    /// Added to the kernel's command line.
-    pub kernel_parameters: String,
-}
 
 /// A machine, and what others look at of its devices.
 pub struct Made {
@@ -55,17 +46,15 @@ pub struct Made {
 /// When the host lacks what the machine needs.
 pub fn machine(
     assets: Assets,
-    scratch: Option<(File, u64)>,
     plan: &Plan,
     ports: &Ports,
     descriptors: Option<File>,
     resized: &EventFd,
-    debugging: Debugging,
 ) -> Result<Made> {
     let ports = ports.clone();
-    let scratch = scratch_disk(scratch)?;
+    let scratch = scratch_disk(assets.scratch, plan.scratch_bytes)?;
     let disk_full = scratch.host_full();
-    let images = images(assets.roots)?;
+    let images = images(assets.images)?;
     let images_disk = Disk::read_only(images.clone(), "images");
     let mut devices = Devices::from([
         (Slot::ImagesDisk, boxed(images_disk)),
@@ -79,7 +68,7 @@ pub fn machine(
         ),
     ]);
     if let Some(descriptors) = descriptors {
-        add_shared_folders(&mut devices, &plan.caches(), &descriptors)
+        add_shared_folders(&mut devices, &plan.boot.shares, &descriptors)
             .context("share folders of the host")?;
     }
     let Growth { start, most, .. } = &plan.growth;
@@ -97,9 +86,12 @@ pub fn machine(
         pluggable_mib,
         kernel: assets.kernel,
         initramfs: assets.initramfs,
-        debug: debugging.on,
-        console: debugging.on.then(|| Box::new(std::io::stderr()) as Box<_>),
-        extra_command_line: debugging.kernel_parameters,
+        debug: plan.boot.debug,
+        console: plan
+            .boot
+            .debug
+            .then(|| Box::new(std::io::stderr()) as Box<_>),
+        extra_command_line: plan.kernel_parameters.clone(),
     };
     let machine = Machine::new(&assets.kvm, config, devices);
     let machine = machine.map_err(|error| match error.is::<NoVm>() {
@@ -142,42 +134,32 @@ fn add_shared_folders(devices: &mut Devices, caches: &[Cache], descriptors: &Fil
 }
 
 /// All images on one read-only disk of constant size, each in its own slot.
-fn images(roots: Vec<Root>) -> Result<Extents> {
-    let images = roots.into_iter().filter_map(|root| match root {
-        Root::Erofs(file) => Some(file),
-        Root::Folder(_) => None,
+fn images(images: Vec<PreparedImage>) -> Result<Extents> {
+    let images = images.into_iter().filter_map(|image| match image.root {
+        PreparedRoot::Erofs { file, bytes } => Some((file, bytes)),
+        PreparedRoot::Folder(_) => None,
     });
-    let mut extents = Vec::new();
-    for (offset, file) in (0..)
-        .step_by(usize::try_from(IMAGE_SLOT_BYTES)?)
-        .zip(images)
-    {
-        let bytes = file.metadata().context("look at an image's file")?.len();
-        extents.push(Extent {
-            offset,
-            bytes,
-            file,
-        });
-    }
+    let offsets = (0..).step_by(usize::try_from(IMAGE_SLOT_BYTES)?);
+    let extents = offsets.zip(images).map(|(offset, (file, bytes))| Extent {
+        offset,
+        bytes,
+        file,
+    });
     let capacity = IMAGE_SLOT_BYTES * u64::from(IMAGE_SLOTS);
-    Extents::new(extents, capacity).context("lay out the images disk")
+    Extents::new(extents.collect(), capacity).context("lay out the images disk")
 }
 
 /// The pod's scratch disk; one of no size where writable layers are in memory, for the machine is the same.
-fn scratch_disk(scratch: Option<(File, u64)>) -> Result<Disk> {
-    let bytes = scratch.as_ref().map_or(0, |(_, bytes)| *bytes);
-    let extents = scratch
-        .into_iter()
-        .map(|(file, bytes)| Extent {
-            offset: 0,
-            bytes,
-            file,
-        })
-        .collect();
-    Ok(Disk::writable(
-        Extents::new(extents, bytes).context("lay out the scratch disk")?,
-        "scratch",
-    ))
+fn scratch_disk(file: Option<File>, bytes: Option<u64>) -> Result<Disk> {
+    let bytes = bytes.unwrap_or(0);
+    let extent = file.map(|file| Extent {
+        offset: 0,
+        bytes,
+        file,
+    });
+    let extents = Extents::new(extent.into_iter().collect(), bytes);
+    let extents = extents.context("lay out the scratch disk")?;
+    Ok(Disk::writable(extents, "scratch"))
 }
 
 /// The filter of the calling thread, which the machine says is of `kind`.

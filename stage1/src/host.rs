@@ -31,16 +31,6 @@ pub fn memory_mib() -> Result<u64> {
     Ok(kib.context("read MemTotal in /proc/meminfo")? >> 10)
 }
 
-/// Fills `bytes` from the host's random pool.
-///
-/// # Errors
-/// When the kernel gives none.
-pub fn fill_random(bytes: &mut [u8]) -> Result<()> {
-    use std::io::Read;
-    let source = fs::File::open("/dev/urandom").context("open /dev/urandom")?;
-    (&source).read_exact(bytes).context("read /dev/urandom")
-}
-
 /// Closes every descriptor above stdio but `kept`: what a caller left open is not the machine's business.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! From manifests and arguments to what the machine and its apps need. A pure function: it opens nothing.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
 use contract::{RunArguments, UidRange, signal};
 use guest_init::protocol::{
-    self, Cache, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Limits, MAX_SHARES, Stdio, Window,
+    self, Boot, Cache, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Limits, MAX_SHARES, Scratch, Stdio, Window,
 };
 use nix::sys::signal::Signal;
 
@@ -27,12 +28,15 @@ use crate::volumes::{Resolver, Share};
 mod added;
 mod stdio;
 
-pub use added::{AddedApp, pod_limits, renumber};
+pub use added::{AddedApp, renumber};
 use stdio::{check_input, stdio};
 pub use stdio::{entry_stdio, moved, ports, ports_of};
 
 /// The most that command and environment may take, bytes: escaped, it still fits a control message.
 const MAX_ARGUMENT_BYTES: usize = 512 << 10;
+
+/// rkt's variable for parameters of the guest's kernel; with `--debug` only, for it costs what the warning says.
+pub const KERNEL_PARAMETERS: &str = "RKT_HYPERVISOR_EXTRA_KERNEL_PARAMS";
 
 /// The most apps in a pod.
 pub const MAX_APPS: usize = IMAGE_SLOTS as usize;
@@ -49,6 +53,8 @@ pub struct Host {
     pub root: bool,
     /// Size of the terminal on stdin and stdout, if both are one.
     pub window: Option<Window>,
+    /// What [`KERNEL_PARAMETERS`] says.
+    pub kernel_parameters: String,
 }
 
 /// An app's image as stage 0 prepared it.
@@ -63,6 +69,8 @@ pub struct PreparedImage {
 pub enum PreparedRoot {
     /// An EROFS file.
     Erofs {
+        /// The file, open.
+        file: File,
         /// Its size.
         bytes: u64,
     },
@@ -75,16 +83,16 @@ pub enum PreparedRoot {
 pub struct Plan {
     /// The machine, and what the host caps its process at.
     pub growth: Growth,
-    /// What the apps may use together.
-    pub limits: Limits,
-    /// Kernel parameters of the machine, by their paths below /proc/sys.
-    pub sysctls: Vec<(String, String)>,
-    /// Host name in the pod.
-    pub hostname: String,
+    /// What the machine is told first; names, clock and entropy are the host's to say.
+    pub boot: Boot,
+    /// Added to the command line of the machine's kernel.
+    pub kernel_parameters: String,
     /// Size of the scratch disk, bytes; `None` = writable layers on a tmpfs.
     pub scratch_bytes: Option<u64>,
-    /// Apps in order; app `n` uses image `n` of the images disk.
+    /// Apps in order.
     pub apps: Vec<protocol::App>,
+    /// How many images lie on the images disk: those of the apps that have one, in order.
+    pub images: u8,
     /// Folders and files of the host that the machine is given, by number.
     pub shares: Vec<Share>,
     /// How many more it can be given while it runs.
@@ -114,61 +122,46 @@ impl Plan {
         arguments: &RunArguments,
         host: &Host,
     ) -> Result<Self> {
-        check_supported(pod, arguments)?;
-        let mut warnings = unsupported::of_pod(pod, arguments);
-        let mut volumes = Resolver::new(pod).context("read the pod manifest")?;
-        let mut apps = Vec::new();
-        let mut numbers = 0..IMAGE_SLOTS;
-        let mut signals = Vec::new();
-        for (index, (pod_app, image)) in pod.apps.iter().zip(images).enumerate() {
-            let app = plan_app(
-                index,
-                pod_app,
-                image,
-                arguments,
-                host,
-                &mut volumes,
-                &mut numbers,
-            );
-            apps.push(
-                app.with_context(|| format!("read app {:?} of the pod manifest", pod_app.name))?,
-            );
-            signals.push(stop_signal(pod_app, image)?);
-            warnings.extend(unsupported::of_app(&pod_app.name, program(pod_app, image)?));
-        }
+        let mut planner = Planner::new(pod, arguments, host.window)?;
+        let apps = pod.apps.iter().zip(images).enumerate();
+        let apps = apps.map(|(index, (app, image))| planner.app(index, app, image));
+        let (apps, signals) = apps.collect::<Result<(Vec<_>, _)>>()?;
         check_input(&apps)?;
-        warnings.append(&mut volumes.warnings);
-        let limits = PodLimits {
-            // Who comes later may have no limit.
-            apps: apps
-                .iter()
-                .map(|app| app.limits)
-                .chain(arguments.mutable.then(Limits::default))
-                .collect(),
-            pod: limits::of_pod(pod)?,
-            most_apps: if arguments.mutable {
-                MAX_APPS
-            } else {
-                apps.len()
-            },
-        };
-        let shares = volumes.into_shares();
-        let later_shares = if arguments.mutable && host.root {
-            MAX_SHARES
-        } else {
-            0
+        let mut warnings = unsupported::of_pod(pod, arguments);
+        warnings.append(&mut planner.warnings);
+        warnings.append(&mut planner.volumes.warnings);
+        let mut limits = pod_limits(pod, images)?;
+        // Who comes later may have no limit.
+        limits.apps.extend(arguments.mutable.then(Limits::default));
+        let shares = planner.volumes.shares;
+        let later_shares = match arguments.mutable && host.root {
+            true => MAX_SHARES,
+            false => 0,
         };
         let begins = arguments.mutable.then(|| limits::in_the_beginning(pod));
         let shares_folders = later_shares > 0 || !shares.is_empty();
         let growth = limits.growth(begins.transpose()?, host, shares_folders, &mut warnings)?;
+        let scratch_bytes = scratch_bytes(&pod.annotations)?;
         let pod_annotation = |name| annotation::find(&pod.annotations, name);
         Ok(Self {
+            boot: Boot {
+                hostname: hostname(arguments)?,
+                resolv: None,
+                hosts: None,
+                clock_ns: 0,
+                entropy: Vec::new(),
+                cpus: growth.start.cpus,
+                scratch: scratch_bytes.map_or(Scratch::Tmpfs, |_| Scratch::Disk),
+                shares: caches(&apps, later_shares),
+                limits: limits.pod,
+                sysctls: limits::sysctls(pod)?,
+                debug: arguments.debug,
+            },
             growth,
-            limits: limits.pod,
-            sysctls: limits::sysctls(pod)?,
-            hostname: hostname(arguments)?,
-            scratch_bytes: scratch_bytes(&pod.annotations)?,
+            kernel_parameters: kernel_parameters(host, arguments.debug, &mut warnings),
+            scratch_bytes,
             apps,
+            images: planner.numbers.start,
             shares,
             later_shares,
             uids: pod_annotation(annotation::POD_UIDS)
@@ -185,35 +178,52 @@ impl Plan {
             warnings,
         })
     }
-}
-
-impl Plan {
-    /// The file systems of shared folders that the machine has.
-    pub fn caches(&self) -> Vec<Cache> {
-        if self.later_shares > 0 {
-            return Cache::ALL.to_vec();
-        }
-        let caches: BTreeSet<_> = self
-            .apps
-            .iter()
-            .flat_map(protocol::App::shares)
-            .map(|(_, cache)| cache)
-            .collect();
-        caches.into_iter().collect()
-    }
 
     /// Whether the machine has, or can be given, folders of the host.
     pub fn shares_folders(&self) -> bool {
         self.later_shares > 0 || !self.shares.is_empty()
     }
+}
 
-    /// How many images lie on the images disk.
-    pub fn images(&self) -> u8 {
-        let roots = self.apps.iter().map(|app| app.root);
-        let images = roots.filter(|root| matches!(root, protocol::Root::Image { .. }));
-        // More have no number.
-        u8::try_from(images.count()).unwrap_or(IMAGE_SLOTS)
+/// The file systems of shared folders that the machine has.
+fn caches(apps: &[protocol::App], later_shares: u16) -> Vec<Cache> {
+    if later_shares > 0 {
+        return Cache::ALL.to_vec();
     }
+    let shares = apps.iter().flat_map(protocol::App::shares);
+    let caches: BTreeSet<_> = shares.map(|(_, cache)| cache).collect();
+    caches.into_iter().collect()
+}
+
+/// What a user may add to the command line of the machine's kernel while he debugs it.
+fn kernel_parameters(host: &Host, debug: bool, warnings: &mut Vec<String>) -> String {
+    match host.kernel_parameters.as_str() {
+        "" => String::new(),
+        parameters if debug => {
+            warnings.push(format!(
+                "{KERNEL_PARAMETERS}: the machine's kernel is not the one that fairing is tested and measured with; its \
+                 protections, speed and stability are yours to judge"
+            ));
+            parameters.to_owned()
+        }
+        _ => {
+            warnings.push(format!("{KERNEL_PARAMETERS} is ignored without --debug"));
+            String::new()
+        }
+    }
+}
+
+/// What the apps of `pod` and it itself are limited to.
+///
+/// # Errors
+/// For a limit that is none.
+pub fn pod_limits(pod: &PodManifest, images: &[PreparedImage]) -> Result<PodLimits> {
+    let apps = pod.apps.iter().zip(images);
+    let limits = apps.map(|(app, image)| limits::of_app(program(app, image)?, &app.annotations));
+    Ok(PodLimits {
+        apps: limits.collect::<Result<_>>()?,
+        pod: limits::of_pod(pod)?,
+    })
 }
 
 /// The app that runs: the pod manifest's own, else the image's.
@@ -264,64 +274,127 @@ fn check_isolators(app: &ManifestApp) -> Result<()> {
     Ok(())
 }
 
-fn plan_app(
-    index: usize,
-    pod_app: &PodApp,
-    image: &PreparedImage,
-    arguments: &RunArguments,
-    host: &Host,
-    volumes: &mut Resolver<'_>,
-    numbers: &mut Range<u8>,
-) -> Result<protocol::App> {
-    let program = program(pod_app, image)?;
-    ensure!(
-        !program.exec.is_empty(),
-        "nothing to run: the image has no command, and none was given after --"
-    );
-    let working_directory = match program.working_directory.as_str() {
-        "" => "/",
-        path => path,
-    };
-    ensure!(
-        working_directory.starts_with('/'),
-        "working directory {working_directory:?} is not absolute"
-    );
-    check_isolators(program)?;
-    let bytes = program.exec.iter().map(String::len).sum::<usize>()
-        + program
-            .environment
-            .iter()
-            .map(|v| v.name.len() + v.value.len())
-            .sum::<usize>();
-    ensure!(
-        bytes <= MAX_ARGUMENT_BYTES,
-        "command and environment take {bytes} bytes; at most {MAX_ARGUMENT_BYTES} can be passed"
-    );
-    let stdio = stdio(index, &pod_app.annotations, arguments, host)?;
-    let terminal = matches!(stdio, Stdio::Terminal { .. });
-    let app = protocol::App {
-        name: pod_app.name.clone(),
-        root: root(&image.root, volumes, numbers)?,
-        read_only_root: pod_app.read_only_root_fs,
-        restrict_paths: !arguments.disable_paths,
-        powers: isolators::powers(program, arguments)?,
-        limits: limits::of_app(program, &pod_app.annotations)?,
-        resource_limits: limits::of_processes(&pod_app.annotations)?,
-        built_in: annotation::find(&pod_app.annotations, annotation::APP_BUILT_IN) == Some("true"),
-        exec: program.exec.clone(),
-        search_path: environment::search_path(&program.environment, working_directory),
-        environment: environment::complete(&program.environment, &pod_app.name, terminal)?,
-        working_directory: working_directory.to_owned(),
-        user: program.user.clone(),
-        group: program.group.clone(),
-        supplementary_gids: program.supplementary_gids.clone(),
-        mounts: volumes.mounts(pod_app, program, image)?,
-        pre_start: handler(program, "pre-start")?,
-        post_stop: handler(program, "post-stop")?,
-        stdio,
-    };
-    check_message(&app)?;
-    Ok(app)
+/// Resolves apps, one after the other.
+struct Planner<'a> {
+    arguments: &'a RunArguments,
+    /// Size of the terminal that an app can have.
+    window: Option<Window>,
+    volumes: Resolver<'a>,
+    /// Of images: they lie on their disk in the order of the apps that have one.
+    numbers: Range<u8>,
+    /// What the user should know of apps; the volumes have warnings of their own.
+    warnings: Vec<String>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(
+        pod: &'a PodManifest,
+        arguments: &'a RunArguments,
+        window: Option<Window>,
+    ) -> Result<Self> {
+        check_supported(pod, arguments)?;
+        Ok(Self {
+            arguments,
+            window,
+            volumes: Resolver::new(pod).context("read the pod manifest")?,
+            numbers: 0..IMAGE_SLOTS,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// The app that has a place in the pod by `index`, and the signal that asks it to end.
+    fn app(
+        &mut self,
+        index: usize,
+        pod_app: &PodApp,
+        image: &PreparedImage,
+    ) -> Result<(protocol::App, i32)> {
+        let program = program(pod_app, image)?;
+        let app = self.resolve(index, pod_app, program, image);
+        let app =
+            app.with_context(|| format!("read app {:?} of the pod manifest", pod_app.name))?;
+        let of_app = unsupported::of_app(&pod_app.name, program);
+        self.warnings.extend(of_app);
+        Ok((app, stop_signal(pod_app, image)?))
+    }
+
+    fn resolve(
+        &mut self,
+        index: usize,
+        pod_app: &PodApp,
+        program: &ManifestApp,
+        image: &PreparedImage,
+    ) -> Result<protocol::App> {
+        ensure!(
+            !program.exec.is_empty(),
+            "nothing to run: the image has no command, and none was given after --"
+        );
+        let working_directory = match program.working_directory.as_str() {
+            "" => "/",
+            path => path,
+        };
+        ensure!(
+            working_directory.starts_with('/'),
+            "working directory {working_directory:?} is not absolute"
+        );
+        check_isolators(program)?;
+        let environment = program.environment.iter();
+        let bytes = program.exec.iter().map(String::len).sum::<usize>()
+            + environment
+                .map(|v| v.name.len() + v.value.len())
+                .sum::<usize>();
+        ensure!(
+            bytes <= MAX_ARGUMENT_BYTES,
+            "command and environment take {bytes} bytes; at most {MAX_ARGUMENT_BYTES} can be passed"
+        );
+        let stdio = stdio(index, &pod_app.annotations, self.arguments, self.window)?;
+        let terminal = matches!(stdio, Stdio::Terminal { .. });
+        let built_in = annotation::find(&pod_app.annotations, annotation::APP_BUILT_IN);
+        let app = protocol::App {
+            name: pod_app.name.clone(),
+            root: self.root(&image.root)?,
+            read_only_root: pod_app.read_only_root_fs,
+            restrict_paths: !self.arguments.disable_paths,
+            powers: isolators::powers(program, self.arguments)?,
+            limits: limits::of_app(program, &pod_app.annotations)?,
+            resource_limits: limits::of_processes(&pod_app.annotations)?,
+            built_in: built_in == Some("true"),
+            exec: program.exec.clone(),
+            search_path: environment::search_path(&program.environment, working_directory),
+            environment: environment::complete(&program.environment, &pod_app.name, terminal)?,
+            working_directory: working_directory.to_owned(),
+            user: program.user.clone(),
+            group: program.group.clone(),
+            supplementary_gids: program.supplementary_gids.clone(),
+            mounts: self.volumes.mounts(pod_app, program, image)?,
+            pre_start: handler(program, "pre-start")?,
+            post_stop: handler(program, "post-stop")?,
+            stdio,
+        };
+        check_message(&app)?;
+        Ok(app)
+    }
+
+    fn root(&mut self, root: &PreparedRoot) -> Result<protocol::Root> {
+        let bytes = match root {
+            PreparedRoot::Erofs { bytes, .. } => *bytes,
+            PreparedRoot::Folder(source) => {
+                let number = self.volumes.share(Share {
+                    source: source.clone(),
+                    read_only: false,
+                    recursive: true,
+                });
+                return number.map(protocol::Root::Share);
+            }
+        };
+        ensure!(
+            bytes <= IMAGE_SLOT_BYTES,
+            "the image is larger than {} GiB",
+            IMAGE_SLOT_BYTES >> 30
+        );
+        let number = self.numbers.next().context("too many images for one pod")?;
+        Ok(protocol::Root::Image { number, bytes })
+    }
 }
 
 /// The signal that asks an app to end: what its annotations say, else its image's.
@@ -350,45 +423,17 @@ fn handler(program: &ManifestApp, event: &str) -> Result<Vec<String>> {
             handler.name
         );
     }
-    let mut handlers = program.event_handlers.iter();
-    let handler = handlers.find(|handler| handler.name == event);
-    let Some(handler) = handler else {
+    let handlers = program.event_handlers.iter();
+    let mut handlers = handlers.filter(|handler| handler.name == event);
+    let Some(handler) = handlers.next() else {
         return Ok(Vec::new());
     };
-    let again = handlers.any(|handler| handler.name == event);
-    ensure!(!again, "two event handlers for {event}");
+    ensure!(handlers.next().is_none(), "two event handlers for {event}");
     ensure!(
         !handler.exec.is_empty(),
         "the event handler for {event} has no command"
     );
     Ok(handler.exec.clone())
-}
-
-/// Images lie on their disk in the order of the apps that have one.
-fn root(
-    root: &PreparedRoot,
-    volumes: &mut Resolver<'_>,
-    numbers: &mut Range<u8>,
-) -> Result<protocol::Root> {
-    match root {
-        PreparedRoot::Erofs { bytes } => {
-            ensure!(
-                *bytes <= IMAGE_SLOT_BYTES,
-                "the image is larger than {} GiB",
-                IMAGE_SLOT_BYTES >> 30
-            );
-            let number = numbers.next().context("too many images for one pod")?;
-            Ok(protocol::Root::Image {
-                number,
-                bytes: *bytes,
-            })
-        }
-        PreparedRoot::Folder(source) => Ok(protocol::Root::Share(volumes.share(Share {
-            source: source.clone(),
-            read_only: false,
-            recursive: true,
-        })?)),
-    }
 }
 
 /// A message that is too long would never be sent, and the guest wait for it forever.

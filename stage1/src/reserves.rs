@@ -73,7 +73,7 @@ impl Reserves {
             started,
             turn: Arc::default(),
             images,
-            taken: (0..plan.images()).collect(),
+            taken: (0..plan.images).collect(),
             next_share: u16::try_from(plan.shares.len())?,
             most_shares: plan.later_shares,
             shares: (0..).zip(plan.shares.iter().map(|_| None)).collect(),

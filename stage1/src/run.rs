@@ -10,8 +10,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use contract::pod_dir::LOCK_FD_VARIABLE;
 use contract::{PodDir, PodManifest, RunArguments};
-use guest_init::protocol::{App, Boot, CONTROL_PORT, Scratch, Stdio, TaskId};
+use guest_init::protocol::{App, Boot, CONTROL_PORT, Stdio, TaskId};
 use nix::sys::signalfd::SignalFd;
+use rustix::rand::{GetRandomFlags, getrandom};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::app::Runtime;
@@ -19,14 +20,14 @@ use crate::assets::{self, Assets};
 use crate::cgroup::Cgroup;
 use crate::clients::Clients;
 use crate::control::Control;
-use crate::devices::{self, Debugging, Made};
+use crate::devices::{self, Made};
 use crate::host;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
 use crate::life::{self, Life};
 use crate::names::Names;
 use crate::outcome;
-use crate::plan::{Host, Plan};
+use crate::plan::{Host, KERNEL_PARAMETERS, Plan};
 use crate::report::{self, Report};
 use crate::reserves::Reserves;
 use crate::session::{self, Session};
@@ -36,9 +37,6 @@ use crate::timings::Timings;
 
 /// Bytes of entropy given to the guest.
 const ENTROPY_BYTES: usize = 64;
-
-/// rkt's variable for parameters of the guest's kernel; with `--debug` only, for it costs what the warning says.
-const KERNEL_PARAMETERS: &str = "RKT_HYPERVISOR_EXTRA_KERNEL_PARAMS";
 
 /// Runs the pod in the working directory; returns its exit code.
 ///
@@ -59,18 +57,12 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     // To get there takes the process longer than all that comes before its jail, most of it waiting.
     let mut cgroup = Cgroup::enter(&pod, &arguments.uuid);
 
-    let Prepared {
-        assets,
-        plan,
-        names,
-        scratch,
-    } = Prepared::open(&pod, &arguments, cpus)?;
-
-    let debugging = debugging(arguments.debug);
+    let prepared = Prepared::open(&pod, &arguments, cpus)?;
+    let plan = &prepared.plan;
 
     // From here on the process is the pod.
     cgroup.cap(&pod, &plan.growth.caps, &plan.shares);
-    let mut identity = Identity::claim(pod.path(), &plan)?;
+    let mut identity = Identity::claim(pod.path(), plan)?;
     Report::prepare(&pod, identity.owner())?;
     if plan.mutable {
         Runtime::write(&pod, argv, plan.growth)?;
@@ -79,30 +71,15 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     // Who finds a pid finds the socket too.
     report::write_pid(&pod)?;
     let signals = session::block_signals()?;
-    let boot = boot(&plan, names, arguments.debug)?;
-    let terminal = plan
-        .apps
-        .iter()
-        .any(|app| matches!(app.stdio, Stdio::Terminal { .. }));
-    let inside = jail::enter(&pod, &mut identity, &plan).context("jail the machine's process")?;
+    let inside = jail::enter(&pod, &mut identity, plan).context("jail the machine's process")?;
     if let Some(warning) = cgroup.arrive() {
         crate::tell(&format!("warning: {warning}"));
     }
     timings.mark("jailed");
 
     let report = inside.report.clone();
-    let jailed = Jailed {
-        assets,
-        plan,
-        scratch,
-        boot,
-        terminal,
-        clients,
-        signals,
-        inside,
-        debugging,
-    };
-    let code = jailed.live(&timings).unwrap_or_else(|error| {
+    let code = prepared.live(clients, signals, inside, &timings);
+    let code = code.unwrap_or_else(|error| {
         crate::tell(&format!("{error:#}"));
         life::FAILED
     });
@@ -117,52 +94,52 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
 struct Prepared {
     assets: Assets,
     plan: Plan,
-    names: Names,
-    scratch: Option<(File, u64)>,
 }
 
 impl Prepared {
     fn open(pod: &PodDir, arguments: &RunArguments, cpus: u64) -> Result<Self> {
         let manifest: PodManifest = assets::read_json(&pod.manifest())?;
-        let assets = Assets::open(pod, &manifest)?;
-        let plan = plan(pod, &manifest, &assets, arguments, cpus)?;
+        let mut assets = Assets::open(pod, &manifest)?;
+        let host = Host {
+            cpus,
+            memory_mib: host::memory_mib()?,
+            kvm_cpus: host::kvm_cpus(&assets.kvm),
+            root: nix::unistd::geteuid().is_root(),
+            window: terminal::window(),
+            kernel_parameters: std::env::var(KERNEL_PARAMETERS).unwrap_or_default(),
+        };
+        let mut plan = Plan::new(&manifest, &assets.images, arguments, &host)
+            .with_context(|| format!("read {}", pod.manifest().display()))?;
         plan.warnings
             .iter()
             .for_each(|warning| crate::tell(&format!("warning: {warning}")));
         host::check_kvm(&assets.kvm)?;
         shares::check(&plan.shares)?;
-        let names = Names::read(pod, arguments, &plan.hostname)?;
-        let scratch = scratch_disk(pod, &plan)?;
-        Ok(Self {
-            assets,
-            plan,
-            names,
-            scratch,
-        })
+        let names = Names::read(pod, arguments, &plan.boot.hostname)?;
+        (plan.boot.resolv, plan.boot.hosts) = (names.resolv, names.hosts);
+        let is_anothers = plan.apps.iter().any(|app| app.built_in);
+        let scratch = plan.scratch_bytes.map(|bytes| match is_anothers {
+            true => assets::open_scratch_disk(pod),
+            false => assets::make_scratch_disk(pod, bytes),
+        });
+        assets.scratch = scratch.transpose()?;
+        Ok(Self { assets, plan })
     }
-}
 
-/// A pod whose process has given up the host; all that its machine needs is open.
-struct Jailed {
-    assets: Assets,
-    plan: Plan,
-    scratch: Option<(File, u64)>,
-    boot: Boot,
-    terminal: bool,
-    clients: Clients,
-    signals: SignalFd,
-    inside: Inside,
-    debugging: Debugging,
-}
-
-impl Jailed {
-    /// Makes the machine, and is with it until it has ended; returns the pod's exit code.
-    fn live(self, timings: &Timings) -> Result<u8> {
+    /// Makes the machine in the jail, where all that it needs is open, and is with it until it has ended; returns the pod's exit
+    /// code.
+    fn live(
+        self,
+        clients: Clients,
+        signals: SignalFd,
+        inside: Inside,
+        timings: &Timings,
+    ) -> Result<u8> {
+        let Self { assets, mut plan } = self;
         let Inside {
             report,
             descriptors,
-        } = self.inside;
-        let plan = self.plan;
+        } = inside;
         let ports = Ports::default();
         let control = Control::new(ports.open(CONTROL_PORT)?)?;
         let drained = streams::drained_event()?;
@@ -171,16 +148,9 @@ impl Jailed {
             disk_full,
             images,
             size,
-        } = devices::machine(
-            self.assets,
-            self.scratch,
-            &plan,
-            &ports,
-            descriptors,
-            &drained,
-            self.debugging,
-        )?;
-        let _raw = (self.terminal && terminal::window().is_some())
+        } = devices::machine(assets, &plan, &ports, descriptors, &drained)?;
+        let on_terminal = |app: &App| matches!(app.stdio, Stdio::Terminal { .. });
+        let _raw = (plan.apps.iter().any(on_terminal) && terminal::window().is_some())
             .then(Raw::enter)
             .transpose()?;
         let pumps = pumps(&plan, &ports, &drained, &report)?;
@@ -195,16 +165,17 @@ impl Jailed {
         let deadline = plan
             .timeout
             .and_then(|timeout| Instant::now().checked_add(timeout));
+        complete(&mut plan.boot)?;
         let session = Session {
-            life: Life::new(self.boot, plan.apps, plan.stopping, plan.mutable),
+            life: Life::new(plan.boot, plan.apps, plan.stopping, plan.mutable),
             control,
             ports,
             pumps,
             reserves,
-            clients: self.clients,
+            clients,
             size,
             drained,
-            signals: self.signals,
+            signals,
             report,
             deadline,
             grace: None,
@@ -244,25 +215,6 @@ fn take_lock() -> Result<Option<File>> {
     Ok(Some(lock))
 }
 
-fn plan(
-    pod: &PodDir,
-    manifest: &PodManifest,
-    assets: &Assets,
-    arguments: &RunArguments,
-    cpus: u64,
-) -> Result<Plan> {
-    let images = assets::prepared(pod, manifest, &assets.roots)?;
-    let host = Host {
-        cpus,
-        memory_mib: host::memory_mib()?,
-        kvm_cpus: host::kvm_cpus(&assets.kvm),
-        root: nix::unistd::geteuid().is_root(),
-        window: terminal::window(),
-    };
-    Plan::new(manifest, &images, arguments, &host)
-        .with_context(|| format!("read {}", pod.manifest().display()))
-}
-
 /// The pumps of all apps, by their tasks. In a pod of several, each line says whose it is.
 fn pumps(
     plan: &Plan,
@@ -291,56 +243,11 @@ fn pumps(
     apps.map(|(task, app)| Ok((task, start(app)?))).collect()
 }
 
-fn scratch_disk(pod: &PodDir, plan: &Plan) -> Result<Option<(File, u64)>> {
-    let Some(bytes) = plan.scratch_bytes else {
-        return Ok(None);
-    };
-    let disk = match plan.apps.iter().any(|app| app.built_in) {
-        true => assets::open_scratch_disk(pod)?,
-        false => assets::make_scratch_disk(pod, bytes)?,
-    };
-    Ok(Some((disk, bytes)))
-}
-
-/// What the user asks for by `--debug`, and by rkt's variable for parameters of the guest's kernel.
-fn debugging(on: bool) -> Debugging {
-    let parameters = std::env::var(KERNEL_PARAMETERS).unwrap_or_default();
-    if !parameters.is_empty() {
-        crate::tell(&match on {
-            true => format!(
-                "warning: {KERNEL_PARAMETERS}: the machine's kernel is not the one that fairing is tested and measured with; its \
-                 protections, speed and stability are yours to judge"
-            ),
-            false => format!("warning: {KERNEL_PARAMETERS} is ignored without --debug"),
-        });
-    }
-    Debugging {
-        on,
-        kernel_parameters: if on { parameters } else { String::new() },
-    }
-}
-
-fn boot(plan: &Plan, names: Names, debug: bool) -> Result<Boot> {
-    let mut entropy = vec![0; ENTROPY_BYTES];
-    host::fill_random(&mut entropy)?;
-    let clock = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Ok(Boot {
-        hostname: plan.hostname.clone(),
-        resolv: names.resolv,
-        hosts: names.hosts,
-        clock_ns: u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX),
-        entropy,
-        cpus: plan.growth.start.cpus,
-        scratch: if plan.scratch_bytes.is_some() {
-            Scratch::Disk
-        } else {
-            Scratch::Tmpfs
-        },
-        shares: plan.caches(),
-        limits: plan.limits,
-        sysctls: plan.sysctls.clone(),
-        debug,
-    })
+/// Adds what the host says as late as it can.
+fn complete(boot: &mut Boot) -> Result<()> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH);
+    boot.clock_ns = u64::try_from(clock.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
+    boot.entropy.resize(ENTROPY_BYTES, 0);
+    getrandom(&mut *boot.entropy, GetRandomFlags::empty()).context("get random bytes")?;
+    Ok(())
 }

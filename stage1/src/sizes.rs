@@ -8,7 +8,7 @@ use guest_init::protocol::Limits;
 use serde::{Deserialize, Serialize};
 
 use crate::growth::Growth;
-use crate::plan::Host;
+use crate::plan::{Host, MAX_APPS};
 
 /// Memory of a pod without a limit, MiB; rkt's floor for virtual machines.
 pub const DEFAULT_MEMORY_MIB: u64 = 512;
@@ -50,8 +50,6 @@ pub struct PodLimits {
     pub apps: Vec<Limits>,
     /// The pod's own.
     pub pod: Limits,
-    /// How many apps there will be at most.
-    pub most_apps: usize,
 }
 
 /// A pod's machine.
@@ -155,16 +153,20 @@ impl PodLimits {
             };
             most.memory_mib = most.memory_mib.max(memory_mib);
         }
-        let caps = in_the_beginning.caps(start.memory_mib, most.cpus, shares);
+        let most_apps = match begins {
+            Some(_) => MAX_APPS,
+            None => self.apps.len(),
+        };
+        let caps = in_the_beginning.caps(start.memory_mib, most.cpus, most_apps, shares);
         Ok(Growth { start, most, caps })
     }
 
     /// What the host caps the process of such a machine at, exactly, where there is a limit.
-    fn caps(&self, memory_mib: u32, cpus: u8, shares: bool) -> Limits {
+    fn caps(&self, memory_mib: u32, cpus: u8, apps: usize, shares: bool) -> Limits {
         let shared_mib = if shares { SHARED_FILES_MIB } else { 0 };
-        let (machine_mib, apps) = (u64::from(memory_mib), self.most_apps as u64);
+        let machine_mib = u64::from(memory_mib);
         let memory_mib = machine_mib + machine_mib / TABLES_PART + PROCESS_MIB + shared_mib;
-        let threads = THREADS + u64::from(cpus) + apps * THREADS_PER_APP;
+        let threads = THREADS + u64::from(cpus) + apps as u64 * THREADS_PER_APP;
         let cpu_milli = self.together(cpu_milli);
         Limits {
             cpu_milli: cpu_milli.map(|milli| u32::try_from(milli).unwrap_or(u32::MAX)),
@@ -216,6 +218,7 @@ pub mod tests {
         kvm_cpus: 64,
         root: true,
         window: None,
+        kernel_parameters: String::new(),
     };
 
     pub fn cpu(milli: u32) -> Limits {
@@ -245,7 +248,6 @@ pub mod tests {
         PodLimits {
             apps: apps.to_vec(),
             pod,
-            most_apps: apps.len(),
         }
     }
 
@@ -282,7 +284,7 @@ pub mod tests {
 
     #[test]
     fn host_caps_what_is_limited_exactly_and_memory_always() {
-        let caps = |apps: &[Limits], pod| limits(apps, pod).caps(512, 2, false);
+        let caps = |apps: &[Limits], pod| limits(apps, pod).caps(512, 2, apps.len(), false);
         assert_eq!(caps(&[cpu(500), cpu(250)], NONE).cpu_milli, Some(750));
         assert_eq!(caps(&[cpu(500), NONE], NONE).cpu_milli, None);
         assert_eq!(caps(&[cpu(500), NONE], cpu(600)).cpu_milli, Some(600));
@@ -291,7 +293,7 @@ pub mod tests {
             (caps.memory_bytes, caps.processes),
             (Some(584 << 20), Some(37))
         );
-        assert!(limits(&[NONE], NONE).caps(512, 2, true).memory_bytes > caps.memory_bytes);
+        assert!(limits(&[NONE], NONE).caps(512, 2, 1, true).memory_bytes > caps.memory_bytes);
     }
 
     #[test]

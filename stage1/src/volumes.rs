@@ -46,7 +46,8 @@ pub struct Source {
 /// Resolves the mounts of a pod's apps, and gathers the shares that they need.
 pub struct Resolver<'a> {
     pod: &'a PodManifest,
-    shares: Vec<Share>,
+    /// What the mounts resolved so far need, in the order of their numbers.
+    pub shares: Vec<Share>,
     /// What the user should know and nothing fails for.
     pub warnings: Vec<String>,
 }
@@ -72,11 +73,6 @@ impl<'a> Resolver<'a> {
             shares: Vec::new(),
             warnings: Vec::new(),
         })
-    }
-
-    /// The shares that the mounts resolved so far need, in the order of their numbers.
-    pub fn into_shares(self) -> Vec<Share> {
-        self.shares
     }
 
     /// The mounts of one app: those that the pod manifest lists, then the image's mount points that are still free.
@@ -313,7 +309,7 @@ mod tests {
                 "acVersion": "0.8.11", "acKind": "ImageManifest", "name": "x", "annotations": labels,
                 "app": {"exec": ["/x"], "user": "0", "group": "0", "mountPoints": points}
             }))?,
-            root: PreparedRoot::Erofs { bytes: 4096 },
+            root: PreparedRoot::Folder("/x".into()),
         })
     }
 
@@ -324,11 +320,10 @@ mod tests {
         let program = image.manifest.app.as_ref().context("no app")?;
         let mut resolver = Resolver::new(&pod)?;
         let mounts = resolver.mounts(&pod.apps[0], program, &image)?;
-        let warnings = std::mem::take(&mut resolver.warnings);
         Ok(Resolved {
             mounts,
-            shares: resolver.into_shares(),
-            warnings,
+            shares: resolver.shares,
+            warnings: resolver.warnings,
         })
     }
 

@@ -5,12 +5,8 @@ use contract::RunArguments;
 use contract::pod::PodManifest;
 use guest_init::protocol::{self, Window};
 
-use super::{
-    Host, MAX_APPS, PreparedImage, check_supported, limits, plan_app, program, stop_signal,
-    unsupported,
-};
-use crate::sizes::PodLimits;
-use crate::volumes::{Resolver, Share};
+use super::{Planner, PreparedImage};
+use crate::volumes::Share;
 
 /// Size of a terminal that nobody looks at: that of the VT100.
 const NOBODYS_WINDOW: Window = Window {
@@ -51,50 +47,17 @@ impl AddedApp {
         let (pod_app, image) = apps
             .find(|(app, _)| app.name == name)
             .with_context(|| format!("the pod manifest has no app {name:?}"))?;
-        check_supported(pod, arguments)?;
-        let mut volumes = Resolver::new(pod).context("read the pod manifest")?;
-        let host = Host {
-            cpus: 0,
-            memory_mib: 0,
-            kvm_cpus: 0,
-            root: false,
-            // For an app that wants a terminal, until somebody attaches one.
-            window: Some(NOBODYS_WINDOW),
-        };
-        let mut numbers = 0..1;
-        let app = plan_app(
-            0,
-            pod_app,
-            image,
-            arguments,
-            &host,
-            &mut volumes,
-            &mut numbers,
-        )
-        .with_context(|| format!("read app {name:?} of the pod manifest"))?;
-        let mut warnings = unsupported::of_app(name, program(pod_app, image)?);
-        warnings.append(&mut volumes.warnings);
+        // For an app that wants a terminal, until somebody attaches one.
+        let mut planner = Planner::new(pod, arguments, Some(NOBODYS_WINDOW))?;
+        let (app, stop_signal) = planner.app(0, pod_app, image)?;
+        planner.warnings.append(&mut planner.volumes.warnings);
         Ok(Self {
             app,
-            stop_signal: stop_signal(pod_app, image)?,
-            shares: volumes.into_shares(),
-            warnings,
+            stop_signal,
+            shares: planner.volumes.shares,
+            warnings: planner.warnings,
         })
     }
-}
-
-/// What the apps of `pod` and it itself are limited to.
-///
-/// # Errors
-/// For a limit that is none.
-pub fn pod_limits(pod: &PodManifest, images: &[PreparedImage]) -> Result<PodLimits> {
-    let apps = pod.apps.iter().zip(images);
-    let limits = apps.map(|(app, image)| limits::of_app(program(app, image)?, &app.annotations));
-    Ok(PodLimits {
-        apps: limits.collect::<Result<_>>()?,
-        pod: limits::of_pod(pod)?,
-        most_apps: MAX_APPS,
-    })
 }
 
 /// Gives the shares of `app` other numbers, which are there by those that it has.

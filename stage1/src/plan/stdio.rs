@@ -7,8 +7,6 @@ use contract::RunArguments;
 use contract::annotation::{self, Annotation};
 use guest_init::protocol::{self, FIRST_STREAM_PORT, Stdio, TaskId, Window};
 
-use super::Host;
-
 /// Stream ports of one task: stdin, stdout, stderr, and one spare.
 const PORTS_PER_TASK: u32 = 4;
 
@@ -93,7 +91,7 @@ pub(super) fn stdio(
     index: usize,
     annotations: &[Annotation],
     arguments: &RunArguments,
-    host: &Host,
+    window: Option<Window>,
 ) -> Result<Stdio> {
     let first = ports(u32::try_from(index)?).start;
     let asked = |name| annotation::find(annotations, name);
@@ -108,7 +106,7 @@ pub(super) fn stdio(
         .flatten()
         .any(|mode| matches!(*mode, "tty" | "interactive"));
     // Without a terminal of the user's there is nobody to end the app's input by a key: then streams serve it better.
-    if let Some(window) = host.window.filter(|_| on_terminal || arguments.interactive) {
+    if let Some(window) = window.filter(|_| on_terminal || arguments.interactive) {
         return Ok(Stdio::Terminal {
             port: first,
             window,

@@ -13,6 +13,7 @@ const HOST: Host = Host {
     kvm_cpus: 64,
     root: true,
     window: None,
+    kernel_parameters: String::new(),
 };
 
 fn image() -> Value {
@@ -39,7 +40,10 @@ fn plan(pod: &Value, image: &Value) -> Result<Plan> {
     let images = pod.apps.iter().map(|_| {
         Ok(PreparedImage {
             manifest: serde_json::from_value(image.clone())?,
-            root: PreparedRoot::Erofs { bytes: 4096 },
+            root: PreparedRoot::Erofs {
+                file: File::open("/dev/null")?,
+                bytes: 4096,
+            },
         })
     });
     let images = images.collect::<Result<Vec<_>>>()?;
