@@ -45,16 +45,12 @@ const PROCESSES: &str = "cgroup.procs";
 /// Controllers of what caps pods whatever is asked for.
 const ALWAYS: [&str; 2] = ["memory", "pids"];
 
-/// The cgroup that this process, which becomes the pod's, enters; or why it cannot.
+/// The cgroup that this process, which becomes the pod's, enters.
 pub struct Cgroup {
-    entering: Result<Entering>,
-    /// Somebody has asked for limits that the machine itself does not keep, or not as exactly.
-    asked: bool,
-}
-
-struct Entering {
-    place: Place,
+    /// Its folder.
     group: PathBuf,
+    /// The parent is the caller's own cgroup: it can have limits below it only when he has left it.
+    parent_is_own: bool,
     moving: Option<Child>,
     /// What could not be had.
     refused: Vec<String>,
@@ -62,10 +58,71 @@ struct Entering {
 
 impl Cgroup {
     /// Makes the cgroup of the pod `uuid` and begins to move this process into it, which must have a single thread.
-    pub fn enter(pod: &PodDir, uuid: &str) -> Self {
-        Self {
-            entering: place().and_then(|place| place.enter(pod, uuid)),
-            asked: false,
+    ///
+    /// # Errors
+    /// With what the host lacks; the pod runs all the same.
+    pub fn enter(pod: &PodDir, uuid: &str) -> Result<Self> {
+        let (parent, parent_is_own) = parent()?;
+        let name = parent.join(uuid);
+        // Before it is there: nothing may be left that gc does not find.
+        fs::write(pod.subcgroup(), format!("{}\n", name.display()))
+            .context("write the name of the pod's cgroup")?;
+        let mut cgroup = Self {
+            group: folder_of(&name),
+            parent_is_own,
+            moving: None,
+            refused: Vec::new(),
+        };
+        let entered = cgroup.make().and_then(|()| cgroup.begin_to_move());
+        let group = &cgroup.group;
+        if entered.is_err() && (fs::remove_dir(group).is_ok() || !group.exists()) {
+            leave_parent(group);
+            let _ = fs::remove_file(pod.subcgroup());
+        }
+        entered.map(|()| cgroup)
+    }
+
+    fn make(&self) -> Result<()> {
+        let mut tries = (0..TRIES).map(|_| fs::create_dir_all(&self.group));
+        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let made = tries.find(|made| !made.as_ref().is_err_and(is_gone));
+        made.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
+            .with_context(|| format!("make cgroup {}", self.group.display()))
+    }
+
+    fn begin_to_move(&mut self) -> Result<()> {
+        if self.parent_is_own {
+            // Only a cgroup that has no process of its own hands anything down.
+            fs::write(self.group.join(PROCESSES), "0")
+                .with_context(|| format!("join cgroup {}", self.group.display()))?;
+        }
+        self.hand_down(&ALWAYS);
+        if !self.parent_is_own {
+            self.moving = Some(start_moving(&self.group)?);
+        }
+        Ok(())
+    }
+
+    /// Hands controllers down to the cgroup, from the root of the tree where that is fairing's to do.
+    fn hand_down(&mut self, controllers: &[&str]) {
+        let above = self.group.ancestors().skip(1);
+        let above: Vec<_> = above.take(if self.parent_is_own { 1 } else { 2 }).collect();
+        for cgroup in above.into_iter().rev() {
+            let file = cgroup.join("cgroup.subtree_control");
+            let given = fs::read_to_string(&file).unwrap_or_default();
+            let is_given = |wanted: &&&str| given.split_whitespace().any(|given| given == **wanted);
+            let missing = controllers.iter().filter(|wanted| !is_given(wanted));
+            let missing: Vec<_> = missing.map(|wanted| format!("+{wanted}")).collect();
+            // All at once, which costs the kernel once; one by one only to tell which it does not have.
+            if missing.is_empty() || fs::write(&file, missing.join(" ")).is_ok() {
+                continue;
+            }
+            for controller in missing {
+                if let Err(error) = fs::write(&file, &controller) {
+                    self.refused
+                        .push(format!("{controller} in {} ({error})", file.display()));
+                }
+            }
         }
     }
 
@@ -74,10 +131,6 @@ impl Cgroup {
     /// Files on a file system that is memory are charged to who writes them: where the pod's own files or a share lie on one,
     /// its memory cannot be capped at what the machine takes, and is not.
     pub fn cap(&mut self, pod: &PodDir, caps: &Limits, shares: &[Share]) {
-        self.asked = caps.cpu_milli.is_some() || caps.are_of_disks();
-        let Ok(entering) = &mut self.entering else {
-            return;
-        };
         let sources = shares.iter().map(|share| share.source.as_path());
         let in_memory = std::iter::once(pod.path()).chain(sources).any(is_in_memory);
         let caps = &Limits {
@@ -85,21 +138,31 @@ impl Cgroup {
             ..*caps
         };
         let disk = caps.are_of_disks().then(|| disk_of(pod.path())).flatten();
-        entering.cap(caps, disk.as_deref());
-    }
-
-    /// Waits until the process is there: what it takes from now on is charged to the cgroup. Gives what cannot be had, in one
-    /// line.
-    pub fn arrive(self) -> Option<String> {
-        match self.entering.and_then(Entering::arrive) {
-            Ok(refused) => (!refused.is_empty()).then(|| {
-                let refused = refused.join(", ");
-                format!("the host does not cap all of the pod's process: set {refused}")
-            }),
-            Err(error) => self
-                .asked
-                .then(|| format!("the host does not cap the pod's process: {error:#}")),
+        let files = settings(caps, disk.as_deref());
+        let mut more = controllers(&files);
+        more.retain(|controller| !ALWAYS.contains(controller));
+        self.hand_down(&more);
+        for (file, value) in files {
+            if let Err(error) = fs::write(self.group.join(file), &value) {
+                self.refused.push(format!("{file} to {value:?} ({error})"));
+            }
         }
+    }
+}
+
+/// Waits until the process is in the cgroup that it `entered`: what it takes from now on is charged to that. Gives what of `caps`
+/// cannot be had, in one line; the machine itself keeps some of them, if not as exactly.
+pub fn arrive(entered: Result<Cgroup>, caps: &Limits) -> Option<String> {
+    let arrived = entered.and_then(|cgroup| {
+        let arrived = cgroup.moving.map_or(Ok(()), Child::wait);
+        arrived.with_context(|| format!("join cgroup {}", cgroup.group.display()))?;
+        Ok(cgroup.refused.join(", "))
+    });
+    match arrived {
+        Ok(refused) => (!refused.is_empty())
+            .then(|| format!("the host does not cap all of the pod's process: set {refused}")),
+        Err(error) => (caps.cpu_milli.is_some() || caps.are_of_disks())
+            .then(|| format!("the host does not cap the pod's process: {error:#}")),
     }
 }
 
@@ -190,15 +253,8 @@ fn folder_of(cgroup: &Path) -> PathBuf {
     Path::new(TREE).join(cgroup.strip_prefix("/").unwrap_or(cgroup))
 }
 
-/// Where the pod's cgroup can be.
-struct Place {
-    /// Path of the parent in the tree, `/` first.
-    parent: PathBuf,
-    /// The parent is the caller's own cgroup: it can have limits below it only when he has left it.
-    is_own: bool,
-}
-
-fn place() -> Result<Place> {
+/// Path of the cgroup that the pod's can be in, from the root of the tree on, and whether it is the caller's own.
+fn parent() -> Result<(PathBuf, bool)> {
     let magic = statfs(TREE).with_context(|| format!("look at {TREE}"))?;
     ensure!(
         magic.filesystem_type() == CGROUP2_SUPER_MAGIC,
@@ -207,99 +263,23 @@ fn place() -> Result<Place> {
     let of_process = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
     let own = own(&of_process).context("this process has no cgroup of version 2")?;
     let mut value = [0; 1];
-    let is_own = DELEGATED
+    let is_delegated = DELEGATED
         .iter()
         .any(|name| getxattr(folder_of(own), *name, &mut value[..]).is_ok() && value == *b"1");
-    let parent = match is_own {
-        true => own.to_owned(),
-        false => Path::new("/").join(PARENT),
-    };
+    if is_delegated {
+        return Ok((own.to_owned(), true));
+    }
     ensure!(
-        is_own || nix::unistd::geteuid().is_root(),
+        nix::unistd::geteuid().is_root(),
         "without root it needs a cgroup that is delegated to the user (systemd: Delegate=yes)"
     );
-    Ok(Place { parent, is_own })
+    Ok((Path::new("/").join(PARENT), false))
 }
 
 /// The unified cgroup, of a process's list of them.
 fn own(list: &str) -> Option<&Path> {
     let own = list.lines().find_map(|line| line.strip_prefix("0::"));
     own.map(Path::new)
-}
-
-impl Place {
-    /// Makes the cgroup and begins to move this process into it.
-    fn enter(self, pod: &PodDir, uuid: &str) -> Result<Entering> {
-        let name = self.parent.join(uuid);
-        // Before it is there: nothing may be left that gc does not find.
-        fs::write(pod.subcgroup(), format!("{}\n", name.display()))
-            .context("write the name of the pod's cgroup")?;
-        let group = folder_of(&name);
-        let entering = self.make(&group).and_then(|()| {
-            if self.is_own {
-                // Only a cgroup that has no process of its own hands anything down.
-                fs::write(group.join(PROCESSES), "0")
-                    .with_context(|| format!("join cgroup {}", group.display()))?;
-                return Ok((None, self.hand_down(&ALWAYS)));
-            }
-            let refused = self.hand_down(&ALWAYS);
-            Ok((Some(start_moving(&group)?), refused))
-        });
-        match entering {
-            Ok((moving, refused)) => Ok(Entering {
-                place: self,
-                group,
-                moving,
-                refused,
-            }),
-            Err(error) => {
-                if fs::remove_dir(&group).is_ok() || !group.exists() {
-                    leave_parent(&group);
-                    let _ = fs::remove_file(pod.subcgroup());
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Hands controllers down to the pod's cgroup; gives what could not be handed down.
-    fn hand_down(&self, controllers: &[&str]) -> Vec<String> {
-        delegate(&folder_of(&self.parent), !self.is_own, controllers)
-    }
-
-    fn make(&self, group: &Path) -> Result<()> {
-        let context = || format!("make cgroup {}", group.display());
-        if self.is_own {
-            return fs::create_dir(group).with_context(context);
-        }
-        for _ in 0..TRIES {
-            match fs::create_dir_all(group) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => return result.with_context(context),
-            }
-        }
-        Err(io::Error::from(io::ErrorKind::NotFound)).with_context(context)
-    }
-}
-
-impl Entering {
-    fn cap(&mut self, caps: &Limits, disk: Option<&str>) {
-        let files = settings(caps, disk);
-        let mut more = controllers(&files);
-        more.retain(|controller| !ALWAYS.contains(controller));
-        self.refused.extend(self.place.hand_down(&more));
-        for (file, value) in files {
-            if let Err(error) = fs::write(self.group.join(file), &value) {
-                self.refused.push(format!("{file} to {value:?} ({error})"));
-            }
-        }
-    }
-
-    fn arrive(self) -> Result<Vec<String>> {
-        let arrived = self.moving.map_or(Ok(()), Child::wait);
-        arrived.with_context(|| format!("join cgroup {}", self.group.display()))?;
-        Ok(self.refused)
-    }
 }
 
 /// Has a child move this process, which can go on: the host's kernel first waits for a grace period of RCU, milliseconds.
@@ -325,42 +305,14 @@ fn controllers<'a>(files: &[(&'a str, String)]) -> Vec<&'a str> {
     names
 }
 
-/// Hands controllers down to the cgroups below `parent`, from the root of the tree where that is fairing's to do; gives
-/// what could not be handed down.
-fn delegate(parent: &Path, from_root: bool, controllers: &[&str]) -> Vec<String> {
-    let above = parent.parent().filter(|_| from_root);
-    let mut refused = Vec::new();
-    for cgroup in above.into_iter().chain([parent]) {
-        let file = cgroup.join("cgroup.subtree_control");
-        let given = fs::read_to_string(&file).unwrap_or_default();
-        let is_given = |wanted: &&&str| given.split_whitespace().any(|given| given == **wanted);
-        let missing = controllers.iter().filter(|wanted| !is_given(wanted));
-        let missing: Vec<_> = missing.map(|wanted| format!("+{wanted}")).collect();
-        // All at once, which costs the kernel once; one by one only to tell which it does not have.
-        if missing.is_empty() || fs::write(&file, missing.join(" ")).is_ok() {
-            continue;
-        }
-        for controller in missing {
-            if let Err(error) = fs::write(&file, &controller) {
-                refused.push(format!("{controller} in {} ({error})", file.display()));
-            }
-        }
-    }
-    refused
-}
-
 /// The files of the pod's cgroup, and what they say; `disk` as `MAJOR:MINOR`.
 fn settings(caps: &Limits, disk: Option<&str>) -> Vec<(&'static str, String)> {
     // The machine dies as a whole.
-    let whole = caps
-        .memory_bytes
-        .map(|_| ("memory.oom.group", "1".to_owned()));
+    let whole = ("memory.oom.group", "1".to_owned());
+    let whole = caps.memory_bytes.map(|_| whole).into_iter();
     // Where the files lie on no disk of their own, the kernel says so.
     let disk = disk.unwrap_or("0:0").to_owned();
-    whole
-        .into_iter()
-        .chain(cgroup_files(caps, &[disk]))
-        .collect()
+    whole.chain(cgroup_files(caps, &[disk])).collect()
 }
 
 /// The whole disk that `path` lies on, `MAJOR:MINOR`; `None` for file systems without one.

@@ -17,7 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::app::Runtime;
 use crate::assets::{self, Assets};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::clients::Clients;
 use crate::control::Control;
 use crate::devices::{self, Made};
@@ -61,7 +61,9 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let plan = &prepared.plan;
 
     // From here on the process is the pod.
-    cgroup.cap(&pod, &plan.growth.caps, &plan.shares);
+    if let Ok(cgroup) = &mut cgroup {
+        cgroup.cap(&pod, &plan.growth.caps, &plan.shares);
+    }
     let mut identity = Identity::claim(pod.path(), plan)?;
     Report::prepare(&pod, identity.owner())?;
     if plan.mutable {
@@ -72,7 +74,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     report::write_pid(&pod)?;
     let signals = session::block_signals()?;
     let inside = jail::enter(&pod, &mut identity, plan).context("jail the machine's process")?;
-    if let Some(warning) = cgroup.arrive() {
+    if let Some(warning) = cgroup::arrive(cgroup, &plan.growth.caps) {
         crate::tell(&format!("warning: {warning}"));
     }
     timings.mark("jailed");
