@@ -1,4 +1,4 @@
-//! The machine of a pod: which devices lie in which slot, and which filter each of its threads gets.
+//! The machine of a pod: which devices lie in which slot.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -13,14 +13,12 @@ use vmm::fs::{Fs, Share, Trust};
 use vmm::layout::Slot;
 use vmm::machine::{Config, Devices, Machine};
 use vmm::mem::{Mem, Size};
-use vmm::running::ThreadKind;
 use vmm::vsock::Vsock;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::assets::Assets;
 use crate::growth::Growth;
 use crate::jail::files_of_guest;
-use crate::jail::seccomp::{self, Kind};
 use crate::jail::shares::SHARES;
 use crate::plan::{Plan, PreparedImage, PreparedRoot};
 use crate::streams::Ports;
@@ -160,22 +158,4 @@ fn scratch_disk(file: Option<File>, bytes: Option<u64>) -> Result<Disk> {
     let extents = Extents::new(extent.into_iter().collect(), bytes);
     let extents = extents.context("lay out the scratch disk")?;
     Ok(Disk::writable(extents, "scratch"))
-}
-
-/// The filter of the calling thread, which the machine says is of `kind`.
-///
-/// # Errors
-/// When the kernel refuses it.
-pub fn confine(kind: ThreadKind) -> Result<()> {
-    seccomp::confine_thread(match kind {
-        ThreadKind::Owner => Kind::Session,
-        ThreadKind::Vcpu => Kind::Vcpu,
-        ThreadKind::Disk => Kind::Disk,
-        ThreadKind::Vsock => Kind::Vsock,
-        ThreadKind::Fs => Kind::Fs,
-        ThreadKind::Mem => Kind::Mem,
-        ThreadKind::Net | ThreadKind::Balloon => {
-            anyhow::bail!("no filter for a {kind:?} thread, of which this stage 1 has none")
-        }
-    })
 }

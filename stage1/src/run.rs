@@ -162,7 +162,7 @@ impl Prepared {
             .transpose()?;
         timings.mark("kvm_run");
         let running = machine
-            .start(devices::confine)
+            .start(|kind| seccomp::confine_thread(Kind::Machine(kind)))
             .context("start the machine")?;
         let deadline = plan
             .timeout

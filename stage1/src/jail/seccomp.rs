@@ -13,25 +13,16 @@ use seccompiler::{
     SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 use syscalls::Sysno;
+use vmm::running::ThreadKind;
 use vmm_sys_util::signal::register_signal_handler;
 
 /// What a thread does, and so what it may ask of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The main thread: control stream, signals, reports.
-    Session,
+    /// Of the machine; its owner is the main thread: control stream, signals, reports.
+    Machine(ThreadKind),
     /// Moves one stream of an app.
     Pump,
-    /// Runs a vCPU.
-    Vcpu,
-    /// Serves a disk.
-    Disk,
-    /// Serves vsock connections.
-    Vsock,
-    /// Serves shared folders.
-    Fs,
-    /// Plugs memory.
-    Mem,
     /// Starts pumps for apps that come later.
     Starter,
 }
@@ -73,31 +64,8 @@ const FILE_SERVER: &[c_long] = calls![
     fsetxattr flistxattr fremovexattr fchdir umask dup geteuid getegid setresuid setresgid setgroups capget capset
 ];
 
-impl Kind {
-    /// Calls allowed whatever their arguments.
-    fn calls(self) -> Vec<c_long> {
-        let own: &[&[c_long]] = match self {
-            // Joining threads and draining outputs is all that is left once the machine runs.
-            Self::Session => &[SOCKETS, calls![accept4 fstat lseek]],
-            Self::Pump => &[SOCKETS, calls![lseek]],
-            Self::Starter => &[SOCKETS, NEW_THREADS],
-            Self::Vcpu => &[],
-            Self::Disk => &[EPOLL, DISK],
-            Self::Vsock => &[EPOLL, SOCKETS],
-            Self::Mem => &[EPOLL],
-            Self::Fs => &[EPOLL, FILE_SERVER],
-        };
-        [EVERY]
-            .iter()
-            .chain(own)
-            .copied()
-            .flatten()
-            .copied()
-            .collect()
-    }
-}
-
 /// Calls allowed only with certain values of one argument.
+#[derive(Clone)]
 struct Limited {
     call: c_long,
     argument: u8,
@@ -114,6 +82,12 @@ impl Limited {
             values,
         }
     }
+
+    /// Of the argument only these bits are looked at.
+    const fn bits(mut self, bits: u64) -> Self {
+        self.comparison = Compare::MaskedEq(bits);
+        self
+    }
 }
 
 /// Number of the descriptor that the report folder is behind.
@@ -129,8 +103,17 @@ const IN_REPORT: [Limited; 3] = {
     ]
 };
 
-/// Flags and copies of a descriptor; not F_SETOWN and F_SETSIG, which send signals to other processes.
-const DESCRIPTOR_FLAGS: Limited = Limited::to(libc::SYS_fcntl, 1, &[1, 2, 3, 4, 1030]);
+/// What every thread needs of these.
+const EVERY_LIMITED: [Limited; 3] = {
+    const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
+    [
+        // Flags and copies of a descriptor; not F_SETOWN and F_SETSIG, which send signals to other processes.
+        Limited::to(libc::SYS_fcntl, 1, &[1, 2, 3, 4, 1030]),
+        // Nothing ever becomes executable.
+        Limited::to(libc::SYS_mmap, 2, &[0]).bits(EXECUTABLE),
+        Limited::to(libc::SYS_mprotect, 2, &[0]).bits(EXECUTABLE),
+    ]
+};
 
 /// KVM_RUN, KVM_GET_REGS and KVM_GET_SREGS.
 const KVM_VCPU: Limited = Limited::to(libc::SYS_ioctl, 1, &[0xae80, 0x8090_ae81, 0x8138_ae83]);
@@ -170,37 +153,46 @@ const NEW_THREAD: Limited = Limited::to(
 const NEW_THREADS_OWN: Limited = Limited::to(libc::SYS_prctl, 0, &[15, 38]);
 
 /// With AT_EMPTY_PATH: of a file that is open, to lay out disks.
-const OPEN_FILE: Limited = Limited {
-    call: libc::SYS_statx,
-    argument: 2,
-    comparison: Compare::MaskedEq(0x1000),
-    values: &[0x1000],
-};
+const OPEN_FILE: Limited = Limited::to(libc::SYS_statx, 2, &[0x1000]).bits(0x1000);
 
 /// Every request of KVM's, type 0xae: to make the machine.
-const KVM: Limited = Limited {
-    call: libc::SYS_ioctl,
-    argument: 1,
-    comparison: Compare::MaskedEq(0xff00),
-    values: &[0xae00],
-};
+const KVM: Limited = Limited::to(libc::SYS_ioctl, 1, &[0xae00]).bits(0xff00);
+
+/// What a thread may ask for beside what all may: calls whatever their arguments, and calls that are limited.
+type Own = (&'static [&'static [c_long]], &'static [&'static [Limited]]);
 
 impl Kind {
-    fn limited(self) -> Vec<Limited> {
-        let mut limited = vec![DESCRIPTOR_FLAGS];
+    fn own(self) -> Own {
         match self {
-            Self::Session => limited.extend(IN_REPORT.into_iter().chain([TERMINAL])),
-            // Its app's log.
-            Self::Pump => limited.extend(IN_REPORT),
-            Self::Starter => {
-                limited.extend(IN_REPORT.into_iter().chain([NEW_THREAD, NEW_THREADS_OWN]));
-            }
-            Self::Vcpu => limited.push(KVM_VCPU),
-            Self::Vsock => limited.push(NON_BLOCKING),
-            Self::Fs => limited.extend([OWN_FOLDER, CAPABILITY_SETS]),
-            Self::Disk | Self::Mem => {}
+            Self::Machine(kind) => match kind {
+                // Joining threads and draining outputs is all that is left once the machine runs.
+                ThreadKind::Owner => (
+                    &[SOCKETS, calls![accept4 fstat lseek]],
+                    &[&IN_REPORT, &[TERMINAL]],
+                ),
+                ThreadKind::Vcpu => (&[], &[&[KVM_VCPU]]),
+                ThreadKind::Disk => (&[EPOLL, DISK], &[]),
+                ThreadKind::Vsock => (&[EPOLL, SOCKETS], &[&[NON_BLOCKING]]),
+                ThreadKind::Mem => (&[EPOLL], &[]),
+                ThreadKind::Fs => (&[EPOLL, FILE_SERVER], &[&[OWN_FOLDER, CAPABILITY_SETS]]),
+                // This stage 1 has none.
+                ThreadKind::Net | ThreadKind::Balloon => (&[], &[]),
+            },
+            // It writes its app's log.
+            Self::Pump => (&[SOCKETS, calls![lseek]], &[&IN_REPORT]),
+            Self::Starter => (
+                &[SOCKETS, NEW_THREADS],
+                &[&IN_REPORT, &[NEW_THREAD, NEW_THREADS_OWN]],
+            ),
         }
-        limited
+    }
+
+    fn calls(self) -> Vec<c_long> {
+        [&[EVERY], self.own().0].concat().concat()
+    }
+
+    fn limited(self) -> Vec<Limited> {
+        self.own().1.concat()
     }
 }
 
@@ -234,87 +226,57 @@ fn refuse_clone3() -> Result<()> {
     Ok(())
 }
 
-/// Every kind of thread.
-const KINDS: [Kind; 8] = [
-    Kind::Session,
+/// The kinds that a process has from its start, a file server last.
+const KINDS: [Kind; 7] = [
     Kind::Pump,
-    Kind::Vcpu,
-    Kind::Disk,
-    Kind::Vsock,
-    Kind::Fs,
-    Kind::Mem,
-    Kind::Starter,
+    Kind::Machine(ThreadKind::Owner),
+    Kind::Machine(ThreadKind::Vcpu),
+    Kind::Machine(ThreadKind::Disk),
+    Kind::Machine(ThreadKind::Vsock),
+    Kind::Machine(ThreadKind::Mem),
+    Kind::Machine(ThreadKind::Fs),
 ];
 
-/// Puts the process's filter, the union of all, on the calling thread, from which all others inherit it.
+/// Puts the process's filter, the union of all, on the calling thread, from which all others inherit it. What a starter may do is
+/// in it anyway: it is that of the process's start.
 pub(super) fn confine_process(shares: bool) -> Result<()> {
     register_signal_handler(SIGSYS, report_denied).context("handle SIGSYS")?;
-    // What a starter may do is in it anyway: the process's filter is that of its start.
-    let kinds = || {
-        let kinds = KINDS.into_iter().filter(|kind| *kind != Kind::Starter);
-        kinds.filter(|kind| shares || *kind != Kind::Fs)
-    };
-    let calls: Vec<_> = kinds()
-        .flat_map(Kind::calls)
-        .chain(STARTING.iter().copied())
-        .collect();
-    let limited: Vec<_> = kinds()
-        .flat_map(Kind::limited)
-        .chain([KVM, OPEN_FILE])
-        .collect();
+    let kinds = &KINDS[..KINDS.len() - usize::from(!shares)];
+    let calls = kinds.iter().flat_map(|kind| kind.calls());
+    let calls: Vec<_> = calls.chain(STARTING.iter().copied()).collect();
+    let limited = kinds.iter().flat_map(|kind| kind.limited());
+    let limited: Vec<_> = limited.chain([KVM, OPEN_FILE]).collect();
     apply(&calls, &limited)
 }
 
 fn apply(calls: &[c_long], limited: &[Limited]) -> Result<()> {
-    let rules = rules(calls, limited)?;
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Trap,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )?;
-    seccompiler::apply_filter(&BpfProgram::try_from(filter)?)?;
+    seccompiler::apply_filter(&program(calls, limited)?)?;
     Ok(())
 }
 
 /// A call that one thread may make whatever its arguments is not limited by what another may do with it.
-fn rules(calls: &[c_long], limited: &[Limited]) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        calls.iter().map(|call| (*call, vec![])).collect();
-    let mut allow = |call, argument, comparison, value| -> Result<()> {
-        let condition = SeccompCondition::new(argument, Length::Dword, comparison, value)?;
-        rules
-            .entry(call)
-            .or_default()
-            .push(SeccompRule::new(vec![condition])?);
+fn program(calls: &[c_long], limited: &[Limited]) -> Result<BpfProgram> {
+    let whole = calls.iter().map(|call| (*call, vec![]));
+    let mut rules: BTreeMap<_, Vec<_>> = whole.collect();
+    let mut allow = |limited: &Limited, value| -> Result<()> {
+        let comparison = limited.comparison.clone();
+        let condition = SeccompCondition::new(limited.argument, Length::Dword, comparison, value)?;
+        let rule = SeccompRule::new(vec![condition])?;
+        rules.entry(limited.call).or_default().push(rule);
         Ok(())
     };
-    for Limited {
-        call,
-        argument,
-        comparison,
-        values,
-    } in limited
-        .iter()
-        .filter(|limited| !calls.contains(&limited.call))
-    {
-        for value in *values {
-            allow(*call, *argument, comparison.clone(), *value)?;
+    let limited = limited.iter().chain(&EVERY_LIMITED);
+    for limited in limited.filter(|limited| !calls.contains(&limited.call)) {
+        for value in limited.values {
+            allow(limited, *value)?;
         }
     }
-    // Nothing ever becomes executable.
-    let executable = u64::from(libc::PROT_EXEC.unsigned_abs());
-    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        allow(call, 2, Compare::MaskedEq(executable), 0)?;
-    }
     // Signals go to threads of this process only: that is how vCPUs are kicked.
-    allow(
-        libc::SYS_tgkill,
-        0,
-        Compare::Eq,
-        u64::from(std::process::id()),
-    )?;
-    Ok(rules)
+    let own_threads = Limited::to(libc::SYS_tgkill, 0, &[]);
+    allow(&own_threads, std::process::id().into())?;
+    let (denied, allowed) = (SeccompAction::Trap, SeccompAction::Allow);
+    let filter = SeccompFilter::new(rules, denied, allowed, TargetArch::x86_64)?;
+    Ok(filter.try_into()?)
 }
 
 extern "C" fn report_denied(_signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
@@ -350,23 +312,19 @@ extern "C" fn report_denied(_signal: c_int, info: *mut siginfo_t, _context: *mut
 mod tests {
     use super::*;
 
+    const FILE_SERVERS: Kind = Kind::Machine(ThreadKind::Fs);
+
     #[test]
     fn rules_of_every_kind_compile() {
-        for kind in KINDS {
-            let rules = rules(&kind.calls(), &kind.limited()).expect("valid rules");
-            let filter = SeccompFilter::new(
-                rules,
-                SeccompAction::Trap,
-                SeccompAction::Allow,
-                TargetArch::x86_64,
-            );
-            BpfProgram::try_from(filter.expect("a valid filter")).expect("a program short enough");
+        for kind in KINDS.into_iter().chain([Kind::Starter]) {
+            program(&kind.calls(), &kind.limited())
+                .expect("valid rules and a program short enough");
         }
     }
 
     #[test]
     fn rules_never_allow_new_programs_or_sockets_by_name() {
-        for kind in KINDS {
+        for kind in KINDS.into_iter().chain([Kind::Starter]) {
             for call in [
                 libc::SYS_execve,
                 libc::SYS_socket,
@@ -383,12 +341,9 @@ mod tests {
     /// filters do not.
     #[test]
     fn calls_limited_by_an_argument_are_nowhere_allowed_whole() {
-        let others = |kind: &Kind| !matches!(kind, Kind::Fs | Kind::Starter);
-        let kinds = || KINDS.into_iter().filter(others);
-        let limited: Vec<_> = kinds()
-            .flat_map(Kind::limited)
-            .map(|limited| limited.call)
-            .collect();
+        let kinds = || KINDS.into_iter().filter(|kind| *kind != FILE_SERVERS);
+        let limited = kinds().flat_map(Kind::limited).chain(EVERY_LIMITED);
+        let limited: Vec<_> = limited.map(|limited| limited.call).collect();
         let mut whole = kinds()
             .flat_map(Kind::calls)
             .chain(STARTING.iter().copied());
@@ -397,11 +352,11 @@ mod tests {
 
     #[test]
     fn file_server_has_no_file_handles_and_no_limits_that_its_calls_undo() {
-        let calls = Kind::Fs.calls();
+        let calls = FILE_SERVERS.calls();
         let handles = [libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at];
         assert!(handles.iter().all(|call| !calls.contains(call)));
         assert!(
-            Kind::Fs
+            FILE_SERVERS
                 .limited()
                 .iter()
                 .all(|limited| !calls.contains(&limited.call))
