@@ -188,18 +188,18 @@ impl Given {
             "without root a running pod is given no folders of the host"
         );
         let taken = later::take(shares)?;
-        let sources = taken.iter().map(|(source, _)| source.clone());
+        let sources = taken.iter().map(|taken| taken.source.clone());
         caller.ask(&Request::Shares(sources.collect()), &[])?;
         let (known, mut next) = match caller.hear()? {
             Some(Answer::Shares { known, next }) => (known, next..),
             other => return Err(clients::refusal(other)),
         };
         let mut missing = Vec::new();
-        for ((source, taken), known) in taken.into_iter().zip(known) {
+        for (taken, known) in taken.into_iter().zip(known) {
             let number = known.map_or_else(|| next.next(), Some);
             let number = number.context("no number is left for a share")?;
             if known.is_none() {
-                given.new.insert(number, source);
+                given.new.insert(number, taken.source.clone());
                 missing.push((number, taken));
             }
             given.numbers.push(number);

@@ -15,11 +15,6 @@ pub fn cpus() -> u64 {
     thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64)
 }
 
-/// The most CPUs KVM gives one machine.
-pub fn kvm_cpus(kvm: &Kvm) -> u64 {
-    kvm.get_max_vcpus() as u64
-}
-
 /// Physical memory, MiB.
 ///
 /// # Errors
@@ -36,23 +31,16 @@ pub fn memory_mib() -> Result<u64> {
 /// # Errors
 /// Those of close_range.
 pub fn close_descriptors_except(kept: Option<RawFd>) -> Result<()> {
-    let ranges = match kept {
-        Some(kept) => {
-            let kept = u32::try_from(kept).context("a negative descriptor")?;
-            [
-                (3, kept.saturating_sub(1)),
-                (kept.saturating_add(1), u32::MAX),
-            ]
-        }
-        None => [(3, u32::MAX), (1, 0)],
-    };
-    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+    // Without one it is as if the last of stdio were it.
+    let kept = u32::try_from(kept.unwrap_or(2)).context("a negative descriptor")?;
+    let ranges = [3..kept, kept.saturating_add(1)..u32::MAX];
+    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
         #[expect(
             unsafe_code,
             reason = "no safe binding of close_range among the crates used"
         )]
         // SAFETY: called before this process has opened anything of its own above stdio, or in a child that touches nothing of it.
-        let result = unsafe { libc::close_range(first, last, 0) };
+        let result = unsafe { libc::close_range(range.start, range.end - 1, 0) };
         Errno::result(result).context("close inherited descriptors")?;
     }
     Ok(())

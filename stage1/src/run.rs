@@ -105,7 +105,7 @@ impl Prepared {
         let host = Host {
             cpus,
             memory_mib: host::memory_mib()?,
-            kvm_cpus: host::kvm_cpus(&assets.kvm),
+            kvm_cpus: assets.kvm.get_max_vcpus() as u64,
             root: nix::unistd::geteuid().is_root(),
             window: terminal::window(),
             kernel_parameters: std::env::var(KERNEL_PARAMETERS).unwrap_or_default(),

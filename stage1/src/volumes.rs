@@ -1,6 +1,7 @@
 //! Which volume goes where: the appc rules of volumes, mounts and mount points (specification, "Pod Manifest Schema" and
 //! "Image Manifest Schema"), as rkt applied them. Pure functions: nothing of the host is looked at.
 
+use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -58,15 +59,11 @@ impl<'a> Resolver<'a> {
     /// # Errors
     /// When volumes of the pod are malformed, or two have one name.
     pub fn new(pod: &'a PodManifest) -> Result<Self> {
-        for (index, volume) in pod.volumes.iter().enumerate() {
+        let mut names = HashSet::new();
+        for volume in &pod.volumes {
             check(volume)?;
-            ensure!(
-                pod.volumes[..index]
-                    .iter()
-                    .all(|other| other.name != volume.name),
-                "two volumes are called {:?}",
-                volume.name
-            );
+            let name = &volume.name;
+            ensure!(names.insert(name), "two volumes are called {name:?}");
         }
         Ok(Self {
             pod,
@@ -92,21 +89,14 @@ impl<'a> Resolver<'a> {
         );
         let mut mounts = Vec::new();
         for mount in &app.mounts {
-            let point = program
-                .mount_points
-                .iter()
-                .find(|point| point.name == mount.volume);
-            let volume = mount
-                .app_volume
-                .as_ref()
-                .or_else(|| self.by_name(&mount.volume));
-            let volume = volume.cloned().with_context(|| {
-                format!(
-                    "mount at {}: the pod has no volume {:?}",
-                    mount.path, mount.volume
-                )
-            })?;
-            mounts.push(self.mount(app, &volume, &mount.path, point)?);
+            let (name, path) = (&mount.volume, &mount.path);
+            let mut points = program.mount_points.iter();
+            let point = points.find(|point| point.name == *name);
+            let own = mount.app_volume.as_ref();
+            let volume = own.or_else(|| self.by_name(name));
+            let volume = volume
+                .with_context(|| format!("mount at {path}: the pod has no volume {name:?}"))?;
+            mounts.push(self.mount(app, volume, path, point)?);
         }
         for point in &program.mount_points {
             ensure!(
@@ -114,11 +104,12 @@ impl<'a> Resolver<'a> {
                 "mount point name {:?} is not an ACName (a-z, 0-9, inner -)",
                 point.name
             );
-            if mounts.iter().any(|mount| same(&mount.target, &point.path)) {
+            let path = Path::new(&point.path);
+            if mounts.iter().any(|mount| Path::new(&mount.target) == path) {
                 continue;
             }
-            let mount = match self.by_name(&point.name).cloned() {
-                Some(volume) => self.mount(app, &volume, &point.path, Some(point))?,
+            let mount = match self.by_name(&point.name) {
+                Some(volume) => self.mount(app, volume, &point.path, Some(point))?,
                 None => self.implicit(&app.name, point, image)?,
             };
             mounts.push(mount);
@@ -206,15 +197,15 @@ impl<'a> Resolver<'a> {
     /// When there are too many.
     pub fn share(&mut self, share: Share) -> Result<u16> {
         let known = self.shares.iter().position(|known| *known == share);
-        let number = known.unwrap_or(self.shares.len());
+        let number = u16::try_from(known.unwrap_or(self.shares.len()))?;
         if known.is_none() {
             ensure!(
-                self.shares.len() < usize::from(MAX_SHARES),
+                number < MAX_SHARES,
                 "more than {MAX_SHARES} different host volumes"
             );
             self.shares.push(share);
         }
-        Ok(u16::try_from(number)?)
+        Ok(number)
     }
 }
 
@@ -223,13 +214,13 @@ fn place(volume: protocol::Volume, target: &str, read_only: bool) -> Result<prot
         target.starts_with('/') && !target.contains('\0'),
         "mount at {target:?}: the path is not absolute"
     );
-    let mut components = Path::new(target).components();
+    let components = || Path::new(target).components();
     ensure!(
-        components.all(|component| component != Component::ParentDir),
+        components().all(|component| component != Component::ParentDir),
         "mount at {target:?}: the path climbs"
     );
     ensure!(
-        Path::new(target).components().count() > 1,
+        components().count() > 1,
         "mount at {target:?}: a volume cannot take the place of the app's root"
     );
     Ok(protocol::Mount {
@@ -237,13 +228,6 @@ fn place(volume: protocol::Volume, target: &str, read_only: bool) -> Result<prot
         target: target.to_owned(),
         read_only,
     })
-}
-
-/// Whether two paths are the same but for repeated slashes and dots.
-fn same(one: &str, other: &str) -> bool {
-    Path::new(one)
-        .components()
-        .eq(Path::new(other).components())
 }
 
 fn check(volume: &Volume) -> Result<()> {
@@ -269,15 +253,10 @@ fn mode(volume: &Volume) -> Result<u32> {
     let Some(text) = &volume.mode else {
         return Ok(DEFAULT_MODE);
     };
-    let mode = u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o7777);
-    mode.with_context(|| {
-        format!(
-            "volume {:?}: mode {text:?} is not octal, at most 7777",
-            volume.name
-        )
-    })
+    let mode = u32::from_str_radix(text, 8).ok();
+    let mode = mode.filter(|mode| *mode <= 0o7777);
+    let name = &volume.name;
+    mode.with_context(|| format!("volume {name:?}: mode {text:?} is not octal, at most 7777"))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use rustix::fs::{
 use rustix::mount::{UnmountFlags, open_tree, unmount};
 
 use super::shares::{self, DETACHED, Taken};
-use crate::volumes::{Share, Source};
+use crate::volumes::Share;
 
 /// `f_type` of a tmpfs, statfs(2).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -22,20 +22,9 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 ///
 /// # Errors
 /// When a source is missing, or one that no machine is given.
-pub fn take(shares: &[Share]) -> Result<Vec<(Source, Taken)>> {
+pub fn take(shares: &[Share]) -> Result<Vec<Taken>> {
     shares::check(shares)?;
-    let taken = shares::take(shares, None)?.into_iter().zip(shares);
-    let sources = taken.map(|(taken, share)| {
-        let (device, inode) = taken.identity;
-        let share = share.clone();
-        let source = Source {
-            share,
-            device,
-            inode,
-        };
-        (source, taken)
-    });
-    Ok(sources.collect())
+    shares::take(shares, None)
 }
 
 /// The root of a pod's process, in whose mount namespace this one is.

@@ -80,7 +80,7 @@ fn own_descriptors() -> Result<File> {
 fn report(pod: &PodDir) -> Result<OwnedFd> {
     let folder = open_tree(CWD, pod.report(), DETACHED).context("take its mount")?;
     let inert = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-    shares::set_attributes(folder.as_fd(), inert).context("bar its mount")?;
+    shares::change_attributes(folder.as_fd(), inert, 0, None).context("bar its mount")?;
     let report = fcntl_dupfd_cloexec(&folder, REPORT_DESCRIPTOR).context("duplicate it")?;
     ensure!(
         report.as_raw_fd() == REPORT_DESCRIPTOR,

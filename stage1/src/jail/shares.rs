@@ -9,11 +9,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use crate::volumes::Share;
+use crate::volumes::{Share, Source};
 
 /// What the folder of all shares is called inside: it is the root.
 pub const SHARES: &str = "/";
@@ -71,8 +72,8 @@ fn on_proc(path: &Path) -> bool {
 pub struct Taken {
     tree: OwnedFd,
     is_folder: bool,
-    /// Device and number of its inode.
-    pub(super) identity: (u64, u64),
+    /// Of what.
+    pub source: Source,
 }
 
 /// Takes the mounts of `shares` from the mount namespace that the process is in and has power over. Where `owners` is a user
@@ -104,7 +105,11 @@ fn take_one(share: &Share, owners: Option<BorrowedFd<'_>>) -> Result<Taken> {
     Ok(Taken {
         tree: tree.into(),
         is_folder: found.is_dir(),
-        identity: (found.dev(), found.ino()),
+        source: Source {
+            share: share.clone(),
+            device: found.dev(),
+            inode: found.ino(),
+        },
     })
 }
 
@@ -141,13 +146,8 @@ pub(super) fn attach_one(
     Ok(move_mount(&taken.tree, "", root, &*name, flags)?)
 }
 
-/// Sets attributes of all mounts of `tree` (mount_setattr(2)), and lets nothing travel to or from them.
-pub(super) fn set_attributes(tree: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
-    change_attributes(tree, attributes, 0, None)
-}
-
-/// The same, and takes attributes away. Where `owners` is a user namespace, files get the owners in it that they have here,
-/// which not every file system can.
+/// Sets and clears attributes of all mounts of `tree` (mount_setattr(2)), and lets nothing travel to or from them. Where `owners`
+/// is a user namespace, files get the owners in it that they have here, which not every file system can.
 pub(super) fn change_attributes(
     tree: BorrowedFd<'_>,
     set: u64,
@@ -177,9 +177,5 @@ pub(super) fn change_attributes(
             size_of::<libc::mount_attr>(),
         )
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    Ok(Errno::result(done).map(drop)?)
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Result, ensure};
 use contract::RunArguments;
-use contract::annotation::{self, Annotation};
+use contract::annotation::{self, APP_STDERR, APP_STDIN, APP_STDOUT, Annotation};
 use guest_init::protocol::{self, FIRST_STREAM_PORT, Stdio, TaskId, Window};
 
 /// Stream ports of one task: stdin, stdout, stderr, and one spare.
@@ -66,11 +66,9 @@ pub fn moved(stdio: Stdio, task: TaskId) -> Stdio {
 
 /// There is one input and one terminal.
 pub(super) fn check_input(apps: &[protocol::App]) -> Result<()> {
-    let reads = |app: &&protocol::App| {
-        let Stdio::Streams { stdin, .. } = app.stdio else {
-            return true;
-        };
-        stdin.is_some()
+    let reads = |app: &&protocol::App| match app.stdio {
+        Stdio::Streams { stdin, .. } => stdin.is_some(),
+        Stdio::Terminal { .. } => true,
     };
     let readers: Vec<_> = apps.iter().filter(reads).map(|app| &*app.name).collect();
     ensure!(
@@ -94,17 +92,9 @@ pub(super) fn stdio(
     window: Option<Window>,
 ) -> Result<Stdio> {
     let first = ports(u32::try_from(index)?).start;
-    let asked = |name| annotation::find(annotations, name);
-    let modes = [
-        annotation::APP_STDIN,
-        annotation::APP_STDOUT,
-        annotation::APP_STDERR,
-    ]
-    .map(asked);
-    let on_terminal = modes
-        .iter()
-        .flatten()
-        .any(|mode| matches!(*mode, "tty" | "interactive"));
+    let modes = [APP_STDIN, APP_STDOUT, APP_STDERR].map(|name| annotation::find(annotations, name));
+    let mut asked = modes.iter().flatten();
+    let on_terminal = asked.any(|mode| matches!(*mode, "tty" | "interactive"));
     // Without a terminal of the user's there is nobody to end the app's input by a key: then streams serve it better.
     if let Some(window) = window.filter(|_| on_terminal || arguments.interactive) {
         return Ok(Stdio::Terminal {
