@@ -1,8 +1,7 @@
 //! From manifests and arguments to what the machine and its apps need. A pure function: it opens nothing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,30 +9,24 @@ use anyhow::{Context, Result, ensure};
 use contract::annotation::{self, Annotation};
 use contract::image::{App as ManifestApp, ImageManifest};
 use contract::pod::{PodApp, PodManifest};
-use contract::{RunArguments, UidRange, signal};
-use guest_init::protocol::{
-    self, Boot, Cache, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Limits, MAX_SHARES, Scratch, Stdio, Window,
-};
-use nix::sys::signal::Signal;
+use contract::{RunArguments, UidRange};
+use guest_init::protocol::{self, Boot, Cache, IMAGE_SLOTS, Limits, MAX_SHARES, Scratch, Window};
 
-use crate::environment;
 use crate::growth::Growth;
-use crate::isolators;
 use crate::life::{GRACE, Stopping};
 use crate::limits;
 use crate::sizes::{PodLimits, scratch_bytes};
 use crate::unsupported;
-use crate::volumes::{Resolver, Share};
+use crate::volumes::Share;
 
 mod added;
+mod planner;
 mod stdio;
 
 pub use added::{AddedApp, renumber};
-use stdio::{check_input, stdio};
+use planner::Planner;
+use stdio::check_input;
 pub use stdio::{entry_stdio, moved, ports, ports_of};
-
-/// The most that command and environment may take, bytes: escaped, it still fits a control message.
-const MAX_ARGUMENT_BYTES: usize = 512 << 10;
 
 /// rkt's variable for parameters of the guest's kernel; with `--debug` only, for it costs what the warning says.
 pub const KERNEL_PARAMETERS: &str = "RKT_HYPERVISOR_EXTRA_KERNEL_PARAMS";
@@ -232,218 +225,12 @@ fn program<'a>(pod_app: &'a PodApp, image: &'a PreparedImage) -> Result<&'a Mani
     app.context("neither the pod manifest nor the image says what to run")
 }
 
-fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
-    ensure!(
-        arguments.mutable || !pod.apps.is_empty(),
-        "the pod manifest has no apps"
-    );
-    ensure!(
-        pod.apps.len() <= MAX_APPS,
-        "a pod of {} apps is more than one machine takes ({MAX_APPS})",
-        pod.apps.len()
-    );
-    let mut names = HashSet::new();
-    for app in &pod.apps {
-        ensure!(
-            contract::name::is_ac_name(&app.name),
-            "app name {:?} is not an ACName (a-z, 0-9, inner -)",
-            app.name
-        );
-        ensure!(
-            names.insert(&app.name),
-            "two apps are called {:?}: --name gives another",
-            app.name
-        );
-    }
-    ensure!(
-        arguments.net.split(',').all(|net| net != "host"),
-        "--net=host gives a pod the host's network, which a virtual machine cannot share; use --net=none"
-    );
-    Ok(())
-}
-
-/// Refuses what protects the app or its neighbours and would silently not be there. Shares of resources only slow down.
-fn check_isolators(app: &ManifestApp) -> Result<()> {
-    for isolator in &app.isolators {
-        let name = isolator.name.as_str();
-        ensure!(
-            isolators::is_known(name) || unsupported::is_share(name),
-            "isolator {name} is not supported yet"
-        );
-    }
-    Ok(())
-}
-
-/// Resolves apps, one after the other.
-struct Planner<'a> {
-    arguments: &'a RunArguments,
-    /// Size of the terminal that an app can have.
-    window: Option<Window>,
-    volumes: Resolver<'a>,
-    /// Of images: they lie on their disk in the order of the apps that have one.
-    numbers: Range<u8>,
-    /// What the user should know of apps; the volumes have warnings of their own.
-    warnings: Vec<String>,
-}
-
-impl<'a> Planner<'a> {
-    fn new(
-        pod: &'a PodManifest,
-        arguments: &'a RunArguments,
-        window: Option<Window>,
-    ) -> Result<Self> {
-        check_supported(pod, arguments)?;
-        Ok(Self {
-            arguments,
-            window,
-            volumes: Resolver::new(pod).context("read the pod manifest")?,
-            numbers: 0..IMAGE_SLOTS,
-            warnings: Vec::new(),
-        })
-    }
-
-    /// The app that has a place in the pod by `index`, and the signal that asks it to end.
-    fn app(
-        &mut self,
-        index: usize,
-        pod_app: &PodApp,
-        image: &PreparedImage,
-    ) -> Result<(protocol::App, i32)> {
-        let program = program(pod_app, image)?;
-        let app = self.resolve(index, pod_app, program, image);
-        let app =
-            app.with_context(|| format!("read app {:?} of the pod manifest", pod_app.name))?;
-        let of_app = unsupported::of_app(&pod_app.name, program);
-        self.warnings.extend(of_app);
-        Ok((app, stop_signal(pod_app, image)?))
-    }
-
-    fn resolve(
-        &mut self,
-        index: usize,
-        pod_app: &PodApp,
-        program: &ManifestApp,
-        image: &PreparedImage,
-    ) -> Result<protocol::App> {
-        ensure!(
-            !program.exec.is_empty(),
-            "nothing to run: the image has no command, and none was given after --"
-        );
-        let working_directory = match program.working_directory.as_str() {
-            "" => "/",
-            path => path,
-        };
-        ensure!(
-            working_directory.starts_with('/'),
-            "working directory {working_directory:?} is not absolute"
-        );
-        check_isolators(program)?;
-        let environment = program.environment.iter();
-        let bytes = program.exec.iter().map(String::len).sum::<usize>()
-            + environment
-                .map(|v| v.name.len() + v.value.len())
-                .sum::<usize>();
-        ensure!(
-            bytes <= MAX_ARGUMENT_BYTES,
-            "command and environment take {bytes} bytes; at most {MAX_ARGUMENT_BYTES} can be passed"
-        );
-        let stdio = stdio(index, &pod_app.annotations, self.arguments, self.window)?;
-        let terminal = matches!(stdio, Stdio::Terminal { .. });
-        let built_in = annotation::find(&pod_app.annotations, annotation::APP_BUILT_IN);
-        let app = protocol::App {
-            name: pod_app.name.clone(),
-            root: self.root(&image.root)?,
-            read_only_root: pod_app.read_only_root_fs,
-            restrict_paths: !self.arguments.disable_paths,
-            powers: isolators::powers(program, self.arguments)?,
-            limits: limits::of_app(program, &pod_app.annotations)?,
-            resource_limits: limits::of_processes(&pod_app.annotations)?,
-            built_in: built_in == Some("true"),
-            exec: program.exec.clone(),
-            search_path: environment::search_path(&program.environment, working_directory),
-            environment: environment::complete(&program.environment, &pod_app.name, terminal)?,
-            working_directory: working_directory.to_owned(),
-            user: program.user.clone(),
-            group: program.group.clone(),
-            supplementary_gids: program.supplementary_gids.clone(),
-            mounts: self.volumes.mounts(pod_app, program, image)?,
-            pre_start: handler(program, "pre-start")?,
-            post_stop: handler(program, "post-stop")?,
-            stdio,
-        };
-        check_message(&app)?;
-        Ok(app)
-    }
-
-    fn root(&mut self, root: &PreparedRoot) -> Result<protocol::Root> {
-        let bytes = match root {
-            PreparedRoot::Erofs { bytes, .. } => *bytes,
-            PreparedRoot::Folder(source) => {
-                let number = self.volumes.share(Share {
-                    source: source.clone(),
-                    read_only: false,
-                    recursive: true,
-                });
-                return number.map(protocol::Root::Share);
-            }
-        };
-        ensure!(
-            bytes <= IMAGE_SLOT_BYTES,
-            "the image is larger than {} GiB",
-            IMAGE_SLOT_BYTES >> 30
-        );
-        let number = self.numbers.next().context("too many images for one pod")?;
-        Ok(protocol::Root::Image { number, bytes })
-    }
-}
-
-/// The signal that asks an app to end: what its annotations say, else its image's.
-fn stop_signal(pod_app: &PodApp, image: &PreparedImage) -> Result<i32> {
-    let of_app = [&pod_app.annotations, &image.manifest.annotations];
-    let mut named = of_app.into_iter();
-    let name = named.find_map(|annotations| annotation::find(annotations, annotation::STOP_SIGNAL));
-    name.map_or(Ok(Signal::SIGTERM as i32), signal::parse)
-        .with_context(|| format!("read how app {:?} is asked to end", pod_app.name))
-}
-
 /// How long apps have that are asked to end, by the pod's annotations.
 ///
 /// # Errors
 /// For what is no time.
 pub fn stop_grace(annotations: &[Annotation]) -> Result<Duration> {
     annotation::find(annotations, annotation::POD_STOP_TIMEOUT).map_or(Ok(GRACE), seconds)
-}
-
-/// The command of an event handler; empty = none.
-fn handler(program: &ManifestApp, event: &str) -> Result<Vec<String>> {
-    for handler in &program.event_handlers {
-        ensure!(
-            matches!(&*handler.name, "pre-start" | "post-stop"),
-            "there is no event {:?}; pre-start and post-stop are",
-            handler.name
-        );
-    }
-    let handlers = program.event_handlers.iter();
-    let mut handlers = handlers.filter(|handler| handler.name == event);
-    let Some(handler) = handlers.next() else {
-        return Ok(Vec::new());
-    };
-    ensure!(handlers.next().is_none(), "two event handlers for {event}");
-    ensure!(
-        !handler.exec.is_empty(),
-        "the event handler for {event} has no command"
-    );
-    Ok(handler.exec.clone())
-}
-
-/// A message that is too long would never be sent, and the guest wait for it forever.
-fn check_message(app: &protocol::App) -> Result<()> {
-    let message = protocol::ToGuest::Start {
-        task: 0,
-        app: Box::new(app.clone()),
-    };
-    protocol::send(std::io::sink(), &message)
-        .context("command, environment, user and groups are more than can be passed to the guest")
 }
 
 fn hostname(arguments: &RunArguments) -> Result<String> {

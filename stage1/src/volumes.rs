@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use contract::annotation;
 use contract::image::{App as ManifestApp, MountPoint};
 use contract::pod::{PodApp, PodManifest, Volume};
+use contract::{annotation, name};
 use guest_init::protocol::{self, Cache, MAX_SHARES};
 use serde::{Deserialize, Serialize};
 
@@ -99,11 +99,7 @@ impl<'a> Resolver<'a> {
             mounts.push(self.mount(app, volume, path, point)?);
         }
         for point in &program.mount_points {
-            ensure!(
-                contract::name::is_ac_name(&point.name),
-                "mount point name {:?} is not an ACName (a-z, 0-9, inner -)",
-                point.name
-            );
+            name::check("mount point", &point.name)?;
             let path = Path::new(&point.path);
             if mounts.iter().any(|mount| Path::new(&mount.target) == path) {
                 continue;
@@ -232,10 +228,7 @@ fn place(volume: protocol::Volume, target: &str, read_only: bool) -> Result<prot
 
 fn check(volume: &Volume) -> Result<()> {
     let name = &volume.name;
-    ensure!(
-        contract::name::is_ac_name(name),
-        "volume name {name:?} is not an ACName (a-z, 0-9, inner -)"
-    );
+    name::check("volume", name)?;
     match (volume.kind.as_str(), &volume.source) {
         ("host", Some(source)) => ensure!(
             source.starts_with('/') && !source.contains('\0'),

@@ -1,5 +1,7 @@
 //! ACNames: `^[a-z0-9]+(-[a-z0-9]+)*$`, the names of apps, volumes, ports and mount points.
 
+use anyhow::{Result, ensure};
+
 /// Whether `name` is an ACName.
 pub fn is_ac_name(name: &str) -> bool {
     !name.is_empty()
@@ -9,6 +11,18 @@ pub fn is_ac_name(name: &str) -> bool {
                     .bytes()
                     .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         })
+}
+
+/// Refuses a name of `what` that is no ACName.
+///
+/// # Errors
+/// With the rule.
+pub fn check(what: &str, name: &str) -> Result<()> {
+    ensure!(
+        is_ac_name(name),
+        "{what} name {name:?} is not an ACName (a-z, 0-9, inner -)"
+    );
+    Ok(())
 }
 
 /// The ACName nearest to `text`: lower case, every run of other characters one dash; `None` if nothing is left.

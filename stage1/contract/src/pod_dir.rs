@@ -28,11 +28,6 @@ impl PodDir {
         self.0.join("pod")
     }
 
-    /// Image manifest of the stage 1.
-    pub fn stage1_manifest(&self) -> PathBuf {
-        self.0.join("stage1/manifest")
-    }
-
     /// Root file system of the stage 1.
     pub fn stage1_rootfs(&self) -> PathBuf {
         self.0.join("stage1/rootfs")

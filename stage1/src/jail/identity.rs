@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use contract::{BLOCK, UidRange};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
@@ -236,7 +236,7 @@ fn same_ids() -> Result<String> {
 /// Claims the first of `uids`, which are of `range`, that is free, by a file in `claims`.
 fn claim_in(
     claims: &Path,
-    mut uids: impl Iterator<Item = u32>,
+    uids: impl Iterator<Item = u32>,
     range: UidRange,
     pod: &Path,
 ) -> Result<(u32, File)> {
@@ -245,19 +245,18 @@ fn claim_in(
         .mode(0o700)
         .create(claims)
         .with_context(|| format!("make {}", claims.display()))?;
-    let claim = |uid: u32| -> Result<Option<(u32, File)>> {
+    for uid in uids {
         let path = claims.join(uid.to_string());
         let claim = try_claim(&path, pod);
         let claim = claim.with_context(|| format!("claim uid by {}", path.display()))?;
-        Ok(claim.map(|claim| (uid, claim)))
-    };
-    let claimed = uids.find_map(|uid| claim(uid).transpose());
-    claimed.with_context(|| {
-        format!(
-            "every uid of pod-uids = \"{range}\" (FIRST:COUNT) belongs to a pod: remove pods that have ended (fairing gc, \
-             fairing rm), or configure a larger range in config.toml"
-        )
-    })?
+        if let Some(claim) = claim {
+            return Ok((uid, claim));
+        }
+    }
+    bail!(
+        "every uid of pod-uids = \"{range}\" (FIRST:COUNT) belongs to a pod: remove pods that have ended (fairing gc, \
+         fairing rm), or configure a larger range in config.toml"
+    )
 }
 
 /// The claim at `path` if nobody has it: locked through a descriptor that cannot write it, for the jailed process keeps

@@ -17,7 +17,11 @@ pub fn ports(task: TaskId) -> Range<u32> {
 }
 
 /// The ports that `stdio` names, in the order stdin, stdout, stderr.
-pub fn ports_of(stdio: Stdio) -> Vec<u32> {
+pub fn ports_of(mut stdio: Stdio) -> Vec<u32> {
+    ports_in(&mut stdio).into_iter().map(|port| *port).collect()
+}
+
+fn ports_in(stdio: &mut Stdio) -> Vec<&mut u32> {
     match stdio {
         Stdio::Terminal { port, .. } => vec![port],
         Stdio::Streams {
@@ -44,24 +48,12 @@ pub fn entry_stdio(first: u32, terminal: Option<Window>) -> Stdio {
 }
 
 /// `stdio`, which is some task's, as that of `task`.
-pub fn moved(stdio: Stdio, task: TaskId) -> Stdio {
+pub fn moved(mut stdio: Stdio, task: TaskId) -> Stdio {
     let first = ports(task).start;
-    let moved = |port: u32| first + port.wrapping_sub(FIRST_STREAM_PORT) % PORTS_PER_TASK;
-    match stdio {
-        Stdio::Terminal { port, window } => Stdio::Terminal {
-            port: moved(port),
-            window,
-        },
-        Stdio::Streams {
-            stdin,
-            stdout,
-            stderr,
-        } => Stdio::Streams {
-            stdin: stdin.map(moved),
-            stdout: stdout.map(moved),
-            stderr: stderr.map(moved),
-        },
+    for port in ports_in(&mut stdio) {
+        *port = first + port.wrapping_sub(FIRST_STREAM_PORT) % PORTS_PER_TASK;
     }
+    stdio
 }
 
 /// There is one input and one terminal.
