@@ -19,19 +19,15 @@ pub(super) fn set(shares: bool, threads: Option<u32>) -> Result<()> {
     } else {
         OPEN_FILES
     };
+    let threads = threads.filter(|_| root).map(u64::from);
+    let threads = threads.map(|most| (Resource::RLIMIT_NPROC, most, "threads"));
     let limits = [
-        (Resource::RLIMIT_NOFILE, Some(files), "open files"),
-        (
-            Resource::RLIMIT_NPROC,
-            threads.filter(|_| root).map(u64::from),
-            "threads",
-        ),
-        (Resource::RLIMIT_CORE, Some(0), "core dumps"),
-        (Resource::RLIMIT_MSGQUEUE, Some(0), "message queues"),
-        (Resource::RLIMIT_MEMLOCK, Some(0), "locked memory"),
+        (Resource::RLIMIT_NOFILE, files, "open files"),
+        (Resource::RLIMIT_CORE, 0, "core dumps"),
+        (Resource::RLIMIT_MSGQUEUE, 0, "message queues"),
+        (Resource::RLIMIT_MEMLOCK, 0, "locked memory"),
     ];
-    for (resource, wanted, name) in limits {
-        let Some(wanted) = wanted else { continue };
+    for (resource, wanted, name) in limits.into_iter().chain(threads) {
         if setrlimit(resource, wanted, wanted).is_ok() {
             continue;
         }
