@@ -54,13 +54,12 @@ fn last_lines(words: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmm::end::ExitCounts;
 
     fn ended(end: End) -> Ended {
         Ended {
             end,
             last_words: String::new(),
-            exits: ExitCounts::default(),
+            exits: 0,
         }
     }
 

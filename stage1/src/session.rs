@@ -242,7 +242,7 @@ impl Session<'_> {
                     reserves.forget(image, &shares);
                 }
             }
-            Action::Kill => machine.stop_handle().stop(),
+            Action::Kill => machine.stop(),
             Action::StartGrace(time) => {
                 self.grace = Instant::now().checked_add(time);
             }

@@ -1,24 +1,21 @@
-//! What a guest access that KVM does not serve itself reaches: I/O ports or a virtio-mmio slot. Called on vCPU threads.
+//! What a guest access that KVM does not serve itself reaches: a virtio-mmio slot, or an I/O port (see `ports`). Called on
+//! vCPU threads.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::console::Console;
 use crate::layout::{SLOTS, slot_at};
 use crate::mmio::transport::Transport;
-use crate::ports::Ports;
 
 /// The machine as its vCPUs see it.
 pub struct Bus {
-    /// I/O ports.
-    pub ports: Ports,
-    slots: [Option<Mutex<Transport>>; SLOTS],
+    /// What is behind the serial port.
+    pub console: Mutex<Console>,
+    /// The devices in their slots.
+    pub slots: [Option<Mutex<Transport>>; SLOTS],
 }
 
 impl Bus {
-    /// A bus with these devices in their slots.
-    pub fn new(ports: Ports, slots: [Option<Mutex<Transport>>; SLOTS]) -> Self {
-        Self { ports, slots }
-    }
-
     /// Fills `data` from `address`; all ones where nothing is.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         match self.slot(address) {
@@ -48,6 +45,7 @@ impl Bus {
     }
 }
 
-fn lock(slot: &Mutex<Transport>) -> MutexGuard<'_, Transport> {
-    slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+/// Locks, whatever befell an earlier holder.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

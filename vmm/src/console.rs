@@ -18,6 +18,7 @@ mod spec {
 const LAST_WORDS_BYTES: usize = 16 << 10;
 
 /// What the guest wrote last.
+#[derive(Default)]
 pub struct Console {
     last_words: VecDeque<u8>,
     line_control: u8,
@@ -28,9 +29,8 @@ impl Console {
     /// An empty console; `copy` gets every byte as it comes.
     pub fn new(copy: Option<Box<dyn Write + Send>>) -> Self {
         Self {
-            last_words: VecDeque::new(),
-            line_control: 0,
             copy,
+            ..Self::default()
         }
     }
 
@@ -76,10 +76,8 @@ impl Console {
         }
         self.last_words.push_back(byte);
         // A reader that went away must not end the machine.
-        if self
-            .copy
-            .as_mut()
-            .is_some_and(|copy| copy.write_all(&[byte]).is_err())
+        if let Some(copy) = &mut self.copy
+            && copy.write_all(&[byte]).is_err()
         {
             self.copy = None;
         }

@@ -1,9 +1,8 @@
 //! How a machine ended, and the one place where that is decided: the first end wins.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::OnceLock;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -31,19 +30,6 @@ pub enum End {
     Stopped,
 }
 
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PoweredOff(code) => write!(f, "powered off with code {code}"),
-            Self::Reset => f.write_str("reset by the guest"),
-            Self::Panicked => f.write_str("guest kernel panicked"),
-            Self::TripleFault => f.write_str("triple fault"),
-            Self::KvmFailed { reason, .. } => write!(f, "KVM failed: {reason}"),
-            Self::Stopped => f.write_str("told to stop"),
-        }
-    }
-}
-
 /// What is left of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -51,54 +37,13 @@ pub struct Ended {
     pub end: End,
     /// The last lines of the kernel's console.
     pub last_words: String,
-    /// Why vCPUs came back to us, summed over them.
-    pub exits: ExitCounts,
-}
-
-/// Returns from KVM_RUN by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExitCounts {
-    /// All of them.
-    pub kvm_run_returns: u64,
-    /// Reads of an I/O port.
-    pub port_reads: u64,
-    /// Writes of an I/O port.
-    pub port_writes: u64,
-    /// Reads of a device register.
-    pub mmio_reads: u64,
-    /// Writes of a device register.
-    pub mmio_writes: u64,
-    /// Signals.
-    pub interrupted: u64,
-    /// Anything else, the end included.
-    pub other: u64,
-}
-
-impl std::ops::AddAssign for ExitCounts {
-    fn add_assign(&mut self, other: Self) {
-        let Self {
-            kvm_run_returns,
-            port_reads,
-            port_writes,
-            mmio_reads,
-            mmio_writes,
-            interrupted,
-            other: rest,
-        } = other;
-        self.kvm_run_returns += kvm_run_returns;
-        self.port_reads += port_reads;
-        self.port_writes += port_writes;
-        self.mmio_reads += mmio_reads;
-        self.mmio_writes += mmio_writes;
-        self.interrupted += interrupted;
-        self.other += rest;
-    }
+    /// How often vCPUs came back to us, summed over them.
+    pub exits: u64,
 }
 
 /// Where the machine's end is noted, by whichever thread is first.
 pub struct EndNote {
-    end: Mutex<Option<End>>,
-    noted: Condvar,
+    end: OnceLock<End>,
     event: EventFd,
 }
 
@@ -109,40 +54,22 @@ impl EndNote {
     /// When no descriptor is left.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            end: Mutex::new(None),
-            noted: Condvar::new(),
+            end: OnceLock::new(),
             event: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         })
     }
 
-    /// Notes `end` unless there is one, and makes the event readable.
-    pub fn set(&self, end: End) {
-        self.lock().get_or_insert(end);
-        self.noted.notify_all();
+    /// Notes `end` unless there is one, and makes the event readable; what is noted.
+    pub fn set(&self, end: End) -> &End {
+        let noted = self.end.get_or_init(|| end);
         // Fails only when the counter would overflow: then it is readable.
         let _ = self.event.write(1);
+        noted
     }
 
-    /// What was noted.
-    pub fn get(&self) -> Option<End> {
-        self.lock().clone()
-    }
-
-    /// Blocks until something is noted.
-    pub fn wait(&self) {
-        let mut end = self.lock();
-        while end.is_none() {
-            end = self
-                .noted
-                .wait(end)
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<End>> {
-        self.end
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// Whether there is one.
+    pub fn is_set(&self) -> bool {
+        self.end.get().is_some()
     }
 }
 
@@ -159,9 +86,9 @@ mod tests {
     #[test]
     fn end_note_first_end_wins() {
         let note = EndNote::new().unwrap();
-        assert_eq!(note.get(), None);
+        assert!(!note.is_set());
         note.set(End::PoweredOff(7));
-        note.set(End::Stopped);
-        assert_eq!(note.get(), Some(End::PoweredOff(7)));
+        assert_eq!(*note.set(End::Stopped), End::PoweredOff(7));
+        assert!(note.is_set());
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Builder};
 
@@ -18,7 +17,6 @@ use crate::end::EndNote;
 use crate::layout::{IDENTITY_MAP, MAX_CPUS, SLOTS, Slot, TSS};
 use crate::memory::{self, GuestMemory};
 use crate::mmio::transport::{Server, wire};
-use crate::ports::Ports;
 use crate::running::{STACK_BYTES, ThreadKind};
 use crate::vcpu::{self, Vcpu};
 use crate::vm;
@@ -52,12 +50,17 @@ pub type Devices = BTreeMap<Slot, Box<dyn Device>>;
 pub struct Machine {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) servers: Vec<(ThreadKind, Server)>,
+    // After the vCPUs.
+    pub(crate) shared: Shared,
+}
+
+/// What is a machine's, but no thread's alone.
+pub(crate) struct Shared {
     pub(crate) bus: Arc<Bus>,
     pub(crate) note: Arc<EndNote>,
-    pub(crate) stopping: Arc<AtomicBool>,
-    // After the vCPUs, and memory last: the VM uses it until it is gone.
-    pub(crate) vm: VmFd,
-    pub(crate) memory: GuestMemory,
+    _vm: VmFd,
+    // Last: the VM uses it until it is gone.
+    _memory: GuestMemory,
 }
 
 /// What this crate asks of KVM, by name.
@@ -117,21 +120,22 @@ impl Machine {
 
         // 6. vCPUs, all of them: later the jail forbids it. The first starts at the kernel's entry, the others wait for
         //    its INIT.
-        let bus = Arc::new(Bus::new(Ports::new(Console::new(config.console)), slots));
+        let console = Mutex::new(Console::new(config.console));
+        let bus = Arc::new(Bus { console, slots });
         let note = Arc::new(EndNote::new().context("create end event")?);
-        let stopping = Arc::new(AtomicBool::new(false));
         let vcpus = create_vcpus(kvm, &vm, config.cpus, kernel.entry)?
             .into_iter()
-            .map(|fd| Vcpu::new(fd, bus.clone(), note.clone(), stopping.clone()))
+            .map(|fd| Vcpu::new(fd, bus.clone(), note.clone()))
             .collect();
         Ok(Self {
             vcpus,
             servers,
-            bus,
-            note,
-            stopping,
-            vm,
-            memory,
+            shared: Shared {
+                bus,
+                note,
+                _vm: vm,
+                _memory: memory,
+            },
         })
     }
 }

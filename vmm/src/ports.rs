@@ -1,35 +1,21 @@
 //! The three I/O devices of the machine: the port that ends it, the keyboard controller's reset line and the console.
 //! Called on vCPU threads.
 
-use std::sync::Mutex;
-
-use crate::console::Console;
+use crate::bus::{Bus, lock};
 use crate::end::End;
 use crate::layout::{END_PORT, KEYBOARD_PORT, SERIAL_PORT, SERIAL_PORT_END};
 
 /// The keyboard controller's "pulse the reset line".
 const KEYBOARD_RESET: u8 = 0xfe;
 
-/// The machine's I/O ports.
-pub struct Ports {
-    console: Mutex<Console>,
-}
-
-impl Ports {
-    /// Ports with `console` behind the serial port.
-    pub fn new(console: Console) -> Self {
-        Self {
-            console: Mutex::new(console),
-        }
-    }
-
+impl Bus {
     /// `data` written to `port`, one byte or several of one string instruction; what ended the machine, if this did.
-    pub fn write(&self, port: u16, data: &[u8]) -> Option<End> {
+    pub fn write_port(&self, port: u16, data: &[u8]) -> Option<End> {
         match (port, data) {
             (END_PORT, [code, ..]) => return Some(End::PoweredOff(*code)),
             (KEYBOARD_PORT, [KEYBOARD_RESET, ..]) => return Some(self.reset()),
             (SERIAL_PORT..=SERIAL_PORT_END, data) => {
-                let mut console = self.console();
+                let mut console = lock(&self.console);
                 data.iter()
                     .for_each(|byte| console.write(port - SERIAL_PORT, *byte));
             }
@@ -39,18 +25,18 @@ impl Ports {
     }
 
     /// Fills `data` from `port`.
-    pub fn read(&self, port: u16, data: &mut [u8]) {
+    pub fn read_port(&self, port: u16, data: &mut [u8]) {
         data.fill(match port {
             // Input buffer empty: Linux waits for that before it asks for a reset.
             KEYBOARD_PORT => 0,
-            SERIAL_PORT..=SERIAL_PORT_END => self.console().read(port - SERIAL_PORT),
+            SERIAL_PORT..=SERIAL_PORT_END => lock(&self.console).read(port - SERIAL_PORT),
             _ => 0xff,
         });
     }
 
     /// The last lines of the console.
     pub fn last_words(&self) -> String {
-        self.console().last_words()
+        lock(&self.console).last_words()
     }
 
     /// A kernel that panicked resets by the same port; only its last words tell the difference.
@@ -61,44 +47,47 @@ impl Ports {
             End::Reset
         }
     }
-
-    fn console(&self) -> std::sync::MutexGuard<'_, Console> {
-        self.console
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Mutex;
 
-    fn ports() -> Ports {
-        Ports::new(Console::new(None))
+    use super::*;
+    use crate::layout::SLOTS;
+
+    fn ports() -> Bus {
+        Bus {
+            console: Mutex::default(),
+            slots: [const { None }; SLOTS],
+        }
     }
 
     #[test]
     fn end_port_write_powers_off_with_its_code() {
-        assert_eq!(ports().write(END_PORT, &[3]), Some(End::PoweredOff(3)));
-        assert_eq!(ports().write(END_PORT, &[]), None);
+        assert_eq!(ports().write_port(END_PORT, &[3]), Some(End::PoweredOff(3)));
+        assert_eq!(ports().write_port(END_PORT, &[]), None);
     }
 
     #[test]
     fn keyboard_reset_is_a_panic_only_after_a_panic_message() {
         let ports = ports();
-        assert_eq!(ports.write(KEYBOARD_PORT, &[0xfe]), Some(End::Reset));
+        assert_eq!(ports.write_port(KEYBOARD_PORT, &[0xfe]), Some(End::Reset));
         assert_eq!(
-            ports.write(SERIAL_PORT, b"Kernel panic - not syncing\r\n"),
+            ports.write_port(SERIAL_PORT, b"Kernel panic - not syncing\r\n"),
             None
         );
-        assert_eq!(ports.write(KEYBOARD_PORT, &[0xfe]), Some(End::Panicked));
+        assert_eq!(
+            ports.write_port(KEYBOARD_PORT, &[0xfe]),
+            Some(End::Panicked)
+        );
         assert_eq!(ports.last_words(), "Kernel panic - not syncing\n");
     }
 
     #[test]
     fn keyboard_status_says_input_buffer_empty() {
         let mut data = [0xff];
-        ports().read(KEYBOARD_PORT, &mut data);
+        ports().read_port(KEYBOARD_PORT, &mut data);
         assert_eq!(data[0] & 2, 0);
     }
 }

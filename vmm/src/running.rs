@@ -5,20 +5,16 @@
 //! vCPU enters the guest before every thread has.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 
-use anyhow::{Context, Result, anyhow};
-use kvm_ioctls::VmFd;
+use anyhow::{Context, Result};
 use vmm_sys_util::signal::Killable;
 
-use crate::bus::Bus;
-use crate::end::{End, EndNote, Ended, ExitCounts};
+use crate::end::{End, Ended};
 use crate::layout::Slot;
-use crate::machine::Machine;
-use crate::memory::GuestMemory;
+use crate::machine::{Machine, Shared};
 use crate::vcpu::kick_signal;
 
 /// Size of a thread's stack, bytes. Less than a huge page: one of 2 MiB may lie so that its first touch takes all of it.
@@ -61,43 +57,24 @@ impl ThreadKind {
 
 /// A machine whose threads run.
 pub struct Running {
-    vcpus: Vec<JoinHandle<ExitCounts>>,
+    vcpus: Vec<JoinHandle<u64>>,
     devices: Vec<JoinHandle<()>>,
-    bus: Arc<Bus>,
-    stop: StopHandle,
-    stopping: Arc<AtomicBool>,
-    _vm: VmFd,
-    _memory: GuestMemory,
+    shared: Shared,
 }
 
-/// Tells a machine to stop, from any thread.
-#[derive(Clone)]
-pub struct StopHandle(Arc<EndNote>);
-
-impl StopHandle {
-    /// Ends the machine unless it has ended.
-    pub fn stop(&self) {
-        self.0.set(End::Stopped);
-    }
-}
-
-/// What a new thread does before its work: confine itself, say so, and wait for the others.
-struct Gate<C> {
-    confine: Arc<C>,
+/// What every new thread passes before its work: it confines itself, says so, and waits for the others.
+struct Gate {
+    confine: Box<dyn Fn(ThreadKind) -> Result<()> + Send + Sync>,
     confined: Sender<Result<()>>,
-    open: Receiver<()>,
+    /// Whether the machine starts.
+    starts: OnceLock<bool>,
 }
 
-impl<C: Fn(ThreadKind) -> Result<()>> Gate<C> {
+impl Gate {
     /// Whether the machine starts.
-    fn pass(self, kind: ThreadKind) -> bool {
-        let Self {
-            confine,
-            confined,
-            open,
-        } = self;
-        let result = confine(kind).with_context(|| format!("confine {kind:?} thread"));
-        confined.send(result).is_ok() && open.recv().is_ok()
+    fn pass(&self, kind: ThreadKind) -> bool {
+        let result = (self.confine)(kind).with_context(|| format!("confine {kind:?} thread"));
+        self.confined.send(result).is_ok() && *self.starts.wait()
     }
 }
 
@@ -107,43 +84,30 @@ impl Machine {
     ///
     /// # Errors
     /// When a thread cannot be made or confined; then nothing of the machine is left.
-    pub fn start<C>(self, confine: C) -> Result<Running>
-    where
-        C: Fn(ThreadKind) -> Result<()> + Send + Sync + 'static,
-    {
-        let Self {
-            vcpus,
-            servers,
-            bus,
-            note,
-            stopping,
-            vm,
-            memory,
-        } = self;
-        let confine = Arc::new(confine);
+    pub fn start(
+        self,
+        confine: impl Fn(ThreadKind) -> Result<()> + Send + Sync + 'static,
+    ) -> Result<Running> {
         let (confined, confinements) = channel();
-        let mut gates = Vec::new();
-        let mut gate = || {
-            let (opener, open) = channel();
-            gates.push(opener);
-            Gate {
-                confine: confine.clone(),
-                confined: confined.clone(),
-                open,
-            }
-        };
+        let gate = Arc::new(Gate {
+            confine: Box::new(confine),
+            confined,
+            starts: OnceLock::new(),
+        });
+        let running = self.spawn(&gate, &confinements);
+        gate.starts.get_or_init(|| running.is_ok());
+        running
+    }
 
+    /// Makes the threads, and waits until each has confined itself.
+    fn spawn(self, gate: &Arc<Gate>, confinements: &Receiver<Result<()>>) -> Result<Running> {
         let mut running = Running {
             vcpus: Vec::new(),
             devices: Vec::new(),
-            bus,
-            stop: StopHandle(note),
-            stopping,
-            _vm: vm,
-            _memory: memory,
+            shared: self.shared,
         };
-        for (kind, server) in servers {
-            let gate = gate();
+        for (kind, server) in self.servers {
+            let gate = gate.clone();
             let serve = move || {
                 if gate.pass(kind)
                     && let Err(error) = server.serve()
@@ -151,31 +115,21 @@ impl Machine {
                     tracing::error!("{kind:?} device gave up: {error}");
                 }
             };
-            running
-                .devices
-                .push(spawn(format!("{kind:?}").to_lowercase(), serve)?);
+            let name = format!("{kind:?}").to_lowercase();
+            running.devices.push(spawn(name, serve)?);
         }
-        for (id, vcpu) in vcpus.into_iter().enumerate() {
-            let gate = gate();
-            let run = move || {
-                if gate.pass(ThreadKind::Vcpu) {
-                    vcpu.run()
-                } else {
-                    ExitCounts::default()
-                }
+        for (id, vcpu) in self.vcpus.into_iter().enumerate() {
+            let gate = gate.clone();
+            let run = move || match gate.pass(ThreadKind::Vcpu) {
+                true => vcpu.run(),
+                false => 0,
             };
             running.vcpus.push(spawn(format!("vcpu{id}"), run)?);
         }
-        for _ in 0..gates.len() {
-            confinements
-                .recv()
-                .map_err(|_| anyhow!("a thread ended while it confined itself"))??;
+        for _ in 0..running.devices.len() + running.vcpus.len() {
+            confinements.recv()??;
         }
-        confine(ThreadKind::Owner).context("confine the owner's thread")?;
-        for gate in gates {
-            // Every thread waits here.
-            let _ = gate.send(());
-        }
+        (gate.confine)(ThreadKind::Owner).context("confine the owner's thread")?;
         Ok(running)
     }
 }
@@ -190,44 +144,36 @@ fn spawn<T: Send + 'static>(
 }
 
 impl Running {
-    /// Something to stop the machine with, from any thread.
-    pub fn stop_handle(&self) -> StopHandle {
-        self.stop.clone()
+    /// Ends the machine unless it has ended.
+    pub fn stop(&self) {
+        self.shared.note.set(End::Stopped);
     }
 
     /// A descriptor that is readable, and stays so, once the machine has ended; then [`Running::join`] it.
     pub fn end_event(&self) -> BorrowedFd<'_> {
-        self.stop.0.as_fd()
-    }
-
-    /// Waits until the machine has ended, and says how. For a caller with nothing else to wait for.
-    pub fn wait(self) -> Ended {
-        self.stop.0.wait();
-        self.join()
+        self.shared.note.as_fd()
     }
 
     /// Waits for the machine's threads and says how it ended; a machine that still runs is stopped. Device threads
     /// have finished the requests they had begun.
     pub fn join(self) -> Ended {
-        self.stop.stop();
-        self.stopping.store(true, Ordering::SeqCst);
-        let mut exits = ExitCounts::default();
+        let Shared { bus, note, .. } = self.shared;
+        let end = note.set(End::Stopped).clone();
+        let mut exits = 0;
         for vcpu in self.vcpus {
             // Fails when the thread is gone already.
             let _ = vcpu.kill(kick_signal());
-            if let Ok(counts) = vcpu.join() {
-                exits += counts;
-            }
+            exits += vcpu.join().unwrap_or(0);
         }
-        let last_words = self.bus.ports.last_words();
-        self.bus.signal_stop();
+        let last_words = bus.last_words();
+        bus.signal_stop();
         // The last one to hold the transports, and so the ends of the device threads' order channels.
-        drop(self.bus);
+        drop(bus);
         for device in self.devices {
             let _ = device.join();
         }
         Ended {
-            end: self.stop.0.get().unwrap_or(End::Stopped),
+            end,
             last_words,
             exits,
         }

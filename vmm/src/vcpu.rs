@@ -4,22 +4,20 @@
 use std::cell::Cell;
 use std::ptr::null_mut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, Result};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::bus::Bus;
-use crate::end::{End, EndNote, ExitCounts};
+use crate::end::{End, EndNote};
 
 /// A vCPU, ready to run.
 pub struct Vcpu {
     fd: VcpuFd,
     bus: Arc<Bus>,
     note: Arc<EndNote>,
-    stopping: Arc<AtomicBool>,
-    exits: ExitCounts,
 }
 
 thread_local! {
@@ -53,74 +51,51 @@ pub fn register_kick() -> Result<()> {
 }
 
 impl Vcpu {
-    /// A vCPU that notes in `note` how the machine ended, and runs until then or until `stopping` and a kick.
-    pub fn new(fd: VcpuFd, bus: Arc<Bus>, note: Arc<EndNote>, stopping: Arc<AtomicBool>) -> Self {
-        Self {
-            fd,
-            bus,
-            note,
-            stopping,
-            exits: ExitCounts::default(),
-        }
+    /// A vCPU that runs until `note` has an end: its own, or, upon a kick, another's.
+    pub fn new(fd: VcpuFd, bus: Arc<Bus>, note: Arc<EndNote>) -> Self {
+        Self { fd, bus, note }
     }
 
     /// Runs the guest. Returns how often it came back to us.
     ///
-    /// No kick is lost: `stopping` is set before the signal is sent. A signal that arrives before the flag's address is
-    /// known is seen by the check of `stopping`; one that arrives later sets the flag, so that KVM_RUN returns.
-    pub fn run(mut self) -> ExitCounts {
+    /// No kick is lost: the end is noted before the signal is sent. A signal that arrives before the flag's address is
+    /// known is seen by the look at the note; one that arrives later sets the flag, so that KVM_RUN returns.
+    pub fn run(mut self) -> u64 {
+        let mut exits = 0;
         IMMEDIATE_EXIT.set(&raw mut self.fd.get_kvm_run().immediate_exit);
-        while !self.stopping.load(Ordering::SeqCst) {
+        while !self.note.is_set() {
+            exits += 1;
             if let Some(end) = self.step() {
                 self.note.set(end);
-                break;
             }
         }
         IMMEDIATE_EXIT.set(null_mut());
-        self.exits
+        exits
     }
 
     /// Runs the guest to its next exit, and serves that.
     fn step(&mut self) -> Option<End> {
-        let exits = &mut self.exits;
-        exits.kvm_run_returns += 1;
         let failure = match self.fd.run() {
-            Ok(VcpuExit::IoOut(port, data)) => {
-                exits.port_writes += 1;
-                return self.bus.ports.write(port, data);
-            }
+            Ok(VcpuExit::IoOut(port, data)) => return self.bus.write_port(port, data),
             Ok(VcpuExit::IoIn(port, data)) => {
-                exits.port_reads += 1;
-                self.bus.ports.read(port, data);
+                self.bus.read_port(port, data);
                 return None;
             }
             Ok(VcpuExit::MmioWrite(address, data)) => {
-                exits.mmio_writes += 1;
                 self.bus.write(address, data);
                 return None;
             }
             Ok(VcpuExit::MmioRead(address, data)) => {
-                exits.mmio_reads += 1;
                 self.bus.read(address, data);
                 return None;
             }
-            Ok(VcpuExit::Intr) => {
-                exits.interrupted += 1;
-                return None;
-            }
-            Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => {
-                exits.interrupted += 1;
-                return None;
-            }
-            Ok(VcpuExit::Shutdown) => {
-                exits.other += 1;
-                return Some(End::TripleFault);
-            }
+            Ok(VcpuExit::Intr) => return None,
+            Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => return None,
+            Ok(VcpuExit::Shutdown) => return Some(End::TripleFault),
             Ok(VcpuExit::InternalError) => None,
             Ok(exit) => Some(format!("unexpected exit {exit:?}")),
             Err(error) => Some(format!("KVM_RUN: {error}")),
         };
-        self.exits.other += 1;
         let reason = failure.unwrap_or_else(|| self.internal_error());
         Some(End::KvmFailed {
             reason,

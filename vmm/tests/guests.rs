@@ -78,10 +78,15 @@ fn start(code: &[u8], cpus: u8) -> Running {
 }
 
 fn run(code: &[u8]) -> Ended {
-    start(code, 1).wait()
+    ended(start(code, 1))
 }
 
-fn readable(running: &Running) -> bool {
+fn ended(running: Running) -> Ended {
+    assert!(readable(&running, 10_000));
+    running.join()
+}
+
+fn readable(running: &Running, timeout_ms: i32) -> bool {
     let mut set = vmm_sys_util::epoll::EpollEvent::default();
     let epoll = vmm_sys_util::epoll::Epoll::new().unwrap();
     let event = vmm_sys_util::epoll::EpollEvent::new(vmm_sys_util::epoll::EventSet::IN, 0);
@@ -89,17 +94,17 @@ fn readable(running: &Running) -> bool {
     epoll
         .ctl(vmm_sys_util::epoll::ControlOperation::Add, fd, event)
         .unwrap();
-    epoll.wait(0, std::slice::from_mut(&mut set)).unwrap() == 1
+    epoll
+        .wait(timeout_ms, std::slice::from_mut(&mut set))
+        .unwrap()
+        == 1
 }
 
 #[test]
 fn end_port_write_ends_with_its_code_and_counts_one_exit() {
     let ended = run(&POWER_OFF_42);
     assert_eq!(ended.end, End::PoweredOff(42));
-    assert_eq!(
-        (ended.exits.kvm_run_returns, ended.exits.port_writes),
-        (1, 1)
-    );
+    assert_eq!(ended.exits, 1);
 }
 
 #[test]
@@ -131,10 +136,10 @@ fn fault_without_handlers_is_a_triple_fault() {
 fn halted_and_spinning_machines_stop_when_told() {
     for (code, cpus) in [(&HALT[..], 1), (&SPIN[..], 1), (&HALT[..], 3)] {
         let running = start(code, cpus);
-        assert!(!readable(&running));
+        assert!(!readable(&running, 0));
         let begin = Instant::now();
-        running.stop_handle().stop();
-        assert!(readable(&running));
+        running.stop();
+        assert!(readable(&running, 0));
         assert_eq!(running.join().end, End::Stopped);
         assert!(begin.elapsed() < Duration::from_secs(2));
     }
@@ -154,7 +159,7 @@ fn every_thread_is_confined_before_the_owner_and_the_guest() {
         KINDS.lock().unwrap().push(kind);
         Ok(())
     });
-    assert_eq!(running.unwrap().wait().end, End::PoweredOff(42));
+    assert_eq!(ended(running.unwrap()).end, End::PoweredOff(42));
     assert_eq!(
         *KINDS.lock().unwrap(),
         [ThreadKind::Vcpu, ThreadKind::Vcpu, ThreadKind::Owner]
