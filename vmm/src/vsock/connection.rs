@@ -5,11 +5,14 @@
 //! Virtio 1.2, 5.10.6.3 (buffer space management) and 5.10.6.6 (stream sockets).
 
 use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::num::Wrapping;
 
+use super::packet::Header;
 use super::spec::{
-    VIRTIO_VSOCK_OP_CREDIT_UPDATE, VIRTIO_VSOCK_OP_RESPONSE, VIRTIO_VSOCK_OP_SHUTDOWN,
-    VIRTIO_VSOCK_SHUTDOWN_F_RECEIVE, VIRTIO_VSOCK_SHUTDOWN_F_SEND,
+    VIRTIO_VSOCK_OP_CREDIT_UPDATE, VIRTIO_VSOCK_OP_RESPONSE, VIRTIO_VSOCK_OP_RST,
+    VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_F_RECEIVE,
+    VIRTIO_VSOCK_SHUTDOWN_F_SEND,
 };
 
 /// The receive buffer granted to the guest for each connection, bytes.
@@ -17,15 +20,6 @@ pub const BUF_ALLOC: u32 = 256 * 1024;
 
 /// The guest hears of freed space when this many bytes of it are news, bytes.
 const NEWS: u32 = BUF_ALLOC / 4;
-
-/// `buf_alloc` and `fwd_cnt` of a header.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Credit {
-    /// Receive buffer, bytes.
-    pub buf_alloc: u32,
-    /// Bytes taken out of it, modulo 2^32.
-    pub fwd_cnt: u32,
-}
 
 /// What to do with a payload of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,23 +45,15 @@ pub enum Due {
     Forget,
 }
 
-/// A control packet that is due to the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Control {
-    /// VIRTIO_VSOCK_OP_*.
-    pub op: u16,
-    /// Flags of the header.
-    pub flags: u32,
-}
-
 /// One connection that the guest asked for and the host took.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Connection {
+    /// The last header that came: whom to answer, and the guest's credit.
+    guest: Header,
     unwritten: VecDeque<u8>,
     forwarded: Wrapping<u32>,
     announced: Wrapping<u32>,
     credit_asked: bool,
-    guest: Credit,
     sent: Wrapping<u32>,
     answered: bool,
     guest_shut: u32,
@@ -79,28 +65,22 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection whose response is due. `guest` is the credit in the request.
-    pub fn accepted(guest: Credit) -> Self {
+    /// The connection of this request, whose response is due.
+    pub fn accepted(guest: Header) -> Self {
         Self {
-            unwritten: VecDeque::new(),
-            forwarded: Wrapping(0),
-            announced: Wrapping(0),
-            credit_asked: false,
             guest,
-            sent: Wrapping(0),
-            answered: false,
-            guest_shut: 0,
-            guest_gone: false,
-            host_shut: 0,
-            host_shut_told: 0,
-            write_shut: false,
-            read_shut: false,
+            ..Self::default()
         }
     }
 
     /// Every packet of the guest carries its credit.
-    pub fn credit(&mut self, guest: Credit) {
+    pub fn credit(&mut self, guest: Header) {
         self.guest = guest;
+    }
+
+    /// Its two ends, the guest's and the host's; both context IDs are constant.
+    pub fn ports(&self) -> (u32, u32) {
+        (self.guest.src_port, self.guest.dst_port)
     }
 
     /// The guest wants to know its credit.
@@ -123,9 +103,10 @@ impl Connection {
         Admission::Take
     }
 
-    /// Keeps admitted bytes for the socket.
-    pub fn keep(&mut self, bytes: &[u8]) {
-        self.unwritten.extend(bytes);
+    /// Keeps an admitted payload for the socket.
+    pub fn keep(&mut self, mut payload: impl Read) {
+        // A payload was found whole.
+        let _ = io::copy(&mut payload, &mut self.unwritten);
     }
 
     /// What the socket has not taken yet, in order.
@@ -182,9 +163,13 @@ impl Connection {
             && self.host_shut & VIRTIO_VSOCK_SHUTDOWN_F_RECEIVE == 0
     }
 
-    /// `bytes` were read and are being sent.
-    pub fn read(&mut self, bytes: u32) {
-        self.sent += bytes;
+    /// The packet of a payload of so many bytes, which is taken as sent.
+    pub fn payload(&mut self, bytes: usize) -> Header {
+        self.sent += count(bytes);
+        Header {
+            len: count(bytes),
+            ..self.packet(VIRTIO_VSOCK_OP_RW)
+        }
     }
 
     /// The guest has sent VIRTIO_VSOCK_OP_SHUTDOWN.
@@ -198,9 +183,9 @@ impl Connection {
         self.guest_gone = true;
     }
 
-    /// Whether the guest knows the connection no longer.
-    pub fn is_guest_gone(&self) -> bool {
-        self.guest_gone
+    /// What tells the guest that the connection is gone, if it knows it.
+    pub fn reset(&self) -> Option<Header> {
+        (!self.guest_gone).then(|| self.guest.answer(VIRTIO_VSOCK_OP_RST))
     }
 
     /// What is to be done next, until `None`.
@@ -232,37 +217,30 @@ impl Connection {
     }
 
     /// The next control packet, which is taken as sent.
-    pub fn next_control(&mut self) -> Option<Control> {
+    pub fn next_control(&mut self) -> Option<Header> {
         if !self.owes_control() {
             return None;
         }
+        let mut header = self.packet(VIRTIO_VSOCK_OP_CREDIT_UPDATE);
         if !self.answered {
             self.answered = true;
-            return Some(Control {
-                op: VIRTIO_VSOCK_OP_RESPONSE,
-                flags: 0,
-            });
-        }
-        if self.host_shut != self.host_shut_told {
+            header.op = VIRTIO_VSOCK_OP_RESPONSE;
+        } else if self.host_shut != self.host_shut_told {
             self.host_shut_told = self.host_shut;
-            return Some(Control {
-                op: VIRTIO_VSOCK_OP_SHUTDOWN,
-                flags: self.host_shut,
-            });
+            header.op = VIRTIO_VSOCK_OP_SHUTDOWN;
+            header.flags = self.host_shut;
         }
-        Some(Control {
-            op: VIRTIO_VSOCK_OP_CREDIT_UPDATE,
-            flags: 0,
-        })
+        Some(header)
     }
 
-    /// The credit for the header of a packet that is being sent.
-    pub fn announce(&mut self) -> Credit {
+    /// The header of a packet that is being sent; each tells the credit.
+    fn packet(&mut self, op: u16) -> Header {
         self.announced = self.forwarded;
         self.credit_asked = false;
-        Credit {
+        Header {
             buf_alloc: BUF_ALLOC,
             fwd_cnt: self.forwarded.0,
+            ..self.guest.answer(op)
         }
     }
 
@@ -273,7 +251,7 @@ impl Connection {
 }
 
 fn count(bytes: usize) -> u32 {
-    // At most BUF_ALLOC bytes are ever admitted at a time.
+    // At most BUF_ALLOC bytes are ever admitted at a time, and fewer sent.
     u32::try_from(bytes).unwrap_or(BUF_ALLOC)
 }
 
@@ -284,6 +262,15 @@ mod tests {
     use super::*;
 
     const GUEST_BUF_ALLOC: u32 = 100_000;
+
+    /// A packet that tells the guest's credit.
+    fn credit(buf_alloc: u32, fwd_cnt: u32) -> Header {
+        Header {
+            buf_alloc,
+            fwd_cnt,
+            ..Header::default()
+        }
+    }
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -318,7 +305,7 @@ mod tests {
     struct Peers {
         connection: Connection,
         guest_sent: u32,
-        guest_knows: Credit,
+        guest_knows: Header,
         guest_shut: u32,
         guest_reset: bool,
         guest_unread: u32,
@@ -332,14 +319,11 @@ mod tests {
 
     impl Peers {
         fn new() -> Self {
-            let guest = Credit {
-                buf_alloc: GUEST_BUF_ALLOC,
-                fwd_cnt: 0,
-            };
+            let guest = credit(GUEST_BUF_ALLOC, 0);
             let mut peers = Self {
                 connection: Connection::accepted(guest),
                 guest_sent: 0,
-                guest_knows: Credit::default(),
+                guest_knows: Header::default(),
                 guest_shut: 0,
                 guest_reset: false,
                 guest_unread: 0,
@@ -368,7 +352,7 @@ mod tests {
                 }
                 Step::HostSends(bytes) => {
                     let sent = bytes.min(self.connection.to_read());
-                    self.connection.read(sent);
+                    self.guest_knows = self.connection.payload(sent as usize);
                     self.guest_unread += sent;
                     assert!(
                         self.guest_unread <= GUEST_BUF_ALLOC,
@@ -379,10 +363,8 @@ mod tests {
                     let read = bytes.min(self.guest_unread);
                     self.guest_unread -= read;
                     self.guest_fwd = self.guest_fwd.wrapping_add(read);
-                    self.connection.credit(Credit {
-                        buf_alloc: GUEST_BUF_ALLOC,
-                        fwd_cnt: self.guest_fwd,
-                    });
+                    self.connection
+                        .credit(credit(GUEST_BUF_ALLOC, self.guest_fwd));
                 }
                 Step::GuestAsksCredit if !self.guest_reset => self.connection.credit_requested(),
                 Step::GuestShuts(flags) if !self.guest_reset => {
@@ -412,7 +394,7 @@ mod tests {
                     let payload: Vec<u8> = (0..len)
                         .map(|at| pattern(self.guest_sent.wrapping_add(at)))
                         .collect();
-                    self.connection.keep(&payload);
+                    self.connection.keep(&payload[..]);
                     self.flush();
                 }
                 Admission::Discard => assert!(self.host_refuses),
@@ -443,7 +425,7 @@ mod tests {
                     !self.guest_reset,
                     "packet for a connection the guest has reset"
                 );
-                self.guest_knows = self.connection.announce();
+                self.guest_knows = control;
                 if control.op == VIRTIO_VSOCK_OP_SHUTDOWN {
                     self.shutdown_heard = control.flags;
                 }
@@ -500,12 +482,12 @@ mod tests {
             lens in prop::collection::vec(any::<u32>().prop_map(|len| len >> (len % 32)), 1..60),
             credits in prop::collection::vec(any::<(u32, u32)>(), 1..60),
         ) {
-            let mut connection = Connection::accepted(Credit::default());
+            let mut connection = Connection::accepted(Header::default());
             for (len, (buf_alloc, fwd_cnt)) in lens.into_iter().zip(credits) {
-                connection.credit(Credit { buf_alloc, fwd_cnt });
+                connection.credit(credit(buf_alloc, fwd_cnt));
                 prop_assert!(connection.to_read() <= buf_alloc);
                 if connection.admit(len) == Admission::Take {
-                    connection.keep(&vec![0; len as usize]);
+                    connection.keep(&vec![0; len as usize][..]);
                 }
                 prop_assert!(connection.unwritten.len() <= BUF_ALLOC as usize);
                 connection.next_control();
@@ -515,10 +497,7 @@ mod tests {
 
     #[test]
     fn connection_before_its_response_reads_nothing() {
-        let mut connection = Connection::accepted(Credit {
-            buf_alloc: 10,
-            fwd_cnt: 0,
-        });
+        let mut connection = Connection::accepted(credit(10, 0));
         assert_eq!(connection.to_read(), 0);
         let response = connection.next_control().map(|control| control.op);
         assert_eq!(response, Some(VIRTIO_VSOCK_OP_RESPONSE));
@@ -527,16 +506,16 @@ mod tests {
 
     #[test]
     fn payload_after_shutdown_is_a_violation() {
-        let mut connection = Connection::accepted(Credit::default());
+        let mut connection = Connection::accepted(Header::default());
         connection.guest_shuts(VIRTIO_VSOCK_SHUTDOWN_F_SEND);
         assert_eq!(connection.admit(1), Admission::Violation);
     }
 
     #[test]
     fn payload_over_credit_is_a_violation() {
-        let mut connection = Connection::accepted(Credit::default());
+        let mut connection = Connection::accepted(Header::default());
         assert_eq!(connection.admit(BUF_ALLOC), Admission::Take);
-        connection.keep(&vec![0; BUF_ALLOC as usize]);
+        connection.keep(&vec![0; BUF_ALLOC as usize][..]);
         assert_eq!(connection.admit(1), Admission::Violation);
     }
 }

@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 
-use virtio_queue::{Queue, QueueT};
+use virtio_queue::Queue;
 
 use super::packet::Header;
 use super::session::Session;
 use super::spec::{VIRTIO_ID_VSOCK, VIRTIO_VSOCK_F_STREAM};
 use super::table::Table;
-use crate::device::{Activation, ActiveQueue, Device, Stop};
+use crate::device::{Activation, Device, Stop};
 
 /// Says what a host port leads to: the host's end of a new connection, or `None` to refuse it.
 ///
@@ -62,35 +62,18 @@ impl Device for Vsock {
 
     fn run(
         mut self: Box<Self>,
-        activation: Activation,
+        mut activation: Activation,
         stop: &Stop,
     ) -> (Box<dyn Device>, Vec<Queue>) {
-        let Activation {
-            memory,
-            queues,
-            interrupt,
-            features: _,
-        } = activation;
-        let [rx, tx, event] = match <[ActiveQueue; 3]>::try_from(queues) {
-            Ok(queues) => queues,
-            Err(queues) => {
-                tracing::error!("vsock device was given {} queues", queues.len());
-                return (
-                    self,
-                    queues.into_iter().map(|active| active.queue).collect(),
-                );
-            }
-        };
-        // A driver that has just begun knows of no connection; those of its predecessor are gone.
-        if [&rx, &tx]
-            .iter()
-            .all(|active| active.queue.next_avail() == 0)
-        {
-            self.table.clear();
-            self.resets.clear();
+        let session = Session::new(&mut self, &mut activation, stop);
+        let session = session.map_err(|error| tracing::error!("set up the vsock device: {error}"));
+        let served = session.and_then(|session| {
+            let served = session.serve();
+            served.map_err(|fault| tracing::warn!("vsock queues are broken: {fault}"))
+        });
+        if served.is_err() {
+            activation.interrupt.needs_reset();
         }
-        let queues =
-            Session::new(&mut self, &memory, [rx, tx, event], interrupt.as_ref()).run(stop);
-        (self, queues)
+        (self, activation.into_queues())
     }
 }

@@ -3,15 +3,15 @@
 //!
 //! Virtio 1.2, 5.10.6.
 
-use std::io::ErrorKind;
+use std::io::{Read, Write};
 
-use virtio_queue::{Error as QueueError, QueueOwnedT, QueueT};
-use vmm_sys_util::epoll::Epoll;
+use virtio_queue::{DescriptorChain, Error as QueueError, QueueOwnedT, QueueT};
 
-use super::packet::{Header, Room};
-use super::session::{Session, TURN, next_chain};
-use super::spec::{VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_TYPE_STREAM, VMADDR_CID_HOST};
-use super::table::{Id, Link};
+use super::packet::Header;
+use super::session::{Session, TURN, is_passing, next_chain};
+use super::spec::HEADER_BYTES;
+use super::table::Id;
+use crate::memory::{GuestMemory, Writer};
 
 impl Session<'_> {
     /// Whether something could be sent if there were a buffer.
@@ -20,7 +20,7 @@ impl Session<'_> {
     }
 
     /// Serves the RX queue for a turn.
-    pub(super) fn receive(&mut self, epoll: &Epoll) -> Result<(), QueueError> {
+    pub(super) fn receive(&mut self) -> Result<(), QueueError> {
         let mut used = false;
         for _ in 0..TURN {
             if self.starved || !self.has_packets_for_guest() {
@@ -28,18 +28,18 @@ impl Session<'_> {
             }
             let Some(chain) = next_chain(&mut self.rx.queue, self.memory)? else {
                 self.starved = true;
-                self.unwatch_readable(epoll);
+                // Sockets that stay readable without a buffer for their bytes must not wake the thread.
+                for id in self.readable.clone() {
+                    self.settle(id);
+                }
                 break;
             };
             let head = chain.head_index();
-            let len = match Room::parse(self.memory, chain) {
-                Ok(mut room) => self.next_packet(epoll, &mut room),
-                Err(fault) => {
-                    self.guest_fault(fault);
-                    Some(0)
-                }
-            };
-            let Some(len) = len else {
+            let filled = self.fill(chain).unwrap_or_else(|fault| {
+                self.guest_fault(fault);
+                Some(0)
+            });
+            let Some(len) = filled else {
                 self.rx.queue.go_to_previous_position();
                 break;
             };
@@ -55,109 +55,81 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Sockets that stay readable without a buffer for their bytes must not wake the thread.
-    fn unwatch_readable(&mut self, epoll: &Epoll) {
-        for at in 0..self.readable.len() {
-            if let Some(id) = self.readable.get(at).copied() {
-                self.settle(epoll, id);
+    /// Writes the next packet into a buffer; the length of the used element, or `None` when there was no packet after all.
+    fn fill(&mut self, chain: DescriptorChain<&GuestMemory>) -> Result<Option<u32>, &'static str> {
+        let buffer = chain.writer(self.memory);
+        let mut buffer: Writer<'_> = buffer.map_err(|_| "buffer outside of memory")?;
+        let room = buffer.available_bytes().checked_sub(HEADER_BYTES);
+        let room = room.ok_or("buffer too short for a header")?;
+        let Some(header) = self.next_packet(room)? else {
+            return Ok(None);
+        };
+        // There is room for both, and the memory is the guest's own.
+        let _ = buffer.write_obj(header);
+        let _ = buffer.write_all(&self.chunk[..header.len as usize]);
+        Ok(u32::try_from(buffer.bytes_written()).ok())
+    }
+
+    /// The next packet with at most `room` bytes of payload, which is in `chunk`.
+    fn next_packet(&mut self, room: usize) -> Result<Option<Header>, &'static str> {
+        loop {
+            let reset = self.vsock.resets.pop_front();
+            let control = reset.or_else(|| self.next_control());
+            if control.is_some() {
+                return Ok(control);
+            }
+            if room == 0 && !self.readable.is_empty() {
+                return Err("receive buffer without room for a payload");
+            }
+            let Some(id) = self.readable.pop_front() else {
+                return Ok(None);
+            };
+            // If there is none: the end of the stream may be news for the guest.
+            let payload = self.next_payload(id, room);
+            if payload.is_some() {
+                return Ok(payload);
             }
         }
     }
 
-    /// Writes the next packet into `room`; the length of the used element, or `None` when there was none after all.
-    fn next_packet(&mut self, epoll: &Epoll, room: &mut Room<'_>) -> Option<u32> {
-        if let Some(header) = self.vsock.resets.pop_front() {
-            return Some(room.put(header));
-        }
+    fn next_control(&mut self) -> Option<Header> {
         while let Some(id) = self.owing.pop_front() {
-            if let Some(len) = self.next_control(id, room) {
-                self.settle(epoll, id);
-                return Some(len);
-            }
-        }
-        if room.is_header_only() && !self.readable.is_empty() {
-            self.guest_fault("receive buffer without room for a payload");
-            return Some(0);
-        }
-        while let Some(id) = self.readable.pop_front() {
-            if let Some(len) = self.next_payload(epoll, id, room) {
-                return Some(len);
-            }
-            // The end of the stream may be news for the guest.
-            if let Some(id) = self.owing.pop_front() {
-                let len = self.next_control(id, room);
-                self.settle(epoll, id);
-                if len.is_some() {
-                    return len;
-                }
+            let link = self.vsock.table.get_mut(id)?;
+            link.owing = false;
+            let control = link.connection.next_control();
+            self.settle(id);
+            if control.is_some() {
+                return control;
             }
         }
         None
-    }
-
-    fn next_control(&mut self, id: Id, room: &mut Room<'_>) -> Option<u32> {
-        let guest_cid = self.vsock.guest_cid;
-        let link = self.vsock.table.get_mut(id)?;
-        link.owing = false;
-        let control = link.connection.next_control()?;
-        let header = Header {
-            op: control.op,
-            flags: control.flags,
-            ..header_of(link, guest_cid)
-        };
-        Some(room.put(header))
     }
 
     /// One packet of payload from a socket; it goes to the end of the line when it may have more.
-    fn next_payload(&mut self, epoll: &Epoll, id: Id, room: &mut Room<'_>) -> Option<u32> {
-        let guest_cid = self.vsock.guest_cid;
+    fn next_payload(&mut self, id: Id, room: usize) -> Option<Header> {
         let link = self.vsock.table.get_mut(id)?;
         link.readable = false;
-        let credit = link.connection.to_read();
-        if credit == 0 {
-            self.settle(epoll, id);
-            return None;
-        }
-        let read = room.fill(&link.stream, credit);
-        if let Ok((len @ 1.., filled)) = read {
-            link.connection.read(len);
-            let header = Header {
-                op: VIRTIO_VSOCK_OP_RW,
-                len,
-                ..header_of(link, guest_cid)
-            };
-            let used = room.put(header);
-            if filled {
-                link.readable = true;
-                self.readable.push_back(id);
-            } else {
-                self.settle(epoll, id);
-            }
-            return Some(used);
-        }
-        match read {
-            Ok(_) => link.connection.host_ended(),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => {
-                self.reset(epoll, id);
-                return None;
+        let credit = link.connection.to_read() as usize;
+        let most = credit.min(room).min(self.chunk.len());
+        let mut packet = None;
+        if most > 0 {
+            match link.stream.read(&mut self.chunk[..most]) {
+                Ok(0) => link.connection.host_ended(),
+                Ok(bytes) => {
+                    packet = Some(link.connection.payload(bytes));
+                    link.readable = bytes == most;
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(_) => {
+                    self.reset(id);
+                    return None;
+                }
             }
         }
-        self.settle(epoll, id);
-        None
-    }
-}
-
-fn header_of(link: &mut Link, guest_cid: u64) -> Header {
-    let credit = link.connection.announce();
-    Header {
-        src_cid: VMADDR_CID_HOST,
-        dst_cid: guest_cid,
-        src_port: link.ports.host,
-        dst_port: link.ports.guest,
-        socket_type: VIRTIO_VSOCK_TYPE_STREAM,
-        buf_alloc: credit.buf_alloc,
-        fwd_cnt: credit.fwd_cnt,
-        ..Header::default()
+        if link.readable {
+            self.readable.push_back(id);
+        }
+        self.settle(id);
+        packet
     }
 }

@@ -7,17 +7,15 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::connection::Due;
 use super::device::Vsock;
-use super::packet::Header;
-use super::spec::{VIRTIO_VSOCK_OP_RST, VIRTIO_VSOCK_TYPE_STREAM, VMADDR_CID_HOST};
-use super::table::{Id, Link};
-use crate::device::{ActiveQueue, Interrupt, Stop};
+use super::table::{Id, Link, Table};
+use crate::device::{Activation, ActiveQueue, Interrupt, Stop};
 use crate::memory::GuestMemory;
 
 /// epoll's number for the stop descriptor; queues come next, then connections.
@@ -28,6 +26,9 @@ const KICKED_TX: u64 = u64::MAX - 2;
 /// Guest faults that are logged before the device falls silent about them.
 const MAX_FAULTS_LOGGED: u32 = 16;
 
+/// The most of a payload that is sent at once, bytes. A receive buffer of Linux is a page.
+const CHUNK_BYTES: usize = 4096;
+
 /// Packets moved in one direction before the other directions and the stop descriptor get their turn.
 pub const TURN: usize = 256;
 
@@ -35,11 +36,12 @@ pub const TURN: usize = 256;
 pub struct Session<'m> {
     pub(super) vsock: &'m mut Vsock,
     pub(super) memory: &'m GuestMemory,
-    pub(super) rx: ActiveQueue,
-    pub(super) tx: ActiveQueue,
-    /// Nothing happens that the guest would have to be told of here.
-    event: ActiveQueue,
+    pub(super) rx: &'m mut ActiveQueue,
+    pub(super) tx: &'m mut ActiveQueue,
     pub(super) interrupt: &'m dyn Interrupt,
+    epoll: Epoll,
+    /// A payload on its way to the guest.
+    pub(super) chunk: [u8; CHUNK_BYTES],
     /// Connections whose sockets have bytes for the guest.
     pub(super) readable: VecDeque<Id>,
     /// Connections that owe the guest a control packet.
@@ -51,75 +53,69 @@ pub struct Session<'m> {
 }
 
 impl<'m> Session<'m> {
-    /// A run over the three queues, rx, tx and event in the order of section 5.10.2.
+    /// A run of `vsock`, until `stop`, over the three queues of section 5.10.2: rx, tx, and event, in which nothing ever
+    /// happens here.
+    ///
+    /// # Errors
+    /// When no descriptor is left, or a queue is missing.
     pub fn new(
         vsock: &'m mut Vsock,
-        memory: &'m GuestMemory,
-        [rx, tx, event]: [ActiveQueue; 3],
-        interrupt: &'m dyn Interrupt,
-    ) -> Self {
-        Self {
+        activation: &'m mut Activation,
+        stop: &Stop,
+    ) -> io::Result<Self> {
+        let [rx, tx, _] = &mut activation.queues[..] else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        // A driver that has just begun knows of no connection; those of its predecessor are gone.
+        if rx.queue.next_avail() == 0 && tx.queue.next_avail() == 0 {
+            vsock.table = Table::default();
+            vsock.resets.clear();
+        }
+        let epoll = Epoll::new()?;
+        for (descriptor, number) in [
+            (stop.as_fd().as_raw_fd(), STOP),
+            (rx.kick.as_raw_fd(), KICKED_RX),
+            (tx.kick.as_raw_fd(), KICKED_TX),
+        ] {
+            let event = EpollEvent::new(EventSet::IN, number);
+            epoll.ctl(ControlOperation::Add, descriptor, event)?;
+        }
+        Ok(Self {
             vsock,
-            memory,
+            memory: &activation.memory,
             rx,
             tx,
-            event,
-            interrupt,
+            interrupt: &*activation.interrupt,
+            epoll,
+            chunk: [0; CHUNK_BYTES],
             readable: VecDeque::new(),
             owing: VecDeque::new(),
             starved: false,
             tx_waiting: true,
-        }
+        })
     }
 
-    /// Serves until `stop`; the queues come back.
-    pub fn run(mut self, stop: &Stop) -> Vec<Queue> {
-        let epoll = self.prepare(stop);
-        let epoll = epoll.map_err(|error| tracing::error!("set up the vsock device: {error}"));
-        let served = epoll.and_then(|epoll| {
-            let served = self.serve(&epoll);
-            served.map_err(|fault| tracing::warn!("vsock queues are broken: {fault}"))
-        });
-        if served.is_err() {
-            self.interrupt.needs_reset();
-        }
-        vec![self.rx.queue, self.tx.queue, self.event.queue]
-    }
-
-    fn prepare(&mut self, stop: &Stop) -> io::Result<Epoll> {
-        let epoll = Epoll::new()?;
-        watch(
-            &epoll,
-            ControlOperation::Add,
-            stop.as_fd().as_raw_fd(),
-            EventSet::IN,
-            STOP,
-        )?;
-        for (active, number) in [(&self.rx, KICKED_RX), (&self.tx, KICKED_TX)] {
-            let kick = active.kick.as_raw_fd();
-            watch(&epoll, ControlOperation::Add, kick, EventSet::IN, number)?;
-        }
-        Ok(epoll)
-    }
-
-    fn serve(&mut self, epoll: &Epoll) -> Result<(), QueueError> {
-        for active in [&self.rx, &self.tx] {
-            if !active.queue.is_valid(self.memory) {
-                return Err(QueueError::QueueNotReady);
-            }
+    /// Serves until told to stop.
+    ///
+    /// # Errors
+    /// What only a reset helps against.
+    pub fn serve(mut self) -> Result<(), QueueError> {
+        if !self.rx.queue.is_valid(self.memory) || !self.tx.queue.is_valid(self.memory) {
+            return Err(QueueError::QueueNotReady);
         }
         for id in self.vsock.table.ids() {
             if let Some(link) = self.vsock.table.get_mut(id) {
                 (link.watched, link.readable, link.owing) = (None, false, false);
             }
-            self.settle(epoll, id);
+            self.settle(id);
         }
         self.rx.queue.disable_notification(self.memory)?;
         let mut events = [EpollEvent::default(); 64];
         loop {
-            self.transmit(epoll)?;
-            self.receive(epoll)?;
-            let ready = match epoll.wait(if self.is_idle() { -1 } else { 0 }, &mut events) {
+            self.transmit()?;
+            self.receive()?;
+            let timeout = if self.is_idle() { -1 } else { 0 };
+            let ready = match self.epoll.wait(timeout, &mut events) {
                 Ok(ready) => ready,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -131,8 +127,16 @@ impl<'m> Session<'m> {
                 let set = EventSet::from_bits_truncate(event.events());
                 match event.data() {
                     STOP => return Ok(()),
-                    number @ (KICKED_RX | KICKED_TX) => self.kicked(number),
-                    id => self.socket_event(epoll, id, set),
+                    // Reading only clears a kick: the queue says what there is to do.
+                    KICKED_RX => {
+                        self.starved = false;
+                        let _ = self.rx.kick.read();
+                    }
+                    KICKED_TX => {
+                        self.tx_waiting = true;
+                        let _ = self.tx.kick.read();
+                    }
+                    id => self.socket_event(id, set),
                 }
             }
         }
@@ -144,19 +148,7 @@ impl<'m> Session<'m> {
         !receiving && !transmitting
     }
 
-    fn kicked(&mut self, number: u64) {
-        let active = if number == KICKED_RX {
-            self.starved = false;
-            &self.rx
-        } else {
-            self.tx_waiting = true;
-            &self.tx
-        };
-        // Only clears it: the queue says what there is to do.
-        let _ = active.kick.read();
-    }
-
-    fn socket_event(&mut self, epoll: &Epoll, id: Id, set: EventSet) {
+    fn socket_event(&mut self, id: Id, set: EventSet) {
         let Some(link) = self.vsock.table.get_mut(id) else {
             return;
         };
@@ -173,11 +165,11 @@ impl<'m> Session<'m> {
             link.readable = true;
             self.readable.push_back(id);
         }
-        self.settle(epoll, id);
+        self.settle(id);
     }
 
     /// Brings everything that hangs on the state of a connection in line with it. To be called after each change.
-    pub(super) fn settle(&mut self, epoll: &Epoll, id: Id) {
+    pub(super) fn settle(&mut self, id: Id) {
         let starved = self.starved;
         let Some(link) = self.vsock.table.get_mut(id) else {
             return;
@@ -187,47 +179,36 @@ impl<'m> Session<'m> {
             let _ = match due {
                 Due::ShutWrite => link.stream.shutdown(Shutdown::Write),
                 Due::ShutRead => link.stream.shutdown(Shutdown::Read),
-                Due::Reset => return self.reset(epoll, id),
-                Due::Forget => return self.forget(epoll, id),
+                Due::Reset => return self.reset(id),
+                Due::Forget => return self.forget(id),
             };
         }
         if link.connection.owes_control() && !link.owing {
             link.owing = true;
             self.owing.push_back(id);
         }
-        if let Err(error) = rewatch(epoll, id, link, starved) {
+        if let Err(error) = rewatch(&self.epoll, id, link, starved) {
             tracing::error!("watch a vsock connection's socket: {error}");
-            self.reset(epoll, id);
+            self.reset(id);
         }
     }
 
     /// Ends a connection and tells the guest.
-    pub(super) fn reset(&mut self, epoll: &Epoll, id: Id) {
-        if let Some(link) = self.vsock.table.get_mut(id)
-            && !link.connection.is_guest_gone()
-        {
-            let ports = link.ports;
-            self.vsock.resets.push_back(Header {
-                src_cid: VMADDR_CID_HOST,
-                dst_cid: self.vsock.guest_cid,
-                src_port: ports.host,
-                dst_port: ports.guest,
-                socket_type: VIRTIO_VSOCK_TYPE_STREAM,
-                op: VIRTIO_VSOCK_OP_RST,
-                ..Header::default()
-            });
-        }
-        self.forget(epoll, id);
+    pub(super) fn reset(&mut self, id: Id) {
+        let link = self.vsock.table.get_mut(id);
+        let reset = link.and_then(|link| link.connection.reset());
+        self.vsock.resets.extend(reset);
+        self.forget(id);
     }
 
-    fn forget(&mut self, epoll: &Epoll, id: Id) {
+    fn forget(&mut self, id: Id) {
         let Some(link) = self.vsock.table.remove(id) else {
             return;
         };
         // Closing does not end the watch when the connector has kept a copy of the descriptor.
         if link.watched.is_some() {
-            let fd = link.stream.as_raw_fd();
-            let _ = watch(epoll, ControlOperation::Delete, fd, EventSet::empty(), id);
+            let (fd, event) = (link.stream.as_raw_fd(), EpollEvent::default());
+            let _ = self.epoll.ctl(ControlOperation::Delete, fd, event);
         }
         // The guest chooses when connections end: what is left behind here would grow without bound.
         if link.readable {
@@ -277,24 +258,25 @@ pub(super) fn flush(link: &mut Link) {
         let parts = [IoSlice::new(first), IoSlice::new(second)];
         match (&link.stream).write_vectored(&parts) {
             Ok(bytes) => link.connection.wrote(bytes),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_passing(&error) => return,
             Err(_) => return link.connection.host_refuses(),
         }
     }
 }
 
+/// Whether the socket is only to be tried again when it is ready.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
 /// Watches a socket for what can be done about it now; not for bytes that wait for a receive buffer already.
 fn rewatch(epoll: &Epoll, id: Id, link: &mut Link, starved: bool) -> io::Result<()> {
-    let mut wanted = EventSet::empty();
+    let connection = &link.connection;
     let parked = starved && link.readable;
-    if link.connection.to_read() > 0 && !parked {
-        wanted |= EventSet::IN;
-    }
-    if link.connection.has_unwritten() {
-        wanted |= EventSet::OUT;
-    }
-    let wanted = (!wanted.is_empty() || link.connection.awaits_hangup()).then_some(wanted);
+    let mut wanted = EventSet::empty();
+    wanted.set(EventSet::IN, connection.to_read() > 0 && !parked);
+    wanted.set(EventSet::OUT, connection.has_unwritten());
+    let wanted = (!wanted.is_empty() || connection.awaits_hangup()).then_some(wanted);
     let operation = match (link.watched, wanted) {
         (was, is) if was == is => return Ok(()),
         (None, _) => ControlOperation::Add,
@@ -302,16 +284,6 @@ fn rewatch(epoll: &Epoll, id: Id, link: &mut Link, starved: bool) -> io::Result<
         _ => ControlOperation::Modify,
     };
     link.watched = wanted;
-    let set = wanted.unwrap_or(EventSet::empty());
-    watch(epoll, operation, link.stream.as_raw_fd(), set, id)
-}
-
-fn watch(
-    epoll: &Epoll,
-    operation: ControlOperation,
-    fd: RawFd,
-    set: EventSet,
-    number: u64,
-) -> io::Result<()> {
-    epoll.ctl(operation, fd, EpollEvent::new(set, number))
+    let event = EpollEvent::new(wanted.unwrap_or(EventSet::empty()), id);
+    epoll.ctl(operation, link.stream.as_raw_fd(), event)
 }

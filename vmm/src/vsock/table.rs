@@ -14,19 +14,8 @@ pub const MAX_CONNECTIONS: usize = 1024;
 /// Number of a connection.
 pub type Id = u64;
 
-/// The two ends of a connection; both context IDs are constant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ports {
-    /// The guest's.
-    pub guest: u32,
-    /// The host's.
-    pub host: u32,
-}
-
 /// A connection, its socket, and where it stands in the session's queues.
 pub struct Link {
-    /// Its ends.
-    pub ports: Ports,
     /// The host's side; non-blocking.
     pub stream: UnixStream,
     /// Its state.
@@ -43,7 +32,7 @@ pub struct Link {
 #[derive(Default)]
 pub struct Table {
     links: BTreeMap<Id, Link>,
-    by_ports: BTreeMap<Ports, Id>,
+    by_ports: BTreeMap<(u32, u32), Id>,
     last: Id,
 }
 
@@ -54,10 +43,10 @@ impl Table {
     }
 
     /// Adds a connection between ports that have none.
-    pub fn insert(&mut self, ports: Ports, stream: UnixStream, connection: Connection) -> Id {
+    pub fn insert(&mut self, stream: UnixStream, connection: Connection) -> Id {
         self.last += 1;
+        self.by_ports.insert(connection.ports(), self.last);
         let link = Link {
-            ports,
             stream,
             connection,
             watched: None,
@@ -65,12 +54,11 @@ impl Table {
             owing: false,
         };
         self.links.insert(self.last, link);
-        self.by_ports.insert(ports, self.last);
         self.last
     }
 
-    /// The connection between `ports`.
-    pub fn find(&self, ports: Ports) -> Option<Id> {
+    /// The connection between these ports, the guest's and the host's.
+    pub fn find(&self, ports: (u32, u32)) -> Option<Id> {
         self.by_ports.get(&ports).copied()
     }
 
@@ -82,9 +70,9 @@ impl Table {
     /// Frees the ports while the connection lives on.
     pub fn orphan(&mut self, id: Id) {
         if let Some(link) = self.links.get(&id)
-            && self.by_ports.get(&link.ports) == Some(&id)
+            && self.find(link.connection.ports()) == Some(id)
         {
-            self.by_ports.remove(&link.ports);
+            self.by_ports.remove(&link.connection.ports());
         }
     }
 
@@ -97,11 +85,5 @@ impl Table {
     /// The numbers of all connections.
     pub fn ids(&self) -> Vec<Id> {
         self.links.keys().copied().collect()
-    }
-
-    /// Drops all connections, and with them their sockets.
-    pub fn clear(&mut self) {
-        self.links.clear();
-        self.by_ports.clear();
     }
 }

@@ -3,9 +3,8 @@
 //! Virtio 1.2, 5.10.6.
 
 use virtio_queue::{Error as QueueError, QueueT};
-use vmm_sys_util::epoll::Epoll;
 
-use super::connection::{Admission, Connection, Credit};
+use super::connection::{Admission, Connection};
 use super::packet::{Header, Sent};
 use super::session::{Session, TURN, flush, next_chain};
 use super::spec::{
@@ -13,7 +12,7 @@ use super::spec::{
     VIRTIO_VSOCK_OP_RST, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_TYPE_STREAM,
     VMADDR_CID_HOST,
 };
-use super::table::{Id, Ports};
+use super::table::Id;
 
 /// Resets that may wait for receive buffers before TX packets, each of which may cause one more, have to wait
 /// (5.10.6.1).
@@ -26,7 +25,7 @@ impl Session<'_> {
     }
 
     /// Serves the TX queue for a turn.
-    pub(super) fn transmit(&mut self, epoll: &Epoll) -> Result<(), QueueError> {
+    pub(super) fn transmit(&mut self) -> Result<(), QueueError> {
         if !self.tx_waiting {
             return Ok(());
         }
@@ -42,7 +41,7 @@ impl Session<'_> {
             };
             let head = chain.head_index();
             match Sent::parse(self.memory, chain) {
-                Ok(packet) => self.deliver(epoll, packet),
+                Ok(packet) => self.deliver(packet),
                 Err(fault) => self.guest_fault(fault),
             }
             self.tx.queue.add_used(self.memory, head, 0)?;
@@ -54,7 +53,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn deliver(&mut self, epoll: &Epoll, packet: Sent<'_>) {
+    fn deliver(&mut self, packet: Sent<'_>) {
         let header = packet.header;
         if header.src_cid != self.vsock.guest_cid {
             return self.guest_fault("source is not the guest's context ID");
@@ -63,25 +62,22 @@ impl Session<'_> {
             self.guest_fault("destination or socket type that does not exist");
             return self.refuse(&header);
         }
-        let ports = Ports {
-            guest: header.src_port,
-            host: header.dst_port,
-        };
+        let ports = (header.src_port, header.dst_port);
         match (self.vsock.table.find(ports), header.op) {
-            (None, VIRTIO_VSOCK_OP_REQUEST) => self.connect(epoll, ports, &header),
+            (None, VIRTIO_VSOCK_OP_REQUEST) => self.connect(&header),
             (None, _) => self.refuse(&header),
             (Some(id), VIRTIO_VSOCK_OP_RST) => {
                 self.vsock.table.orphan(id);
                 if let Some(link) = self.vsock.table.get_mut(id) {
                     link.connection.guest_resets();
                 }
-                self.settle(epoll, id);
+                self.settle(id);
             }
             (Some(id), _) => match self.step(id, packet) {
-                Ok(()) => self.settle(epoll, id),
+                Ok(()) => self.settle(id),
                 Err(fault) => {
                     self.guest_fault(fault);
-                    self.reset(epoll, id);
+                    self.reset(id);
                 }
             },
         }
@@ -89,51 +85,41 @@ impl Session<'_> {
 
     /// Answers a packet that belongs to no connection.
     fn refuse(&mut self, header: &Header) {
-        if header.op == VIRTIO_VSOCK_OP_RST {
-            return;
+        if header.op != VIRTIO_VSOCK_OP_RST {
+            let reset = header.answer(VIRTIO_VSOCK_OP_RST);
+            self.vsock.resets.push_back(reset);
         }
-        self.vsock.resets.push_back(Header {
-            src_cid: header.dst_cid,
-            dst_cid: header.src_cid,
-            src_port: header.dst_port,
-            dst_port: header.src_port,
-            socket_type: header.socket_type,
-            op: VIRTIO_VSOCK_OP_RST,
-            ..Header::default()
-        });
     }
 
-    fn connect(&mut self, epoll: &Epoll, ports: Ports, header: &Header) {
+    fn connect(&mut self, header: &Header) {
         if self.vsock.table.is_full() {
             self.guest_fault("too many connections");
             return self.refuse(header);
         }
-        let Some(stream) = (self.vsock.connector)(ports.host) else {
+        let port = header.dst_port;
+        let Some(stream) = (self.vsock.connector)(port) else {
             return self.refuse(header);
         };
         if let Err(error) = stream.set_nonblocking(true) {
-            tracing::error!(
-                "make the socket of vsock port {} non-blocking: {error}",
-                ports.host
-            );
+            tracing::error!("make the socket of vsock port {port} non-blocking: {error}");
             return self.refuse(header);
         }
-        let connection = Connection::accepted(credit(header));
-        let id = self.vsock.table.insert(ports, stream, connection);
-        self.settle(epoll, id);
+        let connection = Connection::accepted(*header);
+        let id = self.vsock.table.insert(stream, connection);
+        self.settle(id);
     }
 
     /// Feeds a packet to its connection.
-    fn step(&mut self, id: Id, mut packet: Sent<'_>) -> Result<(), &'static str> {
+    fn step(&mut self, id: Id, packet: Sent<'_>) -> Result<(), &'static str> {
         let Some(link) = self.vsock.table.get_mut(id) else {
             return Ok(());
         };
         let header = packet.header;
-        link.connection.credit(credit(&header));
+        link.connection.credit(header);
         match header.op {
             VIRTIO_VSOCK_OP_RW => match link.connection.admit(header.len) {
                 Admission::Take => {
-                    packet.for_each_chunk(|chunk| link.connection.keep(chunk));
+                    link.connection.keep(packet.payload);
                     flush(link);
                 }
                 Admission::Discard => {}
@@ -145,12 +131,5 @@ impl Session<'_> {
             _ => return Err("operation out of place or unknown"),
         }
         Ok(())
-    }
-}
-
-fn credit(header: &Header) -> Credit {
-    Credit {
-        buf_alloc: header.buf_alloc,
-        fwd_cnt: header.fwd_cnt,
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use virtio_queue::Queue;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{ByteValued, Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::driver::{GUEST_CID, Guest, Line, Ring, pairs};
@@ -200,7 +200,7 @@ fn packet(step: &Step, sent: &mut usize) -> Vec<u8> {
     };
     let payload = (*sent..*sent + len as usize).map(|at| at.to_le_bytes()[0]);
     *sent += len as usize;
-    header.to_bytes().into_iter().chain(payload).collect()
+    header.as_slice().iter().copied().chain(payload).collect()
 }
 
 /// The device between two turns.

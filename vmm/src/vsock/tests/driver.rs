@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{ByteValued, Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::{Activation, ActiveQueue, Device, Interrupt, Stop};
@@ -272,7 +272,7 @@ impl Guest {
             }
         };
         let place = TX_BUFFERS + u64::from(slot) * TX_BUFFER_BYTES;
-        let bytes = [&header.to_bytes(), payload].concat();
+        let bytes = [header.as_slice(), payload].concat();
         self.memory
             .write_slice(&bytes, GuestAddress(place))
             .unwrap();
@@ -332,7 +332,7 @@ impl Guest {
             .read_slice(&mut bytes, GuestAddress(place))
             .unwrap();
         let payload = bytes.split_off(HEADER_BYTES);
-        let header = Header::from_bytes(&bytes.try_into().unwrap());
+        let header: Header = self.memory.read_obj(GuestAddress(place)).unwrap();
         assert_eq!(usize::try_from(header.len).unwrap(), payload.len());
         if !keep {
             self.offer_rx(head);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{ByteValued, Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::driver::{GUEST_CID, Guest, Line, MEMORY_BYTES, Ring, memory, pairs};
@@ -51,7 +51,7 @@ fn packet_of_wrong_type_or_destination_is_reset_and_of_wrong_source_is_dropped()
         },
         &[],
     );
-    assert_eq!(guest.expect(VIRTIO_VSOCK_OP_RST).src_cid, 9);
+    assert_eq!({ guest.expect(VIRTIO_VSOCK_OP_RST).src_cid }, 9);
     guest.send_raw(
         Header {
             src_cid: 9,
@@ -187,7 +187,7 @@ proptest! {
     ) {
         let memory = memory();
         for (at, header) in (0x10_0000u64..).step_by(64).zip(&headers) {
-            memory.write_slice(&header.to_bytes(), GuestAddress(at)).unwrap();
+            memory.write_slice(header.as_slice(), GuestAddress(at)).unwrap();
         }
         let mut rings = [1, 2, 3].map(|at| Ring::new(&memory, at * 0x4000, 16, true));
         for (ring, descriptors) in rings.iter().zip([&rx, &tx]) {
