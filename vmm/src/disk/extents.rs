@@ -37,25 +37,16 @@ impl Extents {
     /// Lays `extents` on a disk of `capacity_bytes`.
     ///
     /// # Errors
-    /// When two overlap or one reaches beyond the end.
-    pub fn new(mut extents: Vec<Extent>, capacity_bytes: u64) -> Result<Self> {
-        extents.sort_by_key(|extent| extent.offset);
-        let mut free = 0;
-        for Extent { offset, bytes, .. } in &extents {
-            ensure!(
-                *offset >= free,
-                "extent at byte {offset} overlaps the one before it"
-            );
-            free = offset.saturating_add(*bytes);
-            ensure!(
-                free <= capacity_bytes,
-                "extent at byte {offset} reaches beyond the disk's end"
-            );
-        }
-        Ok(Self {
-            extents: Arc::new(RwLock::new(extents.into_iter().map(Arc::new).collect())),
+    /// When one has no room.
+    pub fn new(extents: Vec<Extent>, capacity_bytes: u64) -> Result<Self> {
+        let disk = Self {
+            extents: Arc::default(),
             capacity_bytes,
-        })
+        };
+        extents
+            .into_iter()
+            .try_for_each(|extent| disk.lay(extent))?;
+        Ok(disk)
     }
 
     /// Lays one more extent on the disk, which may be in use.
@@ -64,15 +55,11 @@ impl Extents {
     /// When it overlaps another or reaches beyond the end.
     pub fn lay(&self, extent: Extent) -> Result<()> {
         let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
-        let place = extents.partition_point(|other| other.offset < extent.offset);
-        let end = extent.offset.saturating_add(extent.bytes);
-        let (before, after) = extents.split_at(place);
-        let free = before.last().map_or(0, |other| other.offset + other.bytes);
-        let next = after
-            .first()
-            .map_or(self.capacity_bytes, |other| other.offset);
+        let place = extents.partition_point(|other| other.offset + other.bytes <= extent.offset);
+        let next = extents.get(place);
+        let end = next.map_or(self.capacity_bytes, |next| next.offset);
         ensure!(
-            extent.offset >= free && end <= next && end <= self.capacity_bytes,
+            extent.offset.saturating_add(extent.bytes) <= end,
             "extent at byte {} has no room on the disk",
             extent.offset
         );
@@ -94,25 +81,17 @@ impl Extents {
     fn piece(&self, offset: u64, bytes: u64) -> Piece {
         let extents = self.laid();
         let after = extents.partition_point(|extent| extent.offset <= offset);
-        let within = after
-            .checked_sub(1)
-            .and_then(|before| extents.get(before))
-            .and_then(|extent| {
-                let at = offset - extent.offset;
-                Some((extent, at)).filter(|_| at < extent.bytes)
-            });
-        match (within, extents.get(after)) {
-            (Some((extent, at)), _) => Piece {
+        let (before, after) = extents.split_at(after);
+        let end = after.first().map_or(u64::MAX, |next| next.offset);
+        let within = before.last().map(|extent| (extent, offset - extent.offset));
+        match within.filter(|(extent, at)| *at < extent.bytes) {
+            Some((extent, at)) => Piece {
                 extent: Some((Arc::clone(extent), at)),
                 bytes: bytes.min(extent.bytes - at),
             },
-            (None, Some(next)) => Piece {
+            None => Piece {
                 extent: None,
-                bytes: bytes.min(next.offset - offset),
-            },
-            (None, None) => Piece {
-                extent: None,
-                bytes,
+                bytes: bytes.min(end - offset),
             },
         }
     }
@@ -122,11 +101,15 @@ impl Extents {
         self.capacity_bytes
     }
 
-    /// Whether `bytes` from `offset` on lie on the disk.
-    pub fn contain(&self, offset: u64, bytes: u64) -> bool {
-        offset
-            .checked_add(bytes)
-            .is_some_and(|end| end <= self.capacity_bytes)
+    /// Sees that `bytes` from `offset` on lie on the disk.
+    ///
+    /// # Errors
+    /// `InvalidInput` when they do not.
+    pub fn check(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        match offset.checked_add(bytes) {
+            Some(end) if end <= self.capacity_bytes => Ok(()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 
     /// Fills `buffer` from `offset` on. A file shorter than its extent reads as zeros there.
@@ -139,13 +122,18 @@ impl Extents {
             let piece = self.piece(offset + done as u64, rest.len() as u64);
             let part = &mut rest[..usize::try_from(piece.bytes).unwrap_or(usize::MAX)];
             let read = match piece.extent {
-                Some((extent, at)) => retry(|| extent.file.read_at(part, at))?,
-                None => 0,
+                Some((extent, at)) => extent.file.read_at(part, at),
+                None => Ok(0),
             };
-            if read == 0 {
-                part.fill(0);
+            match read {
+                Ok(0) => {
+                    part.fill(0);
+                    done += part.len();
+                }
+                Ok(bytes) => done += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            done += if read == 0 { part.len() } else { read };
         }
         Ok(())
     }
@@ -170,20 +158,18 @@ impl Extents {
     /// Those of the files; `InvalidInput` where there is none.
     pub fn zero(&self, offset: u64, bytes: u64, free: bool) -> io::Result<()> {
         self.for_each_piece(offset, bytes, |file, at, bytes| {
-            let mode = if free {
-                FallocateMode::PunchHole
-            } else {
-                FallocateMode::ZeroRange
+            let zeroed = |mode| {
+                let zeroed = fallocate(file, mode, true, at, bytes);
+                zeroed.map_err(|error| io::Error::from_raw_os_error(error.errno()))
             };
-            let done = fallocate(file, mode, true, at, bytes);
-            // tmpfs makes holes only.
-            let done = match done {
-                Err(error) if !free && error.errno() == libc::EOPNOTSUPP => {
-                    fallocate(file, FallocateMode::PunchHole, true, at, bytes)
+            if !free {
+                match zeroed(FallocateMode::ZeroRange) {
+                    // tmpfs makes holes only.
+                    Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                    done => return done,
                 }
-                done => done,
-            };
-            done.map_err(|error| io::Error::from_raw_os_error(error.errno()))
+            }
+            zeroed(FallocateMode::PunchHole)
         })
     }
 
@@ -211,16 +197,6 @@ impl Extents {
             (offset, bytes) = (offset + piece.bytes, bytes - piece.bytes);
         }
         Ok(())
-    }
-}
-
-/// Until a signal does not interrupt it.
-fn retry(mut act: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match act() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
     }
 }
 

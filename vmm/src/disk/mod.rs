@@ -7,7 +7,7 @@ mod extents;
 mod request;
 mod spec;
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +15,7 @@ use virtio_queue::{DescriptorChain, Queue};
 use vm_memory::Bytes;
 
 pub use self::extents::{Extent, Extents};
-use self::request::{Range, Refusal, Request, parse, status_address};
+use self::request::{Request, parse, status_address, unsupported};
 use self::spec::*;
 use crate::device::{Activation, Device, Stop};
 use crate::memory::{GuestMemory, Reader, Writer};
@@ -68,111 +68,75 @@ impl Disk {
         self.host_full.clone()
     }
 
-    fn execute(&mut self, request: Request<'_>) -> Result<u32, Refusal> {
+    /// Returns how many bytes were written to the guest.
+    fn execute(&mut self, request: Request<'_>) -> io::Result<usize> {
         match request {
             Request::Read { offset, to } => self.read(offset, to),
             Request::GetId(mut to) => {
                 let room = to.available_bytes().min(self.id.len());
-                to.write_all(&self.id[..room])
-                    .map_err(|_| Refusal::IoError)?;
-                u32::try_from(room).map_err(|_| Refusal::IoError)
+                to.write_all(&self.id[..room])?;
+                Ok(room)
             }
-            Request::Flush => {
-                let flushed = if self.read_only {
-                    Ok(())
-                } else {
-                    self.extents.flush()
-                };
-                self.note(flushed).map(|()| 0)
-            }
+            Request::Flush if self.read_only => Ok(0),
+            Request::Flush => self.extents.flush().map(|()| 0),
             // The guest was told of none of these features.
-            Request::Discard(_) | Request::WriteZeroes(_) if self.read_only => {
-                Err(Refusal::Unsupported)
-            }
-            Request::Write { .. } if self.read_only => Err(Refusal::IoError),
+            Request::Zero(_) if self.read_only => Err(unsupported()),
+            Request::Write { .. } if self.read_only => Err(ErrorKind::InvalidInput.into()),
             Request::Write { offset, from } => self.write(offset, from).map(|()| 0),
-            Request::Discard(ranges) => ranges
-                .into_iter()
-                .try_for_each(|range| {
-                    self.zero(Range {
-                        unmap: true,
-                        ..range
-                    })
-                })
-                .map(|()| 0),
-            Request::WriteZeroes(ranges) => ranges
-                .into_iter()
-                .try_for_each(|range| self.zero(range))
-                .map(|()| 0),
+            Request::Zero(ranges) => {
+                for range in ranges {
+                    self.extents.check(range.offset, range.bytes)?;
+                    self.extents.zero(range.offset, range.bytes, range.unmap)?;
+                }
+                Ok(0)
+            }
         }
     }
 
-    /// Returns how many bytes were written to the guest.
-    fn read(&mut self, mut offset: u64, mut to: Writer<'_>) -> Result<u32, Refusal> {
+    fn read(&mut self, mut offset: u64, mut to: Writer<'_>) -> io::Result<usize> {
         self.transferable(offset, to.available_bytes())?;
         while to.available_bytes() > 0 {
             let bytes = to.available_bytes().min(BUFFER_BYTES);
             let buffer = &mut self.buffer[..bytes];
-            self.extents
-                .read_at(offset, buffer)
-                .map_err(|error| refuse(&error))?;
-            to.write_all(buffer).map_err(|error| refuse(&error))?;
+            self.extents.read_at(offset, buffer)?;
+            to.write_all(buffer)?;
             offset += bytes as u64;
         }
-        u32::try_from(to.bytes_written()).map_err(|_| Refusal::IoError)
+        Ok(to.bytes_written())
     }
 
-    fn write(&mut self, mut offset: u64, mut from: Reader<'_>) -> Result<(), Refusal> {
+    fn write(&mut self, mut offset: u64, mut from: Reader<'_>) -> io::Result<()> {
         self.transferable(offset, from.available_bytes())?;
         while from.available_bytes() > 0 {
             let bytes = from.available_bytes().min(BUFFER_BYTES);
-            from.read_exact(&mut self.buffer[..bytes])
-                .map_err(|error| refuse(&error))?;
-            let written = self.extents.write_at(offset, &self.buffer[..bytes]);
-            self.note(written)?;
+            let buffer = &mut self.buffer[..bytes];
+            from.read_exact(buffer)?;
+            self.extents.write_at(offset, buffer)?;
             offset += bytes as u64;
         }
         Ok(())
     }
 
-    fn zero(
-        &self,
-        Range {
-            offset,
-            bytes,
-            unmap,
-        }: Range,
-    ) -> Result<(), Refusal> {
-        self.in_range(offset, bytes)?;
-        self.note(self.extents.zero(offset, bytes, unmap))
-    }
-
-    fn transferable(&self, offset: u64, bytes: usize) -> Result<(), Refusal> {
-        if bytes > MAX_TRANSFER_BYTES {
-            return Err(Refusal::IoError);
+    /// Whether so many bytes are whole sectors of the disk, and not too many.
+    fn transferable(&self, offset: u64, bytes: usize) -> io::Result<()> {
+        let whole = (bytes as u64).is_multiple_of(SECTOR_BYTES);
+        if !whole || bytes > MAX_TRANSFER_BYTES {
+            return Err(ErrorKind::InvalidInput.into());
         }
-        self.in_range(offset, bytes as u64)
+        self.extents.check(offset, bytes as u64)
     }
 
-    fn in_range(&self, offset: u64, bytes: u64) -> Result<(), Refusal> {
-        if self.extents.contain(offset, bytes) {
-            Ok(())
-        } else {
-            Err(Refusal::IoError)
+    /// What the guest learns of `error`; the owner learns of a full host besides.
+    fn refusal(&self, error: &io::Error) -> u8 {
+        let errno = error.raw_os_error();
+        let full = matches!(errno, Some(libc::ENOSPC | libc::EDQUOT));
+        if full && !self.host_full.swap(true, Ordering::Relaxed) {
+            tracing::warn!("the host's disk is full: a write of the guest failed");
         }
-    }
-
-    /// What the guest learns of `result`; the owner learns of a full host besides.
-    fn note(&self, result: io::Result<()>) -> Result<(), Refusal> {
-        result.map_err(|error| {
-            let full = [libc::ENOSPC, libc::EDQUOT]
-                .map(Some)
-                .contains(&error.raw_os_error());
-            if full && !self.host_full.swap(true, Ordering::Relaxed) {
-                tracing::warn!("the host's disk is full: a write of the guest failed");
-            }
-            refuse(&error)
-        })
+        match errno {
+            Some(libc::EOPNOTSUPP) => VIRTIO_BLK_S_UNSUPP,
+            _ => VIRTIO_BLK_S_IOERR,
+        }
     }
 
     /// Answers one request: how many bytes were written to the guest; none when it has no place for a status.
@@ -185,18 +149,10 @@ impl Disk {
         let result = parse(memory, chain).and_then(|request| self.execute(request));
         let (written, status) = match result {
             Ok(written) => (written, VIRTIO_BLK_S_OK),
-            Err(Refusal::IoError) => (0, VIRTIO_BLK_S_IOERR),
-            Err(Refusal::Unsupported) => (0, VIRTIO_BLK_S_UNSUPP),
+            Err(error) => (0, self.refusal(&error)),
         };
         memory.write_obj(status, status_at).ok()?;
-        Some(written.saturating_add(1))
-    }
-}
-
-fn refuse(error: &io::Error) -> Refusal {
-    match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP) => Refusal::Unsupported,
-        _ => Refusal::IoError,
+        u32::try_from(written + 1).ok()
     }
 }
 
@@ -207,10 +163,12 @@ impl Device for Disk {
 
     fn features(&self) -> u64 {
         let access = match self.read_only {
-            true => VIRTIO_BLK_F_RO,
-            false => VIRTIO_BLK_F_FLUSH | VIRTIO_BLK_F_DISCARD | VIRTIO_BLK_F_WRITE_ZEROES,
+            true => 1 << VIRTIO_BLK_F_RO,
+            false => {
+                1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES
+            }
         };
-        VIRTIO_BLK_F_SEG_MAX | VIRTIO_F_INDIRECT_DESC | access
+        1 << VIRTIO_BLK_F_SEG_MAX | VIRTIO_F_INDIRECT_DESC | access
     }
 
     fn queue_sizes(&self) -> &'static [u16] {

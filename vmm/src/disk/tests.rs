@@ -178,7 +178,7 @@ fn disk_read_only_refuses_every_write() {
     file.rewind().unwrap();
     file.read_to_end(&mut contents).unwrap();
     assert!(contents.iter().all(|byte| *byte == 7));
-    assert_ne!(driver.disk.features() & VIRTIO_BLK_F_RO, 0);
+    assert_ne!(driver.disk.features() & (1 << VIRTIO_BLK_F_RO), 0);
 }
 
 #[test]
