@@ -9,8 +9,6 @@ use anyhow::{Context, Result, ensure};
 use elf::ElfStream;
 use elf::endian::LittleEndian;
 use linux_loader::cmdline::Cmdline;
-use linux_loader::configurator::linux::LinuxBootConfigurator;
-use linux_loader::configurator::{BootConfigurator, BootParams};
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use linux_loader::loader::elf::Elf;
 use linux_loader::loader::{KernelLoader, load_cmdline};
@@ -172,16 +170,10 @@ pub fn write(
     params.hdr.ramdisk_size = u32::try_from(initramfs.bytes)?;
     let map = memory_map(memory_mib);
     params.e820_entries = u8::try_from(map.len())?;
-    params
-        .e820_table
-        .iter_mut()
-        .zip(map)
-        .for_each(|(slot, entry)| *slot = entry);
-    LinuxBootConfigurator::write_bootparams(
-        &BootParams::new(&params, GuestAddress(BOOT_PARAMS)),
-        memory,
-    )
-    .context("write boot parameters")
+    params.e820_table[..map.len()].copy_from_slice(&map);
+    memory
+        .write_obj(params, GuestAddress(BOOT_PARAMS))
+        .context("write boot parameters")
 }
 
 /// RAM but for the MP table's KiB and the old video and BIOS area.
@@ -196,12 +188,9 @@ fn memory_map(memory_mib: u32) -> Vec<boot_e820_entry> {
         entry(MP_TABLE, BASE_MEMORY_END, E820_RESERVED),
         entry(HIGH_MEMORY, low_memory(memory_mib), E820_RAM),
     ];
-    map.extend(
-        ranges(memory_mib)
-            .into_iter()
-            .skip(1)
-            .map(|(start, bytes)| entry(start, start + bytes, E820_RAM)),
-    );
+    for (start, bytes) in ranges(memory_mib).into_iter().skip(1) {
+        map.push(entry(start, start + bytes, E820_RAM));
+    }
     map
 }
 

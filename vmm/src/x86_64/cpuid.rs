@@ -58,7 +58,8 @@ fn entries_for_vcpu(
     let mut entries: Vec<_> = supported
         .iter()
         .copied()
-        .filter(|entry| !is_extended_topology(entry.function))
+        // Written anew, or (0x8000_0026) left out: the guest then uses 0xb.
+        .filter(|entry| !matches!(entry.function, 0xb | 0x1f | 0x8000_0026))
         .collect();
     entries
         .iter_mut()
@@ -71,30 +72,20 @@ fn entries_for_vcpu(
     entries
 }
 
-/// Written anew, or (0x8000_0026) left out: the guest then uses 0xb.
-fn is_extended_topology(function: u32) -> bool {
-    matches!(function, 0xb | 0x1f | 0x8000_0026)
-}
-
 fn patch(entry: &mut kvm_cpuid_entry2, apic_id: u8, cpus: u8) {
     let (id, count) = (u32::from(apic_id), u32::from(cpus));
+    let several = if cpus > 1 { u32::MAX } else { 0 };
     match entry.function {
         1 => {
             entry.ebx = (entry.ebx & 0xffff) | (count << 16) | (id << 24);
             entry.ecx |= HYPERVISOR;
-            entry.edx = if cpus > 1 {
-                entry.edx | HTT
-            } else {
-                entry.edx & !HTT
-            };
+            entry.edx = (entry.edx & !HTT) | (several & HTT);
         }
         4 if entry.eax & 0x1f != 0 => {
-            entry.eax = (entry.eax & 0x3fff)
-                | (sharing(entry.eax, count) << 14)
-                | (id_space(cpus) - 1) << 26;
+            let last_id = (1 << id_bits(cpus)) - 1;
+            entry.eax = (entry.eax & 0x3fff) | (sharing(entry.eax, count) << 14) | (last_id << 26);
         }
-        0x8000_0001 if cpus > 1 => entry.ecx |= CMP_LEGACY,
-        0x8000_0001 => entry.ecx &= !CMP_LEGACY,
+        0x8000_0001 => entry.ecx = (entry.ecx & !CMP_LEGACY) | (several & CMP_LEGACY),
         // Cores less one, and how many bits of the APIC id number them.
         0x8000_0008 => entry.ecx = (entry.ecx & !0xf0ff) | (count - 1) | (id_bits(cpus) << 12),
         0x8000_001d if entry.eax & 0x1f != 0 => {
@@ -133,11 +124,6 @@ fn extended_topology(function: u32, apic_id: u8, cpus: u8) -> [kvm_cpuid_entry2;
 /// Bits of the APIC id that number CPUs.
 fn id_bits(cpus: u8) -> u32 {
     u32::from(cpus).next_power_of_two().trailing_zeros()
-}
-
-/// APIC ids that those bits can number.
-fn id_space(cpus: u8) -> u32 {
-    1 << id_bits(cpus)
 }
 
 #[cfg(test)]

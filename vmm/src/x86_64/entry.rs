@@ -35,20 +35,18 @@ const LARGE_PAGE_BYTES: u64 = 2 << 20;
 /// When guest memory ends before them.
 pub fn write_tables(memory: &GuestMemory) -> Result<()> {
     let [level4, level3, level2] = [0, 1, 2].map(|page| PAGE_TABLES + page * PAGE_BYTES);
-    let put = |value: u64, address: u64| memory.write_obj(value, GuestAddress(address));
-    put(level3 | PRESENT_WRITABLE, level4).context("write page tables")?;
-    put(level2 | PRESENT_WRITABLE, level3).context("write page tables")?;
-    for page in 0..512 {
-        put(
-            (page * LARGE_PAGE_BYTES) | LARGE_PAGE | PRESENT_WRITABLE,
-            level2 + page * 8,
-        )
-        .context("write page tables")?;
+    let pages = (0..512).map(|page| (level2 + page * 8, (page * LARGE_PAGE_BYTES) | LARGE_PAGE));
+    let tables = [(level4, level3), (level3, level2)]
+        .into_iter()
+        .chain(pages);
+    for (address, entry) in tables {
+        memory
+            .write_obj(entry | PRESENT_WRITABLE, GuestAddress(address))
+            .context("write page tables")?;
     }
-    for (entry, at) in GDT_ENTRIES.into_iter().zip((GDT..).step_by(8)) {
-        put(entry, at).context("write GDT")?;
-    }
-    Ok(())
+    memory
+        .write_obj(GDT_ENTRIES, GuestAddress(GDT))
+        .context("write GDT")
 }
 
 /// Points `vcpu` at `entry`, the address of the kernel's 64-bit entry; [`write_tables`] comes before it runs.

@@ -27,7 +27,7 @@ const INT: u8 = 0;
 const NMI: u8 = 1;
 const EXT_INT: u8 = 3;
 /// Active high, edge-triggered.
-const HIGH_EDGE: [u8; 2] = [0b0101, 0];
+const HIGH_EDGE: u8 = 0b0101;
 const ALL_APICS: u8 = 0xff;
 
 const FLOATING_POINTER_BYTES: usize = 16;
@@ -59,13 +59,9 @@ fn build(cpus: u8) -> Vec<u8> {
     let io_apic_id = cpus;
     let mut entries = Vec::new();
     for cpu in 0..cpus {
-        let flags = if cpu == 0 {
-            CPU_ENABLED | CPU_BOOT
-        } else {
-            CPU_ENABLED
-        };
+        let boot = if cpu == 0 { CPU_BOOT } else { 0 };
         // Signature and feature flags are left to CPUID.
-        entries.extend([PROCESSOR, cpu, APIC_VERSION, flags]);
+        entries.extend([PROCESSOR, cpu, APIC_VERSION, CPU_ENABLED | boot]);
         entries.extend([0; 16]);
     }
     entries.extend([BUS, 0]);
@@ -73,16 +69,7 @@ fn build(cpus: u8) -> Vec<u8> {
     entries.extend([IO_APIC_ENTRY, io_apic_id, IO_APIC_VERSION, IO_APIC_USABLE]);
     entries.extend(IO_APIC.to_le_bytes());
     for pin in 0..IO_APIC_PINS {
-        entries.extend([
-            IO_INTERRUPT,
-            INT,
-            HIGH_EDGE[0],
-            HIGH_EDGE[1],
-            0,
-            pin,
-            io_apic_id,
-            pin,
-        ]);
+        entries.extend([IO_INTERRUPT, INT, HIGH_EDGE, 0, 0, pin, io_apic_id, pin]);
     }
     entries.extend([LOCAL_INTERRUPT, EXT_INT, 0, 0, 0, 0, 0, 0]);
     entries.extend([LOCAL_INTERRUPT, NMI, 0, 0, 0, 0, ALL_APICS, 1]);
@@ -96,9 +83,8 @@ fn build(cpus: u8) -> Vec<u8> {
 
 fn floating_pointer() -> Vec<u8> {
     let mut bytes = b"_MP_".to_vec();
-    let table =
-        u32::try_from(MP_TABLE).unwrap_or(0) + u32::try_from(FLOATING_POINTER_BYTES).unwrap_or(0);
-    bytes.extend(table.to_le_bytes());
+    let table = MP_TABLE + FLOATING_POINTER_BYTES as u64;
+    bytes.extend(&table.to_le_bytes()[..4]);
     bytes.extend([1, SPECIFICATION_1_4, 0, 0, 0, 0, 0, 0]);
     bytes[10] = checksum(&bytes);
     bytes

@@ -43,13 +43,9 @@ pub fn set(vcpu: &VcpuFd) -> Result<()> {
 /// # Errors
 /// Those of KVM_SET_XCRS.
 pub fn set_xcr0(vcpu: &VcpuFd, cpuid: &CpuId) -> Result<()> {
-    let components = cpuid
-        .as_slice()
-        .iter()
-        .find(|entry| entry.function == 0xd && entry.index == 0);
-    let Some(components) =
-        components.map(|entry| u64::from(entry.edx) << 32 | u64::from(entry.eax))
-    else {
+    let mut entries = cpuid.as_slice().iter();
+    let components = entries.find(|entry| entry.function == 0xd && entry.index == 0);
+    let Some(components) = components else {
         return Ok(());
     };
     let mut xcrs = kvm_xcrs {
@@ -58,7 +54,7 @@ pub fn set_xcr0(vcpu: &VcpuFd, cpuid: &CpuId) -> Result<()> {
     };
     xcrs.xcrs[0] = kvm_xcr {
         xcr: 0,
-        value: components,
+        value: u64::from(components.edx) << 32 | u64::from(components.eax),
         ..Default::default()
     };
     vcpu.set_xcrs(&xcrs).context("set XCR0")
