@@ -1,20 +1,14 @@
 //! The first thing that is asked of KVM: an empty virtual machine.
 
-use std::fmt::{self, Display, Formatter};
 use std::io;
 
 use anyhow::{Context, Error, Result, anyhow};
 use kvm_ioctls::{Kvm, VmFd};
 
 /// In an error: KVM makes no virtual machine, whatever it is to run.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("make a virtual machine (KVM_CREATE_VM)")]
 pub struct NoVm;
-
-impl Display for NoVm {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        formatter.write_str("make a virtual machine (KVM_CREATE_VM)")
-    }
-}
 
 /// Makes it.
 ///

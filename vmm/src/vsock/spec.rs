@@ -8,8 +8,6 @@ pub const VIRTIO_VSOCK_F_STREAM: u64 = 1 << 0;
 
 /// 5.10.4: the well-known context ID of the host.
 pub const VMADDR_CID_HOST: u64 = 2;
-/// 5.10.4: the lowest context ID a guest may have.
-pub const FIRST_GUEST_CID: u64 = 3;
 
 /// 5.10.6: size of `struct virtio_vsock_hdr`, bytes.
 pub const HEADER_BYTES: usize = 44;
