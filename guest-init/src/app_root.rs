@@ -1,13 +1,16 @@
 //! An app's root file system: a writable layer on the scratch space over its image, or a folder of the host's. Called by
 //! `furnish`, in a mount namespace of the app's own.
 
+use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 
 use anyhow::{Context, Result};
 use guest_init::protocol::{App, Cache, Root};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, chroot, pivot_root};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 
 use crate::disks::{SCRATCH, mount_image};
 use crate::mount_table::bind;
@@ -24,9 +27,8 @@ pub struct Machine(());
 
 /// Mounts the root of `app` and makes it the process's root: whatever absolute or `..` an image has in a link ends there.
 pub fn enter(app: &App) -> Result<Machine> {
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
-        .context("make the mounts private")?;
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", private).context("make the mounts private")?;
     match app.root {
         Root::Image { number, bytes } => {
             mount_image(number, bytes, IMAGE)?;
@@ -77,14 +79,9 @@ pub fn make_layer(path: &str, lower: &str) -> Result<Layer> {
 pub fn overlay(lower: &str, Layer { upper, work }: &Layer, target: &str) -> Result<()> {
     // Hard links stay whole when one of their names is written to.
     let options = format!("lowerdir={lower},upperdir={upper},workdir={work},index=on");
-    mount(
-        Some("overlay"),
-        target,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(&*options),
-    )
-    .with_context(|| format!("mount overlay {options}"))
+    let (flags, data) = (MountFlags::empty(), CString::new(&*options)?);
+    mount("overlay", target, "overlay", flags, &*data)
+        .with_context(|| format!("mount overlay {options}"))
 }
 
 impl Machine {
@@ -99,7 +96,7 @@ impl Machine {
         chroot(".").context("return to the machine's root")?;
         chdir(ROOT).context("enter the app's root")?;
         pivot_root(".", ".").context("change to the app's root")?;
-        umount2(".", MntFlags::MNT_DETACH).context("unmount the machine's root")?;
+        unmount(".", UnmountFlags::DETACH).context("unmount the machine's root")?;
         chdir("/").context("enter the app's root")
     }
 }

@@ -27,9 +27,9 @@ pub fn run(exec: &[String], stdio: &TheirStdio, reporter: &Reporter) -> Result<(
     let TheirStdio::Pipes([stdin, stdout, _]) = stdio else {
         bail!("a built-in program needs no terminal");
     };
+    let stdin = stdin.as_ref().map_or(Ok(()), dup2_stdin);
     stdin
-        .map_or(Ok(()), dup2_stdin)
-        .and_then(|()| stdout.map_or(Ok(()), dup2_stdout))
+        .and_then(|()| stdout.as_ref().map_or(Ok(()), dup2_stdout))
         .context("set the stdio")?;
     // No program is executed, which would do so. Of each pipe it would hold the other end, too, and never see its end.
     process::close_others(reporter.descriptor());

@@ -1,10 +1,13 @@
 //! The machine's two disks: images, read-only, one partition cut for each image; scratch, an ext4 grown to its disk.
 
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+
 use anyhow::{Context, Result, ensure};
 use guest_init::protocol::{IMAGE_SLOT_BYTES, IMAGE_SLOTS, Scratch};
-use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::fstatfs;
+use rustix::fs::{ext4_ioc_resize_fs, fstatvfs};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
 
 use crate::ioctls;
 use crate::machine::open_disk;
@@ -26,26 +29,20 @@ pub fn mount_image(image: u8, bytes: u64, target: &str) -> Result<()> {
     match ioctls::add_partition(&disk, number, start.try_into()?, bytes.try_into()?) {
         Ok(()) => {}
         // Of an earlier life of the app.
-        Err(Errno::EBUSY) => check_partition(number, bytes)?,
+        Err(Errno::BUSY) => check_partition(number, bytes)?,
         Err(error) => {
             return Err(error).with_context(|| format!("cut image {image} out of {IMAGES_DISK}"));
         }
     }
     let partition = format!("{IMAGES_DISK}{number}");
-    mount(
-        Some(&*partition),
-        target,
-        Some("erofs"),
-        MsFlags::MS_RDONLY,
-        None::<&str>,
-    )
-    .with_context(|| format!("mount image {image} ({partition})"))
+    mount(&partition, target, "erofs", MountFlags::RDONLY, None)
+        .with_context(|| format!("mount image {image} ({partition})"))
 }
 
 /// Refuses a partition that is another's.
 fn check_partition(number: i32, bytes: u64) -> Result<()> {
     let partition = open_disk(&format!("{IMAGES_DISK}{number}"))?;
-    let size = ioctls::disk_bytes(&partition).context("read the size of a partition")?;
+    let size = disk_bytes(&partition).context("read the size of a partition")?;
     ensure!(
         size == bytes,
         "another image, of {size} bytes, is where one of {bytes} bytes should be"
@@ -58,7 +55,7 @@ pub fn forget_image(image: u8) -> Result<()> {
     let disk = open_disk(IMAGES_DISK)?;
     match ioctls::delete_partition(&disk, i32::from(image) + 1) {
         // Its app has never been started.
-        Ok(()) | Err(Errno::ENXIO) => Ok(()),
+        Ok(()) | Err(Errno::NXIO) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("give up image {image} of {IMAGES_DISK}")),
     }
 }
@@ -66,39 +63,29 @@ pub fn forget_image(image: u8) -> Result<()> {
 /// Mounts the apps' scratch space.
 pub fn mount_scratch(scratch: Scratch) -> Result<()> {
     match scratch {
-        Scratch::Tmpfs => mount(
-            Some("tmpfs"),
-            SCRATCH,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some("mode=700"),
-        )
-        .context("mount the scratch tmpfs"),
+        Scratch::Tmpfs => mount("tmpfs", SCRATCH, "tmpfs", MountFlags::empty(), c"mode=700")
+            .context("mount the scratch tmpfs"),
         Scratch::Disk => mount_scratch_disk(),
     }
 }
 
 /// The template's inode tables are zeros as the sparse disk is, so the kernel need not write them.
 fn mount_scratch_disk() -> Result<()> {
-    mount(
-        Some(SCRATCH_DISK),
-        SCRATCH,
-        Some("ext4"),
-        MsFlags::MS_NOATIME,
-        Some("noinit_itable"),
-    )
-    .with_context(|| format!("mount the scratch disk {SCRATCH_DISK}"))?;
+    let (flags, options) = (MountFlags::NOATIME, c"noinit_itable");
+    mount(SCRATCH_DISK, SCRATCH, "ext4", flags, options)
+        .with_context(|| format!("mount the scratch disk {SCRATCH_DISK}"))?;
     let folder = open_disk(SCRATCH)?;
-    let block_bytes = u64::try_from(
-        fstatfs(&folder)
-            .context("read the size of scratch blocks")?
-            .block_size(),
-    )?;
-    let blocks = ioctls::disk_bytes(&open_disk(SCRATCH_DISK)?)
-        .context("read the size of the scratch disk")?
-        / block_bytes;
-    ioctls::grow_ext4(&folder, blocks)
+    let block_bytes = fstatvfs(&folder)
+        .context("read the size of scratch blocks")?
+        .f_bsize;
+    let disk = open_disk(SCRATCH_DISK)?;
+    let blocks = disk_bytes(&disk).context("read the size of the scratch disk")? / block_bytes;
+    ext4_ioc_resize_fs(&folder, blocks)
         .with_context(|| format!("grow the scratch file system to {blocks} blocks"))
+}
+
+fn disk_bytes(mut disk: &File) -> io::Result<u64> {
+    disk.seek(SeekFrom::End(0))
 }
 
 /// Leaves the scratch disk as a clean unmount would, though apps still hold it; later writes wait for ever.

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use guest_init::protocol::Status;
+use guest_init::protocol::{Status, TaskId, ToHost};
 use serde::{Deserialize, Serialize};
 
 /// The command is not in the image, or its interpreter is not.
@@ -41,6 +41,12 @@ impl Fault {
                 format!("{handler} handler: killed by signal {signal}"),
             ),
         }
+    }
+
+    /// What the host is told when it is why `task` was not started.
+    pub fn of_task(self, task: TaskId) -> ToHost {
+        let Self { code, reason } = self;
+        ToHost::NotStarted { task, code, reason }
     }
 
     /// The same fault, of a part of what was launched.

@@ -1,36 +1,23 @@
-//! An app's place, made by a process that lives for nothing else: the list of steps. Started by `Task::start`.
-//!
-//! Whatever fails is told to PID 1, and the process exits.
+//! An app's place, made by a process that lives for nothing else: the list of steps. Started by `Task`.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 
 use anyhow::{Context, Result};
-use guest_init::protocol;
-use nix::mount::MsFlags;
+use guest_init::protocol::App;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::gethostname;
+use rustix::mount::MountFlags;
 
 use crate::account::{Account, Lookup};
 use crate::cgroup::Cgroup;
 use crate::mount_table::remount_read_only;
 use crate::place::Room;
-use crate::report::Reporter;
 use crate::{app_files, app_root, app_view, device_rule, volumes};
 
-/// Furnishes the place of `app`, tells of it, and exits.
-pub fn run(app: &protocol::App, cgroup: &Cgroup, reporter: &Reporter) -> ! {
-    match furnish(app, cgroup).and_then(|room| reporter.furnished(&room)) {
-        Ok(()) => std::process::exit(0),
-        Err(error) => {
-            reporter.failed(&error.into());
-            std::process::exit(1)
-        }
-    }
-}
-
-fn furnish(app: &protocol::App, cgroup: &Cgroup) -> Result<Room> {
+/// Furnishes the place of `app`.
+pub fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
     umask(Mode::empty());
     // Of the app's life before this one: an overlay cannot be mounted twice.
     cgroup.wait_until_empty()?;
@@ -65,7 +52,7 @@ fn furnish(app: &protocol::App, cgroup: &Cgroup) -> Result<Room> {
     make_working_directory(&app.working_directory)?;
     if app.read_only_root {
         // Last of all that writes there.
-        remount_read_only("/", MsFlags::empty()).context("make the root read-only")?;
+        remount_read_only("/", MountFlags::empty()).context("make the root read-only")?;
     }
     Ok(room(account))
 }

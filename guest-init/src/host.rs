@@ -6,7 +6,6 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 
 /// The host's context id.
@@ -30,7 +29,6 @@ pub fn dial(port: u32) -> Result<File> {
 }
 
 /// Makes reads and writes of `file` return instead of waiting.
-pub fn never_wait(file: &File) -> nix::Result<()> {
-    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
-    fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
+pub fn never_wait(file: &File) -> rustix::io::Result<()> {
+    rustix::io::ioctl_fionbio(file, true)
 }

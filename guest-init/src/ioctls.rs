@@ -1,46 +1,33 @@
-//! The ioctls of guest-init, each as a safe function with its numbers beside it. Names and layouts are those of the
-//! kernel's uapi headers.
-#![expect(unsafe_code, reason = "an ioctl's argument is a raw pointer")]
+//! The ioctls of guest-init that no crate has, each as a safe function with its number beside it. Names and layouts are those of
+//! the kernel's uapi headers.
+#![expect(
+    unsafe_code,
+    reason = "an ioctl's argument is whatever its number says"
+)]
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsFd;
 
-use guest_init::protocol::Window;
-use nix::Result;
-use nix::libc::{c_char, c_int, c_void};
+use libc::{c_char, c_int};
+use rustix::io::Result;
+use rustix::ioctl::{NoArg, Opcode, Setter, ioctl, opcode};
 
 /// Most random bytes that [`add_entropy`] takes at once.
 pub const ENTROPY_LIMIT_BYTES: usize = 512;
 
-mod raw {
-    use super::{BlkpgArgument, EntropyPool, InterfaceFlags};
-    use nix::libc::{c_int, winsize};
-
-    nix::ioctl_write_ptr_bad!(blkpg, nix::request_code_none!(0x12, 105), BlkpgArgument);
-    nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
-    nix::ioctl_write_ptr!(ext4_ioc_resize_fs, b'f', 16, u64);
-    nix::ioctl_readwrite!(fifreeze, b'X', 119, c_int);
-    nix::ioctl_write_ptr_bad!(
-        rndaddentropy,
-        nix::request_code_write!(b'R', 3, 8),
-        EntropyPool
-    );
-    nix::ioctl_none!(rndreseedcrng, b'R', 7);
-    nix::ioctl_readwrite_bad!(siocgifflags, nix::libc::SIOCGIFFLAGS, InterfaceFlags);
-    nix::ioctl_write_ptr_bad!(siocsifflags, nix::libc::SIOCSIFFLAGS, InterfaceFlags);
-    nix::ioctl_write_int_bad!(tiocsctty, nix::libc::TIOCSCTTY);
-    nix::ioctl_write_int_bad!(tiocgptpeer, nix::libc::TIOCGPTPEER);
-    nix::ioctl_write_ptr_bad!(tiocsptlck, nix::libc::TIOCSPTLCK, c_int);
-    nix::ioctl_write_ptr_bad!(tiocswinsz, nix::libc::TIOCSWINSZ, winsize);
-}
+const BLKPG: Opcode = opcode::none(0x12, 105);
+const FIFREEZE: Opcode = opcode::read_write::<c_int>(b'X', 119);
+const RNDADDENTROPY: Opcode = opcode::write::<[c_int; 2]>(b'R', 3);
+const RNDRESEEDCRNG: Opcode = opcode::none(b'R', 7);
+const SIOCSIFFLAGS: Opcode = 0x8914;
 
 /// `struct blkpg_ioctl_arg`.
 #[repr(C)]
-pub struct BlkpgArgument {
+struct BlkpgArgument<'a> {
     operation: c_int,
     flags: c_int,
     length: c_int,
-    partition: *const c_void,
+    partition: &'a BlkpgPartition,
 }
 
 /// `struct blkpg_partition`.
@@ -54,7 +41,7 @@ struct BlkpgPartition {
 
 /// `struct rand_pool_info` with room for the largest seed.
 #[repr(C)]
-pub struct EntropyPool {
+struct EntropyPool {
     credit_bits: c_int,
     length: c_int,
     bytes: [u8; ENTROPY_LIMIT_BYTES],
@@ -62,7 +49,7 @@ pub struct EntropyPool {
 
 /// `struct ifreq` as the interface flag calls use it.
 #[repr(C)]
-pub struct InterfaceFlags {
+struct InterfaceFlags {
     name: [u8; 16],
     flags: u16,
     rest: [u8; 22],
@@ -71,64 +58,42 @@ pub struct InterfaceFlags {
 /// Adds partition `number` of `length` bytes at byte `start` to an open disk.
 pub fn add_partition(disk: &File, number: c_int, start: i64, length: i64) -> Result<()> {
     const BLKPG_ADD_PARTITION: c_int = 1;
-    change_partition(
-        disk,
-        BLKPG_ADD_PARTITION,
-        &BlkpgPartition {
-            start,
-            length,
-            number,
-            names: [[0; 64]; 2],
-        },
-    )
+    change_partition(disk, BLKPG_ADD_PARTITION, number, start, length)
 }
 
 /// Takes partition `number` off an open disk.
 pub fn delete_partition(disk: &File, number: c_int) -> Result<()> {
     const BLKPG_DEL_PARTITION: c_int = 2;
-    change_partition(
-        disk,
-        BLKPG_DEL_PARTITION,
-        &BlkpgPartition {
-            start: 0,
-            length: 0,
-            number,
-            names: [[0; 64]; 2],
-        },
-    )
+    change_partition(disk, BLKPG_DEL_PARTITION, number, 0, 0)
 }
 
-fn change_partition(disk: &File, operation: c_int, partition: &BlkpgPartition) -> Result<()> {
-    let size = c_int::try_from(size_of::<BlkpgPartition>()).unwrap_or(c_int::MAX);
+fn change_partition(
+    disk: &File,
+    operation: c_int,
+    number: c_int,
+    start: i64,
+    length: i64,
+) -> Result<()> {
+    let partition = BlkpgPartition {
+        start,
+        length,
+        number,
+        names: [[0; 64]; 2],
+    };
     let argument = BlkpgArgument {
         operation,
         flags: 0,
-        length: size,
-        partition: std::ptr::from_ref(partition).cast(),
+        length: c_int::try_from(size_of::<BlkpgPartition>()).unwrap_or(c_int::MAX),
+        partition: &partition,
     };
     // SAFETY: both structures live until the call returns, and the kernel only reads them.
-    unsafe { raw::blkpg(disk.as_raw_fd(), &raw const argument) }.map(drop)
-}
-
-/// Size of an open disk, bytes.
-pub fn disk_bytes(disk: &File) -> Result<u64> {
-    let mut bytes = 0;
-    // SAFETY: the kernel writes one u64.
-    unsafe { raw::blkgetsize64(disk.as_raw_fd(), &raw mut bytes) }?;
-    Ok(bytes)
-}
-
-/// Grows the mounted ext4 of an open folder to `blocks` of its blocks.
-pub fn grow_ext4(folder: &File, blocks: u64) -> Result<()> {
-    // SAFETY: the kernel reads one u64.
-    unsafe { raw::ext4_ioc_resize_fs(folder.as_raw_fd(), &raw const blocks) }.map(drop)
+    unsafe { ioctl(disk, Setter::<BLKPG, _>::new(argument)) }
 }
 
 /// Writes out the file system of an open folder and holds every later write.
 pub fn freeze(folder: &File) -> Result<()> {
-    let mut unused = 0;
-    // SAFETY: the kernel does not use the argument, which points to an int all the same.
-    unsafe { raw::fifreeze(folder.as_raw_fd(), &raw mut unused) }.map(drop)
+    // SAFETY: the kernel does not use the argument.
+    unsafe { ioctl(folder, NoArg::<FIFREEZE>::new()) }
 }
 
 /// Mixes `seed` into the kernel's pool, credited in full, and makes its generator take it up. Bytes over
@@ -143,61 +108,22 @@ pub fn add_entropy(random: &File, seed: &[u8]) -> Result<()> {
     };
     pool.bytes[..seed.len()].copy_from_slice(seed);
     // SAFETY: the kernel reads the two numbers and `length` bytes, which the structure has.
-    unsafe { raw::rndaddentropy(random.as_raw_fd(), &raw const pool) }?;
+    unsafe { ioctl(random, Setter::<RNDADDENTROPY, _>::new(pool)) }?;
     // SAFETY: there is no argument.
-    unsafe { raw::rndreseedcrng(random.as_raw_fd()) }.map(drop)
+    unsafe { ioctl(random, NoArg::<RNDRESEEDCRNG>::new()) }
 }
 
-/// Brings the network interface `name` up, by any open socket.
-pub fn bring_up(socket: &impl AsRawFd, name: &str) -> Result<()> {
+/// Brings the loopback interface up, by any open socket.
+pub fn bring_loopback_up(socket: impl AsFd) -> Result<()> {
     const UP: u16 = 1;
     let mut request = InterfaceFlags {
         name: [0; 16],
-        flags: 0,
+        flags: UP,
         rest: [0; 22],
     };
-    request
-        .name
-        .iter_mut()
-        .take(15)
-        .zip(name.bytes())
-        .for_each(|(to, from)| *to = from);
-    // SAFETY: the kernel reads and writes one `struct ifreq`, whose size `InterfaceFlags` has.
-    unsafe { raw::siocgifflags(socket.as_raw_fd(), &raw mut request) }?;
-    request.flags |= UP;
-    // SAFETY: as above, only read.
-    unsafe { raw::siocsifflags(socket.as_raw_fd(), &raw const request) }.map(drop)
-}
-
-/// Makes `terminal` the controlling terminal of the calling session leader.
-pub fn control_terminal(terminal: &File) -> Result<()> {
-    // SAFETY: the argument is a number.
-    unsafe { raw::tiocsctty(terminal.as_raw_fd(), 0) }.map(drop)
-}
-
-/// Opens the other side of a pty master, which it unlocks; close-on-exec, and nobody's controlling terminal.
-pub fn open_peer(master: &File) -> Result<File> {
-    // SAFETY: the kernel reads one int.
-    unsafe { raw::tiocsptlck(master.as_raw_fd(), &raw const UNLOCKED) }?;
-    let flags = nix::libc::O_RDWR | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
-    // SAFETY: the argument is a number.
-    let descriptor = unsafe { raw::tiocgptpeer(master.as_raw_fd(), flags) }?;
-    // SAFETY: the descriptor was just opened for us alone.
-    Ok(unsafe { File::from_raw_fd(descriptor) })
-}
-
-static UNLOCKED: c_int = 0;
-
-/// Sets the size of a terminal; its foreground processes get SIGWINCH.
-pub fn resize(terminal: &File, window: Window) -> Result<()> {
-    let size = nix::libc::winsize {
-        ws_row: window.rows,
-        ws_col: window.columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    // SAFETY: the kernel reads one `struct winsize`.
-    unsafe { raw::tiocswinsz(terminal.as_raw_fd(), &raw const size) }.map(drop)
+    request.name[..2].copy_from_slice(b"lo");
+    // SAFETY: the kernel reads one `struct ifreq`, whose size `InterfaceFlags` has.
+    unsafe { ioctl(socket, Setter::<SIOCSIFFLAGS, _>::new(request)) }
 }
 
 #[cfg(test)]
@@ -208,6 +134,6 @@ mod tests {
     fn structures_have_the_kernels_sizes() {
         assert_eq!(size_of::<BlkpgArgument>(), 24);
         assert_eq!(size_of::<BlkpgPartition>(), 152);
-        assert_eq!(size_of::<InterfaceFlags>(), size_of::<nix::libc::ifreq>());
+        assert_eq!(size_of::<InterfaceFlags>(), size_of::<libc::ifreq>());
     }
 }

@@ -1,12 +1,12 @@
 //! From a fresh child of PID 1 to a program's first instruction, in an app's place: the list of steps, in that process.
 //!
-//! Started by `Task`. Whatever fails is told to PID 1, and the process exits.
+//! Started by `Task`.
 
-use std::convert::Infallible;
 use std::ffi::CString;
 
 use anyhow::{Context, Result};
-use guest_init::protocol::{App, Entry};
+use guest_init::protocol::Entry;
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, execve};
 
@@ -15,23 +15,12 @@ use crate::fault::Fault;
 use crate::furnish;
 use crate::place::Place;
 use crate::report::Reporter;
-use crate::stdio::{self, TheirStdio, Use};
+use crate::stdio::{self, Kind, TheirStdio};
 use crate::{built_in, privileges, process};
-
-/// All that the process needs.
-pub struct Launch<'a> {
-    /// Where.
-    pub place: &'a Place,
-    /// What.
-    pub program: Program<'a>,
-    /// The task's stdio.
-    pub stdio: TheirStdio<'a>,
-    /// The line to PID 1.
-    pub reporter: &'a Reporter,
-}
 
 /// What runs.
 pub struct Program<'a> {
+    place: &'a Place,
     exec: &'a [String],
     environment: Vec<(&'a str, &'a str)>,
     working_directory: &'a str,
@@ -40,17 +29,12 @@ pub struct Program<'a> {
     kind: Kind,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    App,
-    Handler,
-    Entry,
-}
-
 impl<'a> Program<'a> {
     /// The app itself.
-    pub fn of_app(app: &'a App) -> Self {
+    pub fn of_app(place: &'a Place) -> Self {
+        let app = &place.app;
         Self {
+            place,
             exec: &app.exec,
             environment: pairs(&app.environment).collect(),
             working_directory: &app.working_directory,
@@ -61,20 +45,22 @@ impl<'a> Program<'a> {
     }
 
     /// One of the app's handlers, which do not read its input.
-    pub fn of_handler(app: &'a App, exec: &'a [String]) -> Self {
+    pub fn of_handler(place: &'a Place, exec: &'a [String]) -> Self {
         Self {
             exec,
             kind: Kind::Handler,
-            ..Self::of_app(app)
+            ..Self::of_app(place)
         }
     }
 
-    /// A command that enters `app`.
-    pub fn of_entry(entry: &'a Entry, app: &'a App) -> Self {
+    /// A command that enters the app.
+    pub fn of_entry(entry: &'a Entry, place: &'a Place) -> Self {
+        let app = &place.app;
         let own: Vec<_> = pairs(&entry.environment).collect();
         let is_own = |name| own.iter().any(|(known, _)| *known == name);
         let inherited = pairs(&app.environment).filter(|(name, _)| !is_own(*name));
         Self {
+            place,
             exec: &entry.exec,
             environment: inherited.chain(own.iter().copied()).collect(),
             working_directory: entry
@@ -94,37 +80,22 @@ fn pairs(environment: &[(String, String)]) -> impl Iterator<Item = (&str, &str)>
         .map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
-impl Launch<'_> {
-    /// Becomes the program, or exits.
-    pub fn run(&self) -> ! {
-        let Err(fault) = self.try_run();
-        self.reporter.failed(&fault);
-        std::process::exit(i32::from(fault.code))
-    }
-
-    fn try_run(&self) -> Result<Infallible, Fault> {
-        let app = &*self.place.app;
-        let program = &self.program;
+impl Program<'_> {
+    /// Makes the calling process, a child of PID 1, the program; returns when a built-in one has run, or with what is in the way.
+    pub fn launch(&self, stdio: &TheirStdio, reporter: &Reporter) -> Result<(), Fault> {
         process::reset_signals().context("reset the signals")?;
-        self.place.enter()?;
-        if program.built_in {
-            built_in::run(program.exec, &self.stdio, self.reporter)?;
-            std::process::exit(0)
+        let app = &self.place.app;
+        let room = self.place.enter()?;
+        if self.built_in {
+            return Ok(built_in::run(self.exec, stdio, reporter)?);
         }
-        let account = match program.user {
-            None => self.place.room.account.clone(),
+        let account = match self.user {
+            None => room.account.clone(),
             Some(user) => furnish::resolve(user, user, &[])?,
         };
-        let path = program.working_directory;
+        let path = self.working_directory;
         chdir(path).with_context(|| format!("enter working directory {path}"))?;
-        let used = match program.kind {
-            Kind::App | Kind::Entry => Use::Whole,
-            Kind::Handler => Use::Output,
-        };
-        stdio::take(&self.stdio, used, &account, self.reporter)?;
-        if program.kind == Kind::App {
-            stdio::make_console(&self.stdio)?;
-        }
+        stdio::take(stdio, self.kind, &account, reporter)?;
         umask(Mode::from_bits_truncate(0o022));
         privileges::limit(&app.resource_limits)?;
         privileges::drop_to(&account, &app.powers)?;
@@ -134,28 +105,18 @@ impl Launch<'_> {
     /// Returns only if the command cannot be executed.
     fn execute(&self, search_path: &str) -> Result<Fault> {
         let text = |text: &str| CString::new(text).with_context(|| format!("{text:?} has a NUL"));
-        let program = &self.program;
-        let command = program.exec.first().context("no command")?;
-        let arguments = program
-            .exec
-            .iter()
-            .map(|argument| text(argument))
-            .collect::<Result<Vec<_>>>()?;
-        let environment = program
-            .environment
-            .iter()
-            .map(|(name, value)| text(&format!("{name}={value}")))
-            .collect::<Result<Vec<_>>>()?;
-        let candidates = candidates(command, search_path, program.working_directory);
-        Ok(run_first(
-            command,
-            &candidates,
-            |candidate| match CString::new(candidate) {
-                Ok(candidate) => match execve(&candidate, &arguments, &environment) {
-                    Err(error) => error,
-                },
-                Err(_) => nix::errno::Errno::ENOENT,
-            },
-        ))
+        let command = self.exec.first().context("no command")?;
+        let arguments = self.exec.iter().map(|argument| text(argument));
+        let arguments: Vec<_> = arguments.collect::<Result<_>>()?;
+        let environment = self.environment.iter();
+        let environment = environment.map(|(name, value)| text(&format!("{name}={value}")));
+        let environment: Vec<_> = environment.collect::<Result<_>>()?;
+        let execute = |candidate: &str| {
+            let path = CString::new(candidate).map_err(|_| Errno::ENOENT);
+            let Err(error) = path.and_then(|path| execve(&path, &arguments, &environment));
+            error
+        };
+        let candidates = candidates(command, search_path, self.working_directory);
+        Ok(run_first(command, &candidates, execute))
     }
 }

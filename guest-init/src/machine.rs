@@ -5,27 +5,19 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::mount::{MsFlags, mount};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::{chdir, chroot, sethostname};
+use rustix::mount::{mount_bind, mount_move};
 
 use crate::ioctls;
 use crate::mount_table::MACHINE;
 
 /// Moves off the first root file system, which an app's `pivot_root` could not leave, onto a bind mount of itself.
 pub fn leave_first_root() -> Result<()> {
-    mount(
-        Some("/"),
-        "/root",
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .context("bind / to /root")?;
+    mount_bind("/", "/root").context("bind / to /root")?;
     chdir("/root").context("enter /root")?;
-    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
-        .context("move /root to /")?;
+    mount_move(".", "/").context("move /root to /")?;
     chroot(".").context("change root to the bind mount")
 }
 
@@ -71,7 +63,7 @@ pub fn bring_loopback_up() -> Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket =
         socket(AddressFamily::Inet, SockType::Datagram, flags, None).context("make a socket")?;
-    ioctls::bring_up(&socket, "lo").context("bring interface lo up")
+    ioctls::bring_loopback_up(socket).context("bring interface lo up")
 }
 
 /// Sets a kernel parameter, by its path below /proc/sys.

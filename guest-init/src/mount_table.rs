@@ -2,9 +2,11 @@
 //!
 //! Applied by `machine` in PID 1 and by `app_view` in an app's process.
 
+use std::ffi::CStr;
+
 use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_remount};
 
 /// One mount.
 pub struct Mount {
@@ -13,22 +15,22 @@ pub struct Mount {
     /// Where it goes.
     pub target: &'static str,
     /// Mount flags.
-    pub flags: MsFlags,
+    pub flags: MountFlags,
     /// The file system's own options.
-    pub options: &'static str,
+    pub options: &'static CStr,
 }
 
-const NOSUID: MsFlags = MsFlags::MS_NOSUID;
-const HARMLESS: MsFlags = MsFlags::MS_NOSUID
-    .union(MsFlags::MS_NODEV)
-    .union(MsFlags::MS_NOEXEC);
-const NO_FILES: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
+const NOSUID: MountFlags = MountFlags::NOSUID;
+const HARMLESS: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
+const NO_FILES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
 const fn new(
     kind: &'static str,
     target: &'static str,
-    flags: MsFlags,
-    options: &'static str,
+    flags: MountFlags,
+    options: &'static CStr,
 ) -> Mount {
     Mount {
         kind,
@@ -40,30 +42,30 @@ const fn new(
 
 /// PID 1's, in order: cgroup2 lies in sysfs.
 pub const MACHINE: &[Mount] = &[
-    new("devtmpfs", "/dev", NOSUID, "mode=755"),
-    new("proc", "/proc", HARMLESS, ""),
-    new("sysfs", "/sys", HARMLESS, ""),
+    new("devtmpfs", "/dev", NOSUID, c"mode=755"),
+    new("proc", "/proc", HARMLESS, c""),
+    new("sysfs", "/sys", HARMLESS, c""),
     // Delegated: an app cannot write the limits of its own cgroup, which is the root of those it sees.
-    new("cgroup2", "/sys/fs/cgroup", HARMLESS, "nsdelegate"),
+    new("cgroup2", "/sys/fs/cgroup", HARMLESS, c"nsdelegate"),
     // POSIX shared memory belongs to the IPC namespace, which all apps of the pod share.
-    new("tmpfs", "/shm", NO_FILES, "mode=1777"),
+    new("tmpfs", "/shm", NO_FILES, c"mode=1777"),
 ];
 
 /// Each app's, in order: what hides something comes before what is to be seen in it.
 pub const APP: &[Mount] = &[
-    new("proc", "/proc", HARMLESS, ""),
-    new("sysfs", "/sys", HARMLESS.union(MsFlags::MS_RDONLY), ""),
+    new("proc", "/proc", HARMLESS, c""),
+    new("sysfs", "/sys", HARMLESS.union(MountFlags::RDONLY), c""),
     // Of /sys/fs an app sees its cgroups alone.
-    new("tmpfs", "/sys/fs", HARMLESS, "mode=755,size=64k"),
-    new("cgroup2", "/sys/fs/cgroup", HARMLESS, ""),
-    new("tmpfs", "/dev", NOSUID, "mode=755,size=64k"),
+    new("tmpfs", "/sys/fs", HARMLESS, c"mode=755,size=64k"),
+    new("cgroup2", "/sys/fs/cgroup", HARMLESS, c""),
+    new("tmpfs", "/dev", NOSUID, c"mode=755,size=64k"),
     new(
         "devpts",
         "/dev/pts",
-        NOSUID.union(MsFlags::MS_NOEXEC),
-        "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        NOSUID.union(MountFlags::NOEXEC),
+        c"newinstance,ptmxmode=0666,mode=0620,gid=5",
     ),
-    new("mqueue", "/dev/mqueue", HARMLESS, ""),
+    new("mqueue", "/dev/mqueue", HARMLESS, c""),
 ];
 
 /// What an app may read but not write (a folder counts with all in it).
@@ -95,40 +97,20 @@ impl Mount {
     pub fn apply(&self) -> Result<()> {
         // A folder of a kernel file system cannot be made; then the mount says what is wrong.
         let _ = std::fs::create_dir_all(self.target);
-        mount(
-            Some(self.kind),
-            self.target,
-            Some(self.kind),
-            self.flags,
-            Some(self.options),
-        )
-        .with_context(|| format!("mount {} at {}", self.kind, self.target))
+        mount(self.kind, self.target, self.kind, self.flags, self.options)
+            .with_context(|| format!("mount {} at {}", self.kind, self.target))
     }
 }
 
 /// Binds `source` to `target`, submounts left out.
 pub fn bind(source: &str, target: &str) -> Result<()> {
-    mount(
-        Some(source),
-        target,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .with_context(|| format!("bind {source} to {target}"))
+    mount_bind(source, target).with_context(|| format!("bind {source} to {target}"))
 }
 
 /// Makes `target` and, where it is no mount of its own yet, what lies in it read-only. A missing target is none to protect.
 pub fn make_read_only(target: &str) -> Result<()> {
-    let bound = mount(
-        Some(target),
-        target,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    );
-    match bound {
-        Err(Errno::ENOENT) => Ok(()),
+    match mount_bind_recursive(target, target) {
+        Err(Errno::NOENT) => Ok(()),
         bound => bound
             .and_then(|()| remount_read_only(target, HARMLESS))
             .with_context(|| format!("make {target} read-only")),
@@ -136,24 +118,17 @@ pub fn make_read_only(target: &str) -> Result<()> {
 }
 
 /// Makes the mount at `target` read-only, and it alone; of its flags it has `kept` afterwards.
-pub fn remount_read_only(target: &str, kept: MsFlags) -> nix::Result<()> {
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | kept;
-    mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
+pub fn remount_read_only(target: &str, kept: MountFlags) -> rustix::io::Result<()> {
+    mount_remount(target, MountFlags::BIND | MountFlags::RDONLY | kept, "")
 }
 
 /// Covers `target` with nothing: an empty folder, or /dev/null over a file.
 pub fn hide(target: &str) -> Result<()> {
-    let empty = MsFlags::MS_RDONLY | HARMLESS;
+    let empty = MountFlags::RDONLY | HARMLESS;
     match std::fs::symlink_metadata(target) {
         Err(_) => Ok(()),
-        Ok(found) if found.is_dir() => mount(
-            Some("tmpfs"),
-            target,
-            Some("tmpfs"),
-            empty,
-            Some("mode=555,size=4k"),
-        )
-        .with_context(|| format!("hide {target}")),
+        Ok(found) if found.is_dir() => mount("tmpfs", target, "tmpfs", empty, c"mode=555,size=4k")
+            .with_context(|| format!("hide {target}")),
         Ok(_) => bind("/dev/null", target),
     }
 }
@@ -195,7 +170,7 @@ mod tests {
     fn app_table_has_set_user_id_files_nowhere() {
         assert!(
             APP.iter()
-                .all(|mount| mount.flags.contains(MsFlags::MS_NOSUID))
+                .all(|mount| mount.flags.contains(MountFlags::NOSUID))
         );
     }
 }

@@ -1,24 +1,24 @@
-//! Where an app's processes live: what every one of them is put into, and who they are. Made by `furnish`, in the app's
-//! first process; used by `launch` for all others.
+//! Where an app's processes live: what every one of them is put into, and who they are. `furnish` makes it, in the app's
+//! first process; `launch` uses it for all others.
 
+use std::cell::OnceCell;
 use std::fs::File;
-use std::rc::Rc;
 
 use anyhow::{Context, Result};
-use guest_init::protocol;
+use guest_init::protocol::App;
 use nix::sched::{CloneFlags, setns};
 
 use crate::account::Account;
 use crate::cgroup::Cgroup;
 
-/// A furnished app.
+/// The place of an app.
 pub struct Place {
     /// What the host said of the app.
-    pub app: Rc<protocol::App>,
+    pub app: App,
     /// Its cgroup.
-    pub cgroup: Rc<Cgroup>,
-    /// Its surroundings.
-    pub room: Room,
+    pub cgroup: Cgroup,
+    /// Its surroundings, once they are furnished.
+    pub room: OnceCell<Room>,
 }
 
 /// What furnishing made.
@@ -33,11 +33,12 @@ pub struct Room {
 
 impl Place {
     /// Moves the calling process there; its working directory is the app's root.
-    pub fn enter(&self) -> Result<()> {
+    pub fn enter(&self) -> Result<&Room> {
+        let room = self.room.get().context("its root is not made yet")?;
         // The cgroup first, while it has a name.
         self.cgroup.join()?;
-        setns(&self.room.cgroups, CloneFlags::CLONE_NEWCGROUP)
-            .context("enter the app's cgroups")?;
-        setns(&self.room.mounts, CloneFlags::CLONE_NEWNS).context("enter the app's mounts")
+        setns(&room.cgroups, CloneFlags::CLONE_NEWCGROUP).context("enter the app's cgroups")?;
+        setns(&room.mounts, CloneFlags::CLONE_NEWNS).context("enter the app's mounts")?;
+        Ok(room)
     }
 }

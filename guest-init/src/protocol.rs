@@ -82,14 +82,8 @@ pub enum ToGuest {
     Remove {
         /// What both sides call it from now on.
         task: TaskId,
-        /// Name of the app.
-        app: String,
-        /// The image's number on the images disk, if its root was one.
-        image: Option<u8>,
-        /// Whether it had shares, of which the machine is to remember nothing.
-        shares: bool,
-        /// Empty volumes that were its own, by name.
-        volumes: Vec<String>,
+        /// What it left.
+        left: Left,
     },
     /// Sends a signal to a task's first process.
     Signal {
@@ -276,6 +270,19 @@ pub struct Entry {
     pub working_directory: Option<String>,
     /// Where its stdio goes.
     pub stdio: Stdio,
+}
+
+/// What an app left that has ended and is not to run again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Name of the app.
+    pub app: String,
+    /// The image's number on the images disk, if its root was one.
+    pub image: Option<u8>,
+    /// Whether it had shares, of which the machine is to remember nothing.
+    pub shares: bool,
+    /// Empty volumes that were its own, by name.
+    pub volumes: Vec<String>,
 }
 
 /// What an app's processes may do, those entered into it included.

@@ -2,70 +2,72 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use guest_init::protocol::Window;
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, setsid};
+use rustix::process::ioctl_tiocsctty;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::account::Account;
-use crate::ioctls;
 use crate::mount_table::bind;
 use crate::report::Reporter;
 
 /// The group of terminals in all distributions, as in the options of /dev/pts.
 const TTY_GROUP: u32 = 5;
 
-/// What a process of a task is given.
-pub enum TheirStdio<'a> {
-    /// Its ends of three pipes; /dev/null for a missing one.
-    Pipes([Option<&'a File>; 3]),
-    /// It is to make a terminal of this size and hand the other side to PID 1.
-    NewTerminal(Window),
-    /// The other side of the terminal that a process before it made.
-    Terminal(&'a File),
+/// What the processes of a task are given.
+pub enum TheirStdio {
+    /// Their ends of three pipes; /dev/null for a missing one.
+    Pipes([Option<File>; 3]),
+    /// The first of them is to make a terminal of this size and hand the other side to PID 1, which joins it to a stream.
+    NewTerminal { window: Window, stream: Rc<File> },
+    /// The other side of the terminal that the first has made; their own is held, too, so that it does not hang up whenever no
+    /// process has it open.
+    Terminal { master: Rc<File>, _peer: File },
 }
 
-/// How much of it a process uses.
+impl TheirStdio {
+    /// /dev/null alone.
+    pub const NONE: Self = Self::Pipes([const { None }; 3]);
+}
+
+/// What a process is in its task, and so how much of the stdio it uses.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// All: it reads the input, and a terminal is its session's.
-    Whole,
-    /// It only writes.
-    Output,
+pub enum Kind {
+    /// The app itself: all. A terminal is its session's, and its console.
+    App,
+    /// A handler only writes.
+    Handler,
+    /// A command that enters the app: all.
+    Entry,
 }
 
 /// Makes the calling process the leader of a session with this stdio.
-pub fn take(stdio: &TheirStdio, used: Use, account: &Account, reporter: &Reporter) -> Result<()> {
+pub fn take(stdio: &TheirStdio, kind: Kind, account: &Account, reporter: &Reporter) -> Result<()> {
     setsid().context("start a session")?;
     match stdio {
-        TheirStdio::Pipes([stdin, stdout, stderr]) => {
-            let stdin = stdin.filter(|_| used == Use::Whole);
-            take_pipes([stdin, *stdout, *stderr], account)
-        }
-        TheirStdio::NewTerminal(window) => {
+        TheirStdio::Pipes(pipes) => take_pipes(pipes, kind, account),
+        TheirStdio::NewTerminal { window, .. } => {
             let master = make_terminal(*window)?;
             reporter.terminal(&master)?;
-            take_terminal(&master, used, account)
+            take_terminal(&master, kind, account)
         }
-        TheirStdio::Terminal(master) => take_terminal(master, used, account),
-    }
-}
-
-/// Lets the app's /dev/console be its terminal, the first of a fresh /dev/pts, if it has one.
-pub fn make_console(stdio: &TheirStdio) -> Result<()> {
-    match stdio {
-        TheirStdio::Pipes(_) => Ok(()),
-        TheirStdio::NewTerminal(_) | TheirStdio::Terminal(_) => bind("/dev/pts/0", "/dev/console"),
+        TheirStdio::Terminal { master, .. } => take_terminal(master, kind, account),
     }
 }
 
 /// Owned pipes can be opened again by name, as /dev/stdout.
-fn take_pipes(pipes: [Option<&File>; 3], account: &Account) -> Result<()> {
+fn take_pipes(pipes: &[Option<File>; 3], kind: Kind, account: &Account) -> Result<()> {
     let null = OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/null")
         .context("open /dev/null")?;
+    let [stdin, stdout, stderr] = pipes.each_ref().map(Option::as_ref);
+    let pipes = [stdin.filter(|_| kind != Kind::Handler), stdout, stderr];
     for pipe in pipes.into_iter().flatten() {
         give_to(pipe, account.uid, account.gid)?;
     }
@@ -81,17 +83,40 @@ fn make_terminal(window: Window) -> Result<File> {
         .open("/dev/pts/ptmx")
         .context("open a terminal")?;
     // The size is both sides' own.
-    ioctls::resize(&master, window).context("set the size of the terminal")?;
+    resize(&master, window).context("set the size of the terminal")?;
     Ok(master)
 }
 
-fn take_terminal(master: &File, used: Use, account: &Account) -> Result<()> {
-    let terminal = ioctls::open_peer(master).context("open the app's side of its terminal")?;
+/// Opens the other side of a pty master, which it unlocks; close-on-exec, and nobody's controlling terminal.
+pub fn open_peer(master: &File) -> rustix::io::Result<File> {
+    unlockpt(master)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    ioctl_tiocgptpeer(master, flags).map(File::from)
+}
+
+/// Sets the size of a terminal; its foreground processes get SIGWINCH.
+pub fn resize(terminal: &File, window: Window) -> rustix::io::Result<()> {
+    let size = Winsize {
+        ws_row: window.rows,
+        ws_col: window.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(terminal, size)
+}
+
+fn take_terminal(master: &File, kind: Kind, account: &Account) -> Result<()> {
+    let terminal = open_peer(master).context("open the app's side of its terminal")?;
     give_to(&terminal, account.uid, TTY_GROUP)?;
-    if used == Use::Whole {
-        ioctls::control_terminal(&terminal).context("take the terminal")?;
+    if kind != Kind::Handler {
+        ioctl_tiocsctty(&terminal).context("take the terminal")?;
     }
-    become_stdio(&terminal, &terminal, &terminal)
+    become_stdio(&terminal, &terminal, &terminal)?;
+    if kind == Kind::App {
+        // The first of a fresh /dev/pts.
+        bind("/dev/pts/0", "/dev/console")?;
+    }
+    Ok(())
 }
 
 fn give_to(file: &File, uid: u32, gid: u32) -> Result<()> {

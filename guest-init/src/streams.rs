@@ -13,48 +13,24 @@ use nix::poll::PollFlags;
 use nix::unistd::pipe2;
 
 use crate::host::{dial, never_wait};
-use crate::ioctls;
 use crate::pump::Pump;
-use crate::stdio::TheirStdio;
+use crate::stdio::{self, TheirStdio, open_peer};
 
 /// Both sides of a task's stdio.
 pub struct Streams {
-    theirs: Theirs,
-    /// Host to task; a terminal's comes later.
-    input: Option<Pump>,
-    /// Task to host; a terminal's comes later.
-    outputs: Vec<Pump>,
+    /// What the task's next process gets.
+    pub theirs: TheirStdio,
+    /// Of stdin, stdout and stderr, while they carry something; a terminal's, which has none for stderr, come later.
+    pumps: [Option<Pump>; 3],
 }
 
-/// What the task's processes get.
-enum Theirs {
-    /// Their ends of pipes that are there.
-    Pipes([Option<File>; 3]),
-    Terminal(Terminal),
-    /// Nothing any more.
-    Gone,
-}
-
-/// A terminal: its stream waits for the side that a process of the task makes.
-struct Terminal {
-    window: Window,
-    stream: Rc<File>,
-    sides: Option<Sides>,
-}
-
-struct Sides {
-    master: Rc<File>,
-    /// Held while the task lives, so that its terminal does not hang up whenever no process has it open.
-    _peer: File,
-}
-
-/// A descriptor of the streams: the source or the sink of the input (`None`) or of an output.
+/// A descriptor of the streams, by the pump that it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub enum Way {
     /// Where bytes come from.
-    Source(Option<usize>),
+    Source(usize),
     /// Where they go.
-    Sink(Option<usize>),
+    Sink(usize),
 }
 
 impl Streams {
@@ -63,73 +39,47 @@ impl Streams {
     /// # Errors
     /// The host takes no connection on a port, or descriptors are short.
     pub fn connect(stdio: &Stdio) -> Result<Self> {
-        match *stdio {
+        let mut pumps = [None, None, None];
+        let theirs = match *stdio {
             Stdio::Streams {
                 stdin,
                 stdout,
                 stderr,
             } => {
-                let (stdin, input) = stdin
-                    .map(|port| pipe_from(port).context("stdin"))
-                    .transpose()?
-                    .unzip();
-                let (stdout, output) = stdout
-                    .map(|port| pipe_to(port).context("stdout"))
-                    .transpose()?
-                    .unzip();
-                let (stderr, errors) = stderr
-                    .map(|port| pipe_to(port).context("stderr"))
-                    .transpose()?
-                    .unzip();
-                Ok(Self {
-                    theirs: Theirs::Pipes([stdin, stdout, stderr]),
-                    input,
-                    outputs: output.into_iter().chain(errors).collect(),
-                })
+                let mut pipes = [None, None, None];
+                let ports = [("stdin", stdin), ("stdout", stdout), ("stderr", stderr)];
+                for (index, (name, port)) in ports.into_iter().enumerate() {
+                    let pipe = port.map(|port| pipe(port, index == 0).context(name));
+                    (pipes[index], pumps[index]) = pipe.transpose()?.unzip();
+                }
+                TheirStdio::Pipes(pipes)
             }
-            Stdio::Terminal { port, window } => Ok(Self {
-                theirs: Theirs::Terminal(Terminal {
-                    window,
-                    stream: stream(port).context("terminal")?,
-                    sides: None,
-                }),
-                input: None,
-                outputs: Vec::new(),
-            }),
-        }
+            Stdio::Terminal { port, window } => TheirStdio::NewTerminal {
+                window,
+                stream: stream(port).context("terminal")?,
+            },
+        };
+        Ok(Self { theirs, pumps })
     }
 
     /// No stdio.
     pub fn none() -> Self {
         Self {
-            theirs: Theirs::Gone,
-            input: None,
-            outputs: Vec::new(),
-        }
-    }
-
-    /// What the next process of the task gets.
-    pub fn theirs(&self) -> TheirStdio<'_> {
-        match &self.theirs {
-            Theirs::Pipes(pipes) => TheirStdio::Pipes(pipes.each_ref().map(Option::as_ref)),
-            Theirs::Terminal(Terminal {
-                sides: Some(sides), ..
-            }) => TheirStdio::Terminal(&sides.master),
-            Theirs::Terminal(terminal) => TheirStdio::NewTerminal(terminal.window),
-            Theirs::Gone => TheirStdio::Pipes([None; 3]),
+            theirs: TheirStdio::NONE,
+            pumps: [None, None, None],
         }
     }
 
     /// No process after this one gets any of it: a pipe whose other processes have closed it has ended.
     pub fn give_away(&mut self) {
-        if let Theirs::Pipes(_) = self.theirs {
-            self.theirs = Theirs::Gone;
+        if let TheirStdio::Pipes(_) = self.theirs {
+            self.theirs = TheirStdio::NONE;
         }
     }
 
     /// No process after this one gets the input.
     pub fn give_input_away(&mut self) {
-        if let Theirs::Pipes([stdin, ..]) = &mut self.theirs {
+        if let TheirStdio::Pipes([stdin, ..]) = &mut self.theirs {
             *stdin = None;
         }
     }
@@ -137,52 +87,48 @@ impl Streams {
     /// Takes the terminal that a process of the task made. One without pumps is lost to the task alone: its session ends
     /// when it is closed here.
     pub fn take_terminal(&mut self, master: File) {
-        if let Theirs::Terminal(terminal) = &mut self.theirs
-            && let Ok((input, output)) = terminal.take(master)
-        {
-            (self.input, self.outputs) = (Some(input), vec![output]);
-        }
+        let TheirStdio::NewTerminal { stream, .. } = &self.theirs else {
+            return;
+        };
+        let peer = never_wait(&master).and_then(|()| open_peer(&master));
+        let (Ok(peer), master) = (peer, Rc::new(master)) else {
+            return;
+        };
+        let input = Pump::new(Rc::clone(stream), Rc::clone(&master));
+        let output = Pump::new(Rc::clone(&master), Rc::clone(stream));
+        self.pumps = [Some(input), Some(output), None];
+        self.theirs = TheirStdio::Terminal {
+            master,
+            _peer: peer,
+        };
     }
 
     /// Gives a terminal a new size, once it is there.
     pub fn resize(&self, window: Window) {
-        if let Theirs::Terminal(Terminal {
-            sides: Some(sides), ..
-        }) = &self.theirs
-        {
+        if let TheirStdio::Terminal { master, .. } = &self.theirs {
             // A terminal that has hung up has no size.
-            let _ = ioctls::resize(&sides.master, window);
+            let _ = stdio::resize(master, window);
         }
     }
 
     /// What to wait for.
-    pub fn poll(&self) -> Vec<(Way, BorrowedFd<'_>, PollFlags)> {
-        let outputs = self
-            .outputs
-            .iter()
-            .enumerate()
-            .map(|(index, pump)| (Some(index), pump));
-        let mut waits = Vec::new();
-        for (index, pump) in outputs.chain(self.input.iter().map(|pump| (None, pump))) {
+    pub fn poll(&self) -> impl Iterator<Item = (Way, BorrowedFd<'_>, PollFlags)> {
+        let pumps = self.pumps.iter().enumerate();
+        let pumps = pumps.filter_map(|(index, pump)| Some((index, pump.as_ref()?)));
+        pumps.flat_map(|(index, pump)| {
             let ends = [
                 (Way::Source(index), pump.poll_source()),
                 (Way::Sink(index), pump.poll_sink()),
             ];
-            for (way, wait) in ends {
-                waits.extend(wait.map(|(descriptor, events)| (way, descriptor, events)));
-            }
-        }
-        waits
+            let open = ends.into_iter();
+            open.filter_map(|(way, wait)| wait.map(|(end, events)| (way, end, events)))
+        })
     }
 
     /// Answers an event.
     pub fn event(&mut self, way: Way, events: Option<PollFlags>) {
         let (Way::Source(index) | Way::Sink(index)) = way;
-        let pump = match index {
-            Some(index) => self.outputs.get_mut(index),
-            None => self.input.as_mut(),
-        };
-        match (pump, way) {
+        match (&mut self.pumps[index], way) {
             (Some(pump), Way::Source(_)) => pump.step(),
             (Some(pump), Way::Sink(_)) => pump.sink_event(events),
             (None, _) => {}
@@ -191,68 +137,56 @@ impl Streams {
 
     /// Its reader is dead: no more input, and no terminal any more.
     pub fn end_input(&mut self) {
-        self.input = None;
-        if let Theirs::Terminal(_) = self.theirs {
-            self.theirs = Theirs::Gone;
+        self.pumps[0] = None;
+        if !matches!(self.theirs, TheirStdio::Pipes(_)) {
+            self.theirs = TheirStdio::NONE;
         }
     }
 
     /// Its last writer is dead: what was written is taken along.
     pub fn take_last_words(&mut self) {
-        self.end_input();
-        self.theirs = Theirs::Gone;
-        self.outputs.iter_mut().for_each(Pump::take_last_words);
+        self.pumps[0] = None;
+        self.theirs = TheirStdio::NONE;
+        let outputs = self.pumps.iter_mut().flatten();
+        outputs.for_each(Pump::take_last_words);
     }
 
-    /// Forgets an input that has ended.
+    /// Forgets what has ended.
     pub fn settle(&mut self) {
-        self.input.take_if(|pump| pump.is_closed());
+        for pump in &mut self.pumps {
+            pump.take_if(|pump| pump.is_closed());
+        }
     }
 
-    /// Whether every byte has been handed on.
+    /// Whether every byte of the outputs has been handed on.
     pub fn are_delivered(&self) -> bool {
-        self.outputs.iter().all(Pump::is_delivered)
+        let outputs = self.pumps[1..].iter().flatten();
+        outputs.into_iter().all(Pump::is_delivered)
     }
 
     /// Whether nothing of them is open.
     pub fn are_closed(&self) -> bool {
-        self.input.is_none() && self.outputs.iter().all(Pump::is_closed)
+        self.pumps.iter().all(Option::is_none)
     }
 }
 
-impl Terminal {
-    /// Takes the side that the app's process made: the pumps of input and output.
-    ///
-    /// # Errors
-    /// The other side cannot be opened.
-    fn take(&mut self, master: File) -> Result<(Pump, Pump)> {
-        never_wait(&master)?;
-        let peer = ioctls::open_peer(&master)?;
-        let master = Rc::new(master);
-        let input = Pump::new(Rc::clone(&self.stream), Rc::clone(&master));
-        let output = Pump::new(Rc::clone(&master), Rc::clone(&self.stream));
-        self.sides = Some(Sides {
-            master,
-            _peer: peer,
-        });
-        Ok((input, output))
-    }
-}
-
-/// The app's end of a pipe that a stream of the host fills.
-fn pipe_from(port: u32) -> Result<(File, Pump)> {
-    let (theirs, ours) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    let ours = File::from(ours);
+/// A pipe that carries a stream of the host into the task, or out of it: the task's end, and the pump at the other.
+fn pipe(port: u32, inward: bool) -> Result<(File, Pump)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+    let (theirs, ours) = if inward {
+        (reader, writer)
+    } else {
+        (writer, reader)
+    };
+    let ours = Rc::new(File::from(ours));
     never_wait(&ours)?;
-    Ok((theirs.into(), Pump::new(stream(port)?, Rc::new(ours))))
-}
-
-/// The app's end of a pipe that is emptied into a stream of the host.
-fn pipe_to(port: u32) -> Result<(File, Pump)> {
-    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    let ours = File::from(ours);
-    never_wait(&ours)?;
-    Ok((theirs.into(), Pump::new(Rc::new(ours), stream(port)?)))
+    let stream = stream(port)?;
+    let (source, sink) = if inward {
+        (stream, ours)
+    } else {
+        (ours, stream)
+    };
+    Ok((theirs.into(), Pump::new(source, sink)))
 }
 
 fn stream(port: u32) -> Result<Rc<File>> {

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use guest_init::protocol::{self, Entry, TaskId, ToGuest, ToHost};
+use guest_init::protocol::{self, Entry, Left, TaskId, ToGuest, ToHost};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -15,14 +15,13 @@ use crate::fault::Fault;
 use crate::machine;
 use crate::pod_namespace::PodNamespace;
 use crate::process;
-use crate::removal::Left;
 use crate::task::{Part, Task};
 
 /// The app whose files `message` is about.
 fn subject(message: &ToGuest) -> Option<&str> {
     match message {
         ToGuest::Start { app, .. } => Some(&app.name),
-        ToGuest::Remove { app, .. } => Some(app),
+        ToGuest::Remove { left, .. } => Some(&left.app),
         _ => None,
     }
 }
@@ -146,19 +145,7 @@ impl Supervisor {
                 let entered = self.enter(task, entry);
                 self.add(task, entered);
             }
-            ToGuest::Remove {
-                task,
-                app,
-                image,
-                shares,
-                volumes,
-            } => {
-                let left = Left {
-                    app,
-                    image,
-                    shares,
-                    volumes,
-                };
+            ToGuest::Remove { task, left } => {
                 let begun = self.remove(task, left);
                 self.add(task, begun);
             }
@@ -209,8 +196,7 @@ impl Supervisor {
     }
 
     fn enter(&mut self, id: TaskId, entry: Box<Entry>) -> Result<Task> {
-        let mut named = self.tasks.iter().filter(|task| task.is_app(&entry.app));
-        let place = named.find_map(Task::place);
+        let place = self.tasks.iter().find_map(|task| task.place(&entry.app));
         let place = place.with_context(|| format!("app {:?} does not run", entry.app))?;
         self.pod.ensure()?;
         Task::enter(id, entry, place)
@@ -219,14 +205,7 @@ impl Supervisor {
     fn add(&mut self, id: TaskId, task: Result<Task>) {
         match task {
             Ok(task) => self.tasks.push(task),
-            Err(error) => {
-                let Fault { code, reason } = error.into();
-                self.tell(Some(ToHost::NotStarted {
-                    task: id,
-                    code,
-                    reason,
-                }));
-            }
+            Err(error) => self.tell(Some(Fault::from(error).of_task(id))),
         }
     }
 

@@ -4,22 +4,24 @@
 //! Owned by `Supervisor`. An app's life: its place is furnished, its pre-start handler runs, it runs itself, its post-stop
 //! handler runs; then what was written is drained, and it is gone. An entry has a place already and no handlers.
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use anyhow::{Context, Result, bail, ensure};
-use guest_init::protocol::{self, Entry, Status, TaskId, ToHost, Window};
+use anyhow::{Result, ensure};
+use guest_init::protocol::{App, Entry, Left, Status, TaskId, ToHost, Window};
 use nix::poll::PollFlags;
 use nix::unistd::Pid;
 
 use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OTHER};
-use crate::launch::{Launch, Program};
+use crate::furnish::furnish;
+use crate::launch::Program;
 use crate::place::{Place, Room};
-use crate::removal::Left;
-use crate::report::{self, Report, Reports};
+use crate::removal::remove;
+use crate::report::{self, Report, Reporter, Reports};
 use crate::streams::{Streams, Way};
-use crate::{console, furnish, process};
+use crate::{console, process};
 
 /// An app, an entry or a removal.
 pub struct Task {
@@ -30,20 +32,10 @@ pub struct Task {
 }
 
 enum Role {
-    App {
-        app: Rc<protocol::App>,
-        cgroup: Rc<Cgroup>,
-        /// Once it is furnished.
-        place: Option<Rc<Place>>,
-    },
-    Entry {
-        entry: Box<Entry>,
-        place: Rc<Place>,
-    },
+    App(Rc<Place>),
+    Entry(Box<Entry>, Rc<Place>),
     /// What an app left is being removed.
-    Removal {
-        app: String,
-    },
+    Removal(Left),
     /// What has ended, and holds nothing any more.
     Over,
 }
@@ -55,8 +47,8 @@ enum Life {
         pid: Pid,
         launching: Option<Reports>,
     },
-    /// Only its output is still under way.
-    Draining(Outcome),
+    /// Only its output is still under way; then the host is told how it has ended.
+    Draining(ToHost),
     Gone,
 }
 
@@ -66,17 +58,8 @@ enum Step {
     Furnish,
     PreStart,
     Main,
-    PostStop(Outcome),
-}
-
-/// How a task has ended.
-#[derive(Clone, Debug)]
-enum Outcome {
-    NotStarted(Fault),
-    Exited {
-        status: Status,
-        memory_exceeded: bool,
-    },
+    /// It has ended in this way already.
+    PostStop(ToHost),
 }
 
 /// What an event was on.
@@ -93,28 +76,15 @@ impl Task {
     ///
     /// # Errors
     /// Whatever goes wrong before a process is there.
-    pub fn start(id: TaskId, app: protocol::App) -> Result<Self> {
+    pub fn start(id: TaskId, app: App) -> Result<Self> {
         ensure!(is_name(&app.name), "{:?} is no name for an app", app.name);
         let streams = Streams::connect(&app.stdio)?;
-        let cgroup = Cgroup::make(&app)?;
-        let (reports, reporter) = report::line()?;
-        let Some(pid) = process::split().context("start a process")? else {
-            furnish::run(&app, &cgroup, &reporter)
+        let place = Place {
+            cgroup: Cgroup::make(&app)?,
+            app,
+            room: OnceCell::new(),
         };
-        Ok(Self {
-            id,
-            role: Role::App {
-                app: Rc::new(app),
-                cgroup: Rc::new(cgroup),
-                place: None,
-            },
-            streams,
-            life: Life::Alive {
-                step: Step::Furnish,
-                pid,
-                launching: Some(reports),
-            },
-        })
+        Self::begin(id, Role::App(Rc::new(place)), streams, Step::Furnish)
     }
 
     /// Connects the streams of `entry` and starts it in `place`.
@@ -123,14 +93,7 @@ impl Task {
     /// Whatever goes wrong before its process is there.
     pub fn enter(id: TaskId, entry: Box<Entry>, place: Rc<Place>) -> Result<Self> {
         let streams = Streams::connect(&entry.stdio)?;
-        let mut task = Self {
-            id,
-            role: Role::Entry { entry, place },
-            streams,
-            life: Life::Gone,
-        };
-        task.launch(Step::Main)?;
-        Ok(task)
+        Self::begin(id, Role::Entry(entry, place), streams, Step::Main)
     }
 
     /// Begins to remove what an app left behind.
@@ -139,20 +102,18 @@ impl Task {
     /// Whatever goes wrong before a process is there.
     pub fn remove(id: TaskId, left: Left) -> Result<Self> {
         ensure!(is_name(&left.app), "{:?} is no name of an app", left.app);
-        let (reports, reporter) = report::line()?;
-        let Some(pid) = process::split().context("start a process")? else {
-            left.remove(&reporter)
-        };
-        Ok(Self {
+        Self::begin(id, Role::Removal(left), Streams::none(), Step::Main)
+    }
+
+    fn begin(id: TaskId, role: Role, streams: Streams, first: Step) -> Result<Self> {
+        let mut task = Self {
             id,
-            role: Role::Removal { app: left.app },
-            streams: Streams::none(),
-            life: Life::Alive {
-                step: Step::Main,
-                pid,
-                launching: Some(reports),
-            },
-        })
+            role,
+            streams,
+            life: Life::Gone,
+        };
+        task.launch(first)?;
+        Ok(task)
     }
 
     /// Whether it is the task `id`, and has not ended.
@@ -160,33 +121,27 @@ impl Task {
         self.id == id && !matches!(self.life, Life::Gone)
     }
 
-    /// Whether it is the app `name`, and has not ended.
-    pub fn is_app(&self, name: &str) -> bool {
-        matches!(&self.role, Role::App { app, .. } if app.name == name)
-    }
-
     /// Whether it holds, or is removing, files of the app `name`.
     pub fn is_of(&self, name: &str) -> bool {
         let app = match &self.role {
-            Role::App { app, .. } => &app.name,
-            Role::Entry { place, .. } => &place.app.name,
-            Role::Removal { app } => app,
+            Role::App(place) | Role::Entry(_, place) => &place.app.name,
+            Role::Removal(left) => &left.app,
             Role::Over => return false,
         };
         app == name
     }
 
-    /// Where commands can enter it: an app between its first instruction and its last.
-    pub fn place(&self) -> Option<Rc<Place>> {
+    /// Where commands can enter it as the app `name`: between its first instruction and its last.
+    pub fn place(&self, name: &str) -> Option<Rc<Place>> {
         match (&self.role, &self.life) {
             (
-                Role::App { place, .. },
+                Role::App(place),
                 Life::Alive {
-                    step: Step::Main,
-                    launching: None,
-                    ..
+                    step, launching, ..
                 },
-            ) => place.clone(),
+            ) if place.app.name == name && matches!((step, launching), (Step::Main, None)) => {
+                Some(Rc::clone(place))
+            }
             _ => None,
         }
     }
@@ -211,8 +166,8 @@ impl Task {
 
     /// Kills all processes of an app; an entry's die with its app's.
     pub fn kill(&self) {
-        if let Role::App { cgroup, .. } = &self.role {
-            cgroup.kill();
+        if let Role::App(place) = &self.role {
+            place.cgroup.kill();
         }
     }
 
@@ -223,7 +178,7 @@ impl Task {
 
     /// What to wait for.
     pub fn poll(&self) -> Vec<(Part, BorrowedFd<'_>, PollFlags)> {
-        let streams = self.streams.poll().into_iter();
+        let streams = self.streams.poll();
         let mut waits: Vec<_> = streams
             .map(|(way, descriptor, events)| (Part::Stream(way), descriptor, events))
             .collect();
@@ -250,62 +205,42 @@ impl Task {
 
     /// Hears the line of the launch out.
     fn hear_of_launch(&mut self) -> Option<ToHost> {
-        loop {
-            let Life::Alive {
-                launching: Some(reports),
-                ..
-            } = &self.life
-            else {
-                return None;
-            };
+        while let Life::Alive {
+            step, launching, ..
+        } = &mut self.life
+            && let Some(reports) = launching
+        {
             match reports.next() {
                 Report::Nothing => return None,
                 Report::Terminal(master) => self.streams.take_terminal(master),
                 Report::Furnished(room) => self.move_in(room),
                 Report::Failed(fault) => self.fail(fault),
                 Report::Started => {
-                    if let Some(message) = self.begin() {
-                        return Some(message);
+                    *launching = None;
+                    match step {
+                        Step::Main => return Some(ToHost::Started { task: self.id }),
+                        Step::Furnish => {
+                            self.fail(Fault::new(OTHER, "ended while its root was being made"));
+                        }
+                        Step::PreStart | Step::PostStop(_) => {}
                     }
                 }
             }
         }
+        None
     }
 
     /// The place is ready: what comes first is launched in it.
     fn move_in(&mut self, room: Room) {
-        let Role::App { app, cgroup, place } = &mut self.role else {
+        let Role::App(place) = &self.role else {
             return;
         };
-        *place = Some(Rc::new(Place {
-            app: Rc::clone(app),
-            cgroup: Rc::clone(cgroup),
-            room,
-        }));
-        let first = match app.pre_start.is_empty() {
+        let first = match place.app.pre_start.is_empty() {
             true => Step::Main,
             false => Step::PreStart,
         };
+        let _ = place.room.set(room);
         self.advance(first);
-    }
-
-    /// The process's own program runs.
-    fn begin(&mut self) -> Option<ToHost> {
-        let Life::Alive {
-            step, launching, ..
-        } = &mut self.life
-        else {
-            return None;
-        };
-        *launching = None;
-        match step {
-            Step::Main => Some(ToHost::Started { task: self.id }),
-            Step::Furnish => {
-                self.fail(Fault::new(OTHER, "ended while its root was being made"));
-                None
-            }
-            Step::PreStart | Step::PostStop(_) => None,
-        }
     }
 
     fn fail(&mut self, fault: Fault) {
@@ -313,8 +248,8 @@ impl Task {
             return;
         };
         match step.clone() {
-            Step::Furnish | Step::Main => self.finish(Outcome::NotStarted(fault)),
-            Step::PreStart => self.finish(Outcome::NotStarted(fault.within("pre-start handler"))),
+            Step::Furnish | Step::Main => self.finish(fault.of_task(self.id)),
+            Step::PreStart => self.finish(fault.within("pre-start handler").of_task(self.id)),
             Step::PostStop(outcome) => {
                 let Fault { reason, .. } = fault;
                 console::say(&format!("post-stop handler: {reason}"));
@@ -325,38 +260,16 @@ impl Task {
 
     fn advance(&mut self, step: Step) {
         if let Err(error) = self.launch(step) {
-            self.finish(Outcome::NotStarted(error.into()));
+            self.finish(Fault::from(error).of_task(self.id));
         }
     }
 
     /// Starts the process of `step`.
     fn launch(&mut self, step: Step) -> Result<()> {
-        let (reports, reporter) = report::line()?;
-        let (place, program) = match (&self.role, &step) {
-            (Role::Removal { .. } | Role::Over, _) => bail!("a removal runs no program"),
-            (Role::Entry { entry, place }, _) => (place, Program::of_entry(entry, &place.app)),
-            (Role::App { app, place, .. }, step) => {
-                let place = place.as_ref().context("its root is not made yet")?;
-                let program = match step {
-                    Step::PreStart => Program::of_handler(app, &app.pre_start),
-                    Step::PostStop(_) => Program::of_handler(app, &app.post_stop),
-                    Step::Furnish | Step::Main => Program::of_app(app),
-                };
-                (place, program)
-            }
-        };
-        let launch = Launch {
-            place,
-            program,
-            stdio: self.streams.theirs(),
-            reporter: &reporter,
-        };
-        let Some(pid) = process::split().context("start a process")? else {
-            launch.run()
-        };
+        let (pid, reports) = report::start(|reporter| self.work(&step, reporter))?;
         match (&self.role, &step) {
-            (_, Step::PreStart) => {}
-            (Role::App { app, .. }, Step::Main) if !app.post_stop.is_empty() => {
+            (_, Step::Furnish | Step::PreStart) => {}
+            (Role::App(place), Step::Main) if !place.app.post_stop.is_empty() => {
                 self.streams.give_input_away();
             }
             _ => self.streams.give_away(),
@@ -367,6 +280,25 @@ impl Task {
             launching: Some(reports),
         };
         Ok(())
+    }
+
+    /// What the process of `step` does.
+    fn work(&self, step: &Step, reporter: &Reporter) -> Result<(), Fault> {
+        let program = match (&self.role, step) {
+            (Role::Over, _) => return Ok(()),
+            (Role::Removal(left), _) => return Ok(remove(left)?),
+            (Role::App(place), Step::Furnish) => {
+                let room = furnish(&place.app, &place.cgroup)?;
+                return Ok(reporter.furnished(&room)?);
+            }
+            (Role::App(place), Step::PreStart) => Program::of_handler(place, &place.app.pre_start),
+            (Role::App(place), Step::Main) => Program::of_app(place),
+            (Role::App(place), Step::PostStop(_)) => {
+                Program::of_handler(place, &place.app.post_stop)
+            }
+            (Role::Entry(entry, place), _) => Program::of_entry(entry, place),
+        };
+        program.launch(&self.streams.theirs, reporter)
     }
 
     /// Its living process has died. Gives what came before.
@@ -387,14 +319,13 @@ impl Task {
                 self.advance(Step::Main);
             }
             Step::PreStart => {
-                self.finish(Outcome::NotStarted(Fault::of_handler("pre-start", status)));
+                self.finish(Fault::of_handler("pre-start", status).of_task(self.id));
             }
             Step::Main => {
-                let memory_exceeded = match &self.role {
-                    Role::App { cgroup, .. } => cgroup.memory_exceeded(),
-                    Role::Entry { .. } | Role::Removal { .. } | Role::Over => false,
-                };
-                self.finish(Outcome::Exited {
+                let memory_exceeded =
+                    matches!(&self.role, Role::App(place) if place.cgroup.memory_exceeded());
+                self.finish(ToHost::Exited {
+                    task: self.id,
                     status,
                     memory_exceeded,
                 });
@@ -405,13 +336,10 @@ impl Task {
     }
 
     /// The rest of it is killed, and its last handler runs.
-    fn finish(&mut self, outcome: Outcome) {
-        if let Role::App {
-            app,
-            place: Some(_),
-            ..
-        } = &self.role
-            && !app.post_stop.is_empty()
+    fn finish(&mut self, outcome: ToHost) {
+        if let Role::App(place) = &self.role
+            && place.room.get().is_some()
+            && !place.app.post_stop.is_empty()
         {
             self.kill();
             self.streams.end_input();
@@ -424,7 +352,7 @@ impl Task {
     }
 
     /// The rest of it is killed, and what was written is taken along.
-    fn drain(&mut self, outcome: Outcome) {
+    fn drain(&mut self, outcome: ToHost) {
         self.kill();
         self.streams.take_last_words();
         self.life = Life::Draining(outcome);
@@ -434,7 +362,7 @@ impl Task {
     /// handed on yet.
     pub fn hasten(&mut self) {
         match (&self.role, &self.life) {
-            (Role::Entry { place, .. }, Life::Alive { .. }) => place.cgroup.kill(),
+            (Role::Entry(_, place), Life::Alive { .. }) => place.cgroup.kill(),
             (_, Life::Draining(_)) => self.streams = Streams::none(),
             _ => {}
         }
@@ -449,25 +377,11 @@ impl Task {
         if !self.streams.are_delivered() {
             return None;
         }
-        let message = match outcome.clone() {
-            Outcome::NotStarted(Fault { code, reason }) => ToHost::NotStarted {
-                task: self.id,
-                code,
-                reason,
-            },
-            Outcome::Exited {
-                status,
-                memory_exceeded,
-            } => ToHost::Exited {
-                task: self.id,
-                status,
-                memory_exceeded,
-            },
-        };
+        let message = outcome.clone();
         self.life = Life::Gone;
-        if let Role::App { cgroup, .. } = &self.role {
+        if let Role::App(place) = &self.role {
             // One that is not empty yet serves an app of the same name.
-            let _ = cgroup.remove();
+            let _ = place.cgroup.remove();
         }
         self.role = Role::Over;
         Some(message)

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use guest_init::protocol::{App, Cache, Mount, Volume};
-use nix::mount::{MsFlags, mount};
+use rustix::mount::{MountFlags, mount};
 
 use crate::app_root::{Machine, make_layer, overlay};
 use crate::disks::SCRATCH;
@@ -24,10 +24,10 @@ const EMPTY: &str = "volumes.";
 /// Mounts a file system of all shares.
 pub fn mount_shares(cache: Cache) -> Result<()> {
     // Set-user-id programs work in a shared root as in any other; the host has barred them for itself.
-    let (flags, name) = (MsFlags::MS_NODEV, cache.name());
+    let (flags, name) = (MountFlags::NODEV, cache.name());
     let folder = format!("{SHARES}/{name}");
     fs::create_dir(&folder).with_context(|| format!("make {folder}"))?;
-    mount(Some(name), &*folder, Some("virtiofs"), flags, None::<&str>)
+    mount(name, &folder, "virtiofs", flags, None)
         .with_context(|| format!("mount the host's shared folders at {folder}"))
 }
 
@@ -97,8 +97,8 @@ fn place_one(app: &App, index: usize, mount: &Mount, machine: &Machine) -> Resul
     if mount.read_only {
         // A remount keeps no flag that it does not name.
         let kept = match mount.volume {
-            Volume::Share { .. } => MsFlags::MS_NODEV,
-            Volume::Empty { .. } | Volume::Layer => MsFlags::empty(),
+            Volume::Share { .. } => MountFlags::NODEV,
+            Volume::Empty { .. } | Volume::Layer => MountFlags::empty(),
         };
         remount_read_only(target, kept).context("make it read-only")?;
     }

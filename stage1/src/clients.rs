@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, anyhow};
+use guest_init::packets::{self, Received};
 use guest_init::protocol::{App, Entry, TaskId, Window};
 use nix::poll::{PollFd, PollFlags};
 use rustix::net::{
@@ -21,7 +22,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::growth::Grown;
 use crate::life::{FAILED, printable};
-use crate::packets::{self, Received};
 use crate::streams::Endpoints;
 use crate::volumes::Source;
 use crate::waits;

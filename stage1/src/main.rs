@@ -20,7 +20,6 @@ mod limits;
 mod log;
 mod names;
 mod outcome;
-mod packets;
 mod plan;
 mod probe;
 mod report;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use guest_init::protocol::{App, Root, Status, Stdio, TaskId, ToGuest, Volume};
+use guest_init::protocol::{App, Left, Root, Status, Stdio, TaskId, ToGuest, Volume};
 
 use super::{Action, Life, Member, Phase, Standing, printable};
 use crate::clients::Answer;
@@ -131,15 +131,17 @@ impl Life {
         };
         let removed = self.apps.remove(place);
         let app = &removed.app;
-        let message = ToGuest::Remove {
-            task,
+        let left = Left {
             app: app.name.clone(),
             image: image_of(app),
             shares: app.shares().next().is_some(),
             volumes: self.volumes_only_of(app),
         };
         self.removals.insert(task, removed);
-        Ok(Some((task, vec![Action::Send(message)])))
+        Ok(Some((
+            task,
+            vec![Action::Send(ToGuest::Remove { task, left })],
+        )))
     }
 
     pub(super) fn is_removal(&self, task: TaskId) -> bool {

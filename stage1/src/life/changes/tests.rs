@@ -1,6 +1,6 @@
 //! Pods whose apps come and go.
 
-use guest_init::protocol::{self, Mount, Status, ToHost};
+use guest_init::protocol::{self, Left, Mount, Status, ToHost};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 
@@ -106,10 +106,12 @@ fn app_is_added_run_twice_and_removed_and_the_pod_goes_on() {
     let (removal, actions) = removal_of(&mut life, "a");
     let message = ToGuest::Remove {
         task: removal,
-        app: "a".into(),
-        image: Some(3),
-        shares: false,
-        volumes: vec!["a-data".into()],
+        left: Left {
+            app: "a".into(),
+            image: Some(3),
+            shares: false,
+            volumes: vec!["a-data".into()],
+        },
     };
     assert_eq!(actions, [Action::Send(message)]);
     assert!(life.add(app("a"), 15).is_err(), "its files are still there");

@@ -1,5 +1,5 @@
-//! Messages between a pod's process and those who ask something of it: JSON in a packet of a Unix socket, descriptors
-//! beside it. Both sides are `clients` and `enter`.
+//! Messages between processes of one machine: JSON in a packet of a Unix socket, descriptors beside it. On the host between a
+//! pod's process and those who ask something of it, in the guest between PID 1 and what it starts.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
