@@ -39,12 +39,6 @@ pub struct Lookup<'a> {
     pub groups: &'a [u8],
 }
 
-struct User<'a> {
-    name: &'a str,
-    uid: u32,
-    gid: u32,
-}
-
 impl Lookup<'_> {
     /// Resolves the ids; `owner` gives the user and group that own a path of the image.
     ///
@@ -54,15 +48,15 @@ impl Lookup<'_> {
         let alone = self.user == self.group;
         let entry = self.passwd_entry();
         let (uid, own_gid) = match (number(self.user), &entry) {
-            (_, Some(user)) => (user.uid, user.gid),
+            (_, Some((_, uid, gid))) => (*uid, *gid),
             (Some(uid), None) => (uid, uid),
             (None, None) if self.user.starts_with('/') => owner(self.user)?,
             (None, None) => anyhow::bail!("no user {:?} in the image's etc/passwd", self.user),
         };
         let gid = if alone { own_gid } else { self.gid(&owner)? };
         let mut groups = self.supplementary_gids.to_vec();
-        if let Some(user) = entry.filter(|_| alone) {
-            groups.extend(self.memberships(user.name));
+        if let Some((name, ..)) = entry.filter(|_| alone) {
+            groups.extend(self.memberships(name));
         }
         let mut seen = std::collections::HashSet::new();
         groups.retain(|gid| seen.insert(*gid));
@@ -86,49 +80,34 @@ impl Lookup<'_> {
             .and_then(|gid| id(gid))
     }
 
-    fn passwd_entry(&self) -> Option<User<'_>> {
-        let uid = number(self.user);
-        let users = lines(self.passwd).filter_map(|fields| {
-            Some(User {
-                name: fields[0],
-                uid: id(fields.get(2)?)?,
-                gid: id(fields.get(3)?)?,
-            })
-        });
-        let wanted = |user: &User| uid.map_or(user.name == self.user, |uid| user.uid == uid);
-        users.into_iter().find(wanted)
+    /// What etc/passwd says of the user: name, id and group.
+    fn passwd_entry(&self) -> Option<(&str, u32, u32)> {
+        let wanted = number(self.user);
+        lines(self.passwd).find_map(|fields| {
+            let (name, uid) = (fields[0], id(fields.get(2)?)?);
+            let gid = id(fields.get(3)?)?;
+            let is_wanted = wanted.map_or(name == self.user, |wanted| wanted == uid);
+            is_wanted.then_some((name, uid, gid))
+        })
     }
 
-    fn memberships(&self, name: &str) -> Vec<u32> {
-        let is_member = |fields: &Vec<&str>| {
-            fields
-                .get(3)
-                .is_some_and(|members| members.split(',').any(|m| m == name))
-        };
-        lines(self.groups)
-            .filter(is_member)
-            .filter_map(|fields| id(fields.get(2)?))
-            .collect()
+    fn memberships(&self, name: &str) -> impl Iterator<Item = u32> {
+        lines(self.groups).filter_map(move |fields| {
+            let is_member = fields.get(3)?.split(',').any(|member| member == name);
+            is_member.then(|| id(fields[2]))?
+        })
     }
 }
 
 /// A decimal id; the highest number is none, for the system calls take it as "leave it".
 fn id(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|id| *id != u32::MAX)
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| is_decimal && *id != u32::MAX)
 }
 
 /// The id that `text` stands for without the image: `root` or decimal.
 fn number(text: &str) -> Option<u32> {
-    let decimal = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then(|| text.parse().ok())?
-    };
-    if text == "root" {
-        Some(0)
-    } else {
-        decimal(text).filter(|id| *id != u32::MAX)
-    }
+    if text == "root" { Some(0) } else { id(text) }
 }
 
 /// The fields of each line that has a name.

@@ -66,31 +66,20 @@ fn give(path: &str, text: &str) -> Result<()> {
 
 /// Writes `path` if it leads to nothing.
 fn provide(path: &str, text: &str) -> Result<()> {
-    if Path::new(path).exists() {
-        Ok(())
-    } else {
-        replace(path, text)
+    match Path::new(path).exists() {
+        true => Ok(()),
+        false => replace(path, text),
     }
 }
 
 /// Writes `path` anew, whatever it was.
 fn replace(path: &str, text: &str) -> Result<()> {
-    let removed = fs::remove_file(path).or_else(|error| {
-        if error.kind() == ErrorKind::NotFound {
-            Ok(())
-        } else {
-            Err(error)
-        }
-    });
-    let new = || {
-        fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(path)
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
     };
     removed
-        .and_then(|()| new()?.write_all(text.as_bytes()))
+        .and_then(|()| File::create_new(path)?.write_all(text.as_bytes()))
         .with_context(|| format!("write {path}"))
 }
 

@@ -4,11 +4,10 @@
 use std::os::unix::fs::symlink;
 
 use anyhow::{Context, Result};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 
 use crate::app_files::make_folder;
-use crate::app_root::Machine;
-use crate::mount_table::{APP, HIDDEN, READ_ONLY, hide, make_read_only};
+use crate::mount_table::{APP, HIDDEN, READ_ONLY, bind, hide, make_read_only};
 
 /// Character devices: path, mode, major and minor number (the kernel's `devices.txt`).
 const DEVICES: &[(&str, u32, u64, u64)] = &[
@@ -32,21 +31,18 @@ const LINKS: &[(&str, &str)] = &[
     ("/proc/self/fd/2", "/dev/stderr"),
 ];
 
-/// Mounts and makes all of it, and hides what an app that is `restrict`ed must not see; the umask is 0.
-pub fn complete(machine: &Machine, restrict: bool) -> Result<()> {
+/// Mounts and makes all of it, and hides what an app that is `restrict`ed must not see.
+pub fn complete(restrict: bool) -> Result<()> {
     APP.iter().try_for_each(|mount| mount.apply())?;
     make_folder("/dev/shm", 0o1777)?;
-    machine.bind("shm", "/dev/shm")?;
+    bind("shm", "/dev/shm")?;
     make_folder("/dev/net", 0o755)?;
-    DEVICES.iter().try_for_each(|(path, mode, major, minor)| {
-        mknod(
-            *path,
-            SFlag::S_IFCHR,
-            Mode::from_bits_truncate(*mode),
-            makedev(*major, *minor),
-        )
-        .with_context(|| format!("make {path}"))
-    })?;
+    let umasked = umask(Mode::empty());
+    for (path, mode, major, minor) in DEVICES {
+        let (mode, device) = (Mode::from_bits_truncate(*mode), makedev(*major, *minor));
+        mknod(*path, SFlag::S_IFCHR, mode, device).with_context(|| format!("make {path}"))?;
+    }
+    umask(umasked);
     LINKS.iter().try_for_each(|(target, path)| {
         symlink(target, path).with_context(|| format!("link {path}"))
     })?;

@@ -2,6 +2,9 @@
 //!
 //! Called by `launch` as the app's user, in its root and working directory. The candidates and the verdict are pure.
 
+use std::fs::{self, File};
+use std::io::Read;
+
 use nix::errno::Errno;
 
 use crate::fault::{CANNOT_EXECUTE, Fault, NOT_FOUND, OTHER};
@@ -34,7 +37,7 @@ pub fn run_first(
     let mut denied = None;
     for candidate in candidates {
         match execute(candidate) {
-            Errno::ENOENT | Errno::ENOTDIR => match std::fs::metadata(candidate) {
+            Errno::ENOENT | Errno::ENOTDIR => match fs::metadata(candidate) {
                 Ok(_) => return without_interpreter(candidate),
                 Err(_) => continue,
             },
@@ -54,13 +57,9 @@ pub fn run_first(
 /// The file is there, so what is missing is what should run it.
 fn without_interpreter(candidate: &str) -> Fault {
     let mut head = Vec::new();
-    let read = std::fs::File::open(candidate).and_then(|file| {
-        std::io::Read::read_to_end(&mut std::io::Read::take(file, 4096), &mut head)
-    });
-    let missing = read
-        .ok()
-        .and_then(|_| interpreter(&head))
-        .unwrap_or_else(|| "unknown".into());
+    let read = File::open(candidate).and_then(|file| file.take(4096).read_to_end(&mut head));
+    let missing = read.ok().and_then(|_| interpreter(&head));
+    let missing = missing.unwrap_or_else(|| "unknown".into());
     Fault::new(
         NOT_FOUND,
         format!("{candidate:?} needs the interpreter {missing:?}, which is not in the image"),
@@ -136,7 +135,7 @@ mod tests {
     fn run_first_missing_interpreter_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("script");
-        std::fs::write(&script, "#!/opt/lua -x\n").unwrap();
+        fs::write(&script, "#!/opt/lua -x\n").unwrap();
         let fault = run_first("script", &[script.to_str().unwrap().to_owned()], |_| {
             Errno::ENOENT
         });

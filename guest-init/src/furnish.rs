@@ -1,12 +1,10 @@
 //! An app's place, made by a process that lives for nothing else: the list of steps. Started by `Task`.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File};
 
 use anyhow::{Context, Result};
 use guest_init::protocol::App;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::gethostname;
 use rustix::mount::MountFlags;
 
@@ -18,7 +16,6 @@ use crate::{app_files, app_root, app_view, device_rule, volumes};
 
 /// Furnishes the place of `app`.
 pub fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
-    umask(Mode::empty());
     // Of the app's life before this one: an overlay cannot be mounted twice.
     cgroup.wait_until_empty()?;
     // The cgroup first: the namespace's root is where its maker is.
@@ -33,23 +30,24 @@ pub fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
         account,
     };
     let folder = cgroup.open()?;
-    let machine = app_root::enter(app)?;
+    app_root::enter(app)?;
 
     if app.built_in {
-        machine.leave()?;
+        app_root::leave()?;
         return Ok(room(Account::ROOT));
     }
     // Accounts and files while the image alone is there: its links lead nowhere else.
     let account = resolve(&app.user, &app.group, &app.supplementary_gids)?;
     let hostname = gethostname().context("read the host name")?;
     app_files::complete(&hostname.to_string_lossy())?;
-    app_view::complete(&machine, app.restrict_paths)?;
-    volumes::place(app, &machine)?;
-    machine.leave()?;
+    app_view::complete(app.restrict_paths)?;
+    volumes::place(app)?;
+    app_root::leave()?;
 
     // All that lies on disks is mounted.
     device_rule::attach(&folder).context("forbid the app its machine's disks")?;
-    make_working_directory(&app.working_directory)?;
+    let path = &app.working_directory;
+    fs::create_dir_all(path).with_context(|| format!("make working directory {path}"))?;
     if app.read_only_root {
         // Last of all that writes there.
         remount_read_only("/", MountFlags::empty()).context("make the root read-only")?;
@@ -76,9 +74,4 @@ pub fn resolve(user: &str, group: &str, supplementary_gids: &[u32]) -> Result<Ac
         groups: &groups,
     }
     .resolve(app_files::owner)
-}
-
-fn make_working_directory(path: &str) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-    made.with_context(|| format!("make working directory {path}"))
 }

@@ -2,6 +2,11 @@
 //!
 //! Called by `command` to name what an image lacks. Pure; anything odd is no interpreter.
 
+use elf::abi::{EI_NIDENT, PT_INTERP};
+use elf::endian::LittleEndian;
+use elf::file::{FileHeader, parse_ident};
+use elf::segment::SegmentTable;
+
 /// The interpreter named in the first bytes of a program.
 pub fn interpreter(head: &[u8]) -> Option<String> {
     match head {
@@ -21,37 +26,19 @@ fn script_interpreter(line: &[u8]) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// System V ABI, 64-bit little-endian: e_phoff at 32, e_phentsize at 54, e_phnum at 56.
 fn elf_interpreter(head: &[u8]) -> Option<String> {
-    const PT_INTERP: u64 = 3;
-    let (table, size, count) = (
-        number(head, 32, 8)?,
-        number(head, 54, 2)?,
-        number(head, 56, 2)?,
-    );
-    let headers =
-        (0..count).filter_map(|index| table.checked_add(index.checked_mul(size)?)?.try_into().ok());
-    let header: usize = headers
-        .into_iter()
-        .find(|header| number(head, *header, 4) == Some(PT_INTERP))?;
-    let offset = usize::try_from(number(head, header.checked_add(8)?, 8)?).ok()?;
-    let length = usize::try_from(number(head, header.checked_add(32)?, 8)?).ok()?;
+    let (ident, rest) = head.split_at_checked(EI_NIDENT)?;
+    let ident = parse_ident::<LittleEndian>(ident).ok()?;
+    let file = FileHeader::parse_tail(ident, rest).ok()?;
+    let table = head.get(usize::try_from(file.e_phoff).ok()?..)?;
+    let segments = SegmentTable::new(file.endianness, file.class, table).iter();
+    let mut segments = segments.take(file.e_phnum.into());
+    let segment = segments.find(|segment| segment.p_type == PT_INTERP)?;
+    let offset = usize::try_from(segment.p_offset).ok()?;
+    let length = usize::try_from(segment.p_filesz).ok()?;
     let name = head.get(offset..offset.checked_add(length)?)?;
-    Some(
-        String::from_utf8_lossy(name)
-            .trim_end_matches('\0')
-            .to_owned(),
-    )
-}
-
-fn number(bytes: &[u8], offset: usize, size: usize) -> Option<u64> {
-    let bytes = bytes.get(offset..offset.checked_add(size)?)?;
-    Some(
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |value, byte| value << 8 | u64::from(*byte)),
-    )
+    let name = String::from_utf8_lossy(name);
+    Some(name.trim_end_matches('\0').to_owned())
 }
 
 #[cfg(test)]
@@ -62,7 +49,7 @@ mod tests {
 
     fn elf(interpreter: &[u8]) -> Vec<u8> {
         let mut file = vec![0; 64 + 2 * 56];
-        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
         file[32] = 64;
         file[54] = 56;
         file[56] = 2;

@@ -4,7 +4,7 @@
 //! socket is half-closed at the end and kept until the host closes its side, so that nothing on the way is cut off.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 
@@ -96,30 +96,20 @@ impl Pump {
             return;
         };
         let read = match (&**source).read(room) {
-            Ok(0) => Read::End,
-            Ok(count) => Read::Bytes(count),
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
-                Read::Blocked
-            }
-            Err(_) => Read::End,
+            Ok(count @ 1..) => Read::Bytes(count),
+            Err(error) if may_go_on(&error) => Read::Blocked,
+            Ok(_) | Err(_) => Read::End,
         };
         self.flow.filled(read);
     }
 
     fn write(&mut self) {
-        let Some(sink) = self
-            .sink
-            .as_ref()
-            .filter(|_| !self.flow.pending().is_empty())
-        else {
+        let (Some(sink), [_, ..]) = (&self.sink, self.flow.pending()) else {
             return;
         };
         match (&**sink).write(self.flow.pending()) {
             Ok(count) => self.flow.sent(count),
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) if may_go_on(&error) => {}
             Err(_) => self.flow.sink_gone(),
         }
     }
@@ -131,10 +121,8 @@ impl Pump {
         }
         if self.flow.is_done() && !self.half_closed {
             self.half_closed = true;
-            let half_closed = self
-                .sink
-                .as_ref()
-                .map(|sink| shutdown(sink.as_raw_fd(), Shutdown::Write));
+            let sink = self.sink.as_ref();
+            let half_closed = sink.map(|sink| shutdown(sink.as_raw_fd(), Shutdown::Write));
             // What is no socket is closed; a socket whose peer has finished too is needed no more.
             if half_closed != Some(Ok(())) || self.peer_finished {
                 self.sink = None;
@@ -145,16 +133,18 @@ impl Pump {
     /// The peer sends no more; whether it has closed altogether only a send can tell.
     fn peer_still_reads(&mut self) -> bool {
         self.peer_finished = true;
-        let probe = self
-            .sink
-            .as_ref()
-            .map(|sink| send(sink.as_raw_fd(), &[], MsgFlags::MSG_NOSIGNAL));
+        let sink = self.sink.as_ref();
+        let probe = sink.map(|sink| send(sink.as_raw_fd(), &[], MsgFlags::MSG_NOSIGNAL));
         !self.half_closed
             && !matches!(
                 probe,
                 Some(Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN))
             )
     }
+}
+
+fn may_go_on(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]

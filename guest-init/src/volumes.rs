@@ -1,19 +1,19 @@
 //! Volumes: the host's shared folders and empty folders of the pod, placed in an app's root. Called by `main` early, and by
 //! `furnish`, after everything else is mounted there.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use guest_init::protocol::{App, Cache, Mount, Volume};
 use rustix::mount::{MountFlags, mount};
 
-use crate::app_root::{Machine, make_layer, overlay};
+use crate::app_root::overlay;
 use crate::disks::SCRATCH;
-use crate::mount_table::remount_read_only;
+use crate::mount_table::{bind, remount_read_only};
 
 /// Where PID 1 has the file systems of all shares.
 const SHARES: &str = "/shares";
@@ -50,24 +50,24 @@ pub fn forget_shares() -> Result<()> {
 }
 
 /// Places the volumes of `app` in its root, in order.
-pub fn place(app: &App, machine: &Machine) -> Result<()> {
+pub fn place(app: &App) -> Result<()> {
     for (index, mount) in app.mounts.iter().enumerate() {
-        place_one(app, index, mount, machine)
+        place_one(app, index, mount)
             .with_context(|| format!("mount a volume at {}", mount.target))?;
     }
     Ok(())
 }
 
-fn place_one(app: &App, index: usize, mount: &Mount, machine: &Machine) -> Result<()> {
+fn place_one(app: &App, index: usize, mount: &Mount) -> Result<()> {
     let target = mount.target.as_str();
+    // What lies in the machine is reached from its root, which is the working directory.
     match &mount.volume {
-        // What lies in the machine is reached from its root, which is the working directory.
         Volume::Share { number, cache } => {
             let path = share(*number, *cache);
             let source = relative(&path);
             let is_folder = fs::metadata(source).context("look at the share")?.is_dir();
             make_target(target, is_folder)?;
-            machine.bind(source, target)?;
+            bind(source, target)?;
         }
         Volume::Empty {
             name,
@@ -79,19 +79,15 @@ fn place_one(app: &App, index: usize, mount: &Mount, machine: &Machine) -> Resul
             let source = relative(&path);
             make_empty(source, *mode, *uid, *gid)?;
             make_target(target, true)?;
-            machine.bind(source, target)?;
+            bind(source, target)?;
         }
         Volume::Layer => {
             make_target(target, true)?;
             let path = format!("{SCRATCH}/{}/{index}", app.name);
-            let layer = make_layer(relative(&path), target)?;
             // By its descriptor: a path may hold characters that mean something among the options of a mount.
-            let below = fs::File::open(target).context("open what is below")?;
-            overlay(
-                &format!("/proc/self/fd/{}", below.as_raw_fd()),
-                &layer,
-                target,
-            )?;
+            let below = File::open(target).context("open what is below")?;
+            let lower = format!("/proc/self/fd/{}", below.as_raw_fd());
+            overlay(relative(&path), &lower, target)?;
         }
     }
     if mount.read_only {
@@ -132,17 +128,12 @@ fn make_target(target: &str, is_folder: bool) -> Result<()> {
     let path = Path::new(target);
     let folder = if is_folder { Some(path) } else { path.parent() };
     if let Some(folder) = folder {
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
-        made.with_context(|| format!("make {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     }
     if is_folder || path.exists() {
         return Ok(());
     }
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o644)
-        .open(path);
-    file.map(drop).with_context(|| format!("make {target}"))
+    File::create(path)
+        .map(drop)
+        .with_context(|| format!("make {target}"))
 }
