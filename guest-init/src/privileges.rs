@@ -4,10 +4,9 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use caps::CapSet;
-use guest_init::protocol::{self, Powers, ResourceLimit};
+use guest_init::protocol::{Powers, Resource, ResourceLimit};
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::account::Account;
@@ -17,34 +16,27 @@ const OPEN_FILES: (u64, u64) = (1024, 512 << 10);
 
 /// Limits the process, by what every app has and then by `limits`.
 pub fn limit(limits: &[ResourceLimit]) -> Result<()> {
-    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1).context("limit open files")?;
+    let (soft, hard) = OPEN_FILES;
+    set_limit(Resource::Nofile, soft, hard).context("limit open files")?;
     for limit in limits {
-        setrlimit(known(limit.resource), limit.soft, limit.hard)
+        set_limit(limit.resource, limit.soft, limit.hard)
             .with_context(|| format!("set the limit {limit:?}"))?;
     }
     Ok(())
 }
 
-fn known(resource: protocol::Resource) -> Resource {
-    use protocol::Resource as Theirs;
-    match resource {
-        Theirs::As => Resource::RLIMIT_AS,
-        Theirs::Core => Resource::RLIMIT_CORE,
-        Theirs::Cpu => Resource::RLIMIT_CPU,
-        Theirs::Data => Resource::RLIMIT_DATA,
-        Theirs::Fsize => Resource::RLIMIT_FSIZE,
-        Theirs::Locks => Resource::RLIMIT_LOCKS,
-        Theirs::Memlock => Resource::RLIMIT_MEMLOCK,
-        Theirs::Msgqueue => Resource::RLIMIT_MSGQUEUE,
-        Theirs::Nice => Resource::RLIMIT_NICE,
-        Theirs::Nofile => Resource::RLIMIT_NOFILE,
-        Theirs::Nproc => Resource::RLIMIT_NPROC,
-        Theirs::Rss => Resource::RLIMIT_RSS,
-        Theirs::Rtprio => Resource::RLIMIT_RTPRIO,
-        Theirs::Rttime => Resource::RLIMIT_RTTIME,
-        Theirs::Sigpending => Resource::RLIMIT_SIGPENDING,
-        Theirs::Stack => Resource::RLIMIT_STACK,
-    }
+fn set_limit(resource: Resource, soft: u64, hard: u64) -> nix::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    #[expect(
+        unsafe_code,
+        reason = "safe bindings take names of their own for the numbers"
+    )]
+    // SAFETY: the kernel reads one `rlimit`.
+    let result = unsafe { libc::setrlimit(resource as u32, &raw const limit) };
+    Errno::result(result).map(drop)
 }
 
 /// Takes on `account`, and gives up what `powers` leaves out.

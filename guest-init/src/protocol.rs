@@ -334,27 +334,28 @@ pub struct ResourceLimit {
     pub hard: u64,
 }
 
-/// What a process can be limited in, by the names that follow `RLIMIT_`.
+/// What a process can be limited in, by the names that follow `RLIMIT_`, with the kernel's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[repr(u32)]
 #[expect(missing_docs, reason = "the kernel's names")]
 pub enum Resource {
-    As,
-    Core,
-    Cpu,
-    Data,
-    Fsize,
-    Locks,
-    Memlock,
-    Msgqueue,
-    Nice,
-    Nofile,
-    Nproc,
-    Rss,
-    Rtprio,
-    Rttime,
-    Sigpending,
-    Stack,
+    As = libc::RLIMIT_AS,
+    Core = libc::RLIMIT_CORE,
+    Cpu = libc::RLIMIT_CPU,
+    Data = libc::RLIMIT_DATA,
+    Fsize = libc::RLIMIT_FSIZE,
+    Locks = libc::RLIMIT_LOCKS,
+    Memlock = libc::RLIMIT_MEMLOCK,
+    Msgqueue = libc::RLIMIT_MSGQUEUE,
+    Nice = libc::RLIMIT_NICE,
+    Nofile = libc::RLIMIT_NOFILE,
+    Nproc = libc::RLIMIT_NPROC,
+    Rss = libc::RLIMIT_RSS,
+    Rtprio = libc::RLIMIT_RTPRIO,
+    Rttime = libc::RLIMIT_RTTIME,
+    Sigpending = libc::RLIMIT_SIGPENDING,
+    Stack = libc::RLIMIT_STACK,
 }
 
 /// Where an app's root file system comes from.
