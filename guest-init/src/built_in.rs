@@ -8,14 +8,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{dup2_stdin, dup2_stdout};
 use tar::{Archive, EntryType};
 
-use crate::report::Reporter;
 use crate::stdio::TheirStdio;
 use crate::{process, processes};
 
@@ -23,7 +22,7 @@ use crate::{process, processes};
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Runs the program that `exec` names, to its end, in a fresh child of PID 1.
-pub fn run(exec: &[String], stdio: &TheirStdio, reporter: &Reporter) -> Result<()> {
+pub fn run(exec: &[String], stdio: &TheirStdio, line: &OwnedFd) -> Result<()> {
     let TheirStdio::Pipes([stdin, stdout, _]) = stdio else {
         bail!("a built-in program needs no terminal");
     };
@@ -32,7 +31,7 @@ pub fn run(exec: &[String], stdio: &TheirStdio, reporter: &Reporter) -> Result<(
         .and_then(|()| stdout.as_ref().map_or(Ok(()), dup2_stdout))
         .context("set the stdio")?;
     // No program is executed, which would do so. Of each pipe it would hold the other end, too, and never see its end.
-    process::close_others(reporter.descriptor());
+    process::close_others(line.as_raw_fd());
     let words: Vec<_> = exec.iter().map(String::as_str).collect();
     match words[..] {
         ["pack", path, name] => pack(Path::new(path), name),

@@ -1,8 +1,10 @@
 //! An app's place, made by a process that lives for nothing else: the list of steps. Started by `Task`.
 
 use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use guest_init::packets;
 use guest_init::protocol::App;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gethostname;
@@ -12,10 +14,18 @@ use crate::account::{Account, Lookup};
 use crate::cgroup::Cgroup;
 use crate::mount_table::remount_read_only;
 use crate::place::Room;
+use crate::report::Report;
 use crate::{app_files, app_root, app_view, device_rule, volumes};
 
-/// Furnishes the place of `app`.
-pub fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
+/// Furnishes the place of `app`, and hands over what was made.
+pub fn run(app: &App, cgroup: &Cgroup, line: &OwnedFd) -> Result<()> {
+    let room = furnish(app, cgroup)?;
+    let beside = [room.mounts.as_fd(), room.cgroups.as_fd()];
+    packets::send(line.as_fd(), &Report::Furnished(room.account), &beside)
+        .context("hand over the app's namespaces")
+}
+
+fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
     // Of the app's life before this one: an overlay cannot be mounted twice.
     cgroup.wait_until_empty()?;
     // The cgroup first: the namespace's root is where its maker is.

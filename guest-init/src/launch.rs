@@ -3,6 +3,7 @@
 //! Started by `Task`.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
 use guest_init::protocol::Entry;
@@ -14,7 +15,6 @@ use crate::command::{candidates, run_first};
 use crate::fault::Fault;
 use crate::furnish;
 use crate::place::Place;
-use crate::report::Reporter;
 use crate::stdio::{self, Kind, TheirStdio};
 use crate::{built_in, privileges, process};
 
@@ -82,12 +82,12 @@ fn pairs(environment: &[(String, String)]) -> impl Iterator<Item = (&str, &str)>
 
 impl Program<'_> {
     /// Makes the calling process, a child of PID 1, the program; returns when a built-in one has run, or with what is in the way.
-    pub fn launch(&self, stdio: &TheirStdio, reporter: &Reporter) -> Result<(), Fault> {
+    pub fn launch(&self, stdio: &TheirStdio, line: &OwnedFd) -> Result<(), Fault> {
         process::reset_signals().context("reset the signals")?;
         let app = &self.place.app;
         let room = self.place.enter()?;
         if self.built_in {
-            return Ok(built_in::run(self.exec, stdio, reporter)?);
+            return Ok(built_in::run(self.exec, stdio, line)?);
         }
         let account = match self.user {
             None => room.account.clone(),
@@ -95,7 +95,7 @@ impl Program<'_> {
         };
         let path = self.working_directory;
         chdir(path).with_context(|| format!("enter working directory {path}"))?;
-        stdio::take(stdio, self.kind, &account, reporter)?;
+        stdio::take(stdio, self.kind, &account, line)?;
         umask(Mode::from_bits_truncate(0o022));
         privileges::limit(&app.resource_limits)?;
         privileges::drop_to(&account, &app.powers)?;

@@ -1,10 +1,12 @@
 //! An app's stdio on the app's side: pipes that its user owns, or a terminal of its own. Called by `launch`.
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
+use guest_init::packets;
 use guest_init::protocol::Window;
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, setsid};
 use rustix::process::ioctl_tiocsctty;
@@ -13,7 +15,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::account::Account;
 use crate::mount_table::bind;
-use crate::report::Reporter;
+use crate::report::Report;
 
 /// The group of terminals in all distributions, as in the options of /dev/pts.
 const TTY_GROUP: u32 = 5;
@@ -46,13 +48,14 @@ pub enum Kind {
 }
 
 /// Makes the calling process the leader of a session with this stdio.
-pub fn take(stdio: &TheirStdio, kind: Kind, account: &Account, reporter: &Reporter) -> Result<()> {
+pub fn take(stdio: &TheirStdio, kind: Kind, account: &Account, line: &OwnedFd) -> Result<()> {
     setsid().context("start a session")?;
     match stdio {
         TheirStdio::Pipes(pipes) => take_pipes(pipes, kind, account),
         TheirStdio::NewTerminal { window, .. } => {
             let master = make_terminal(*window)?;
-            reporter.terminal(&master)?;
+            packets::send(line.as_fd(), &Report::Terminal, &[master.as_fd()])
+                .context("hand over the terminal")?;
             take_terminal(&master, kind, account)
         }
         TheirStdio::Terminal { master, .. } => take_terminal(master, kind, account),

@@ -5,23 +5,24 @@
 //! handler runs; then what was written is drained, and it is gone. An entry has a place already and no handlers.
 
 use std::cell::OnceCell;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use guest_init::packets::{self, Received};
 use guest_init::protocol::{App, Entry, Left, Status, TaskId, ToHost, Window};
 use nix::poll::PollFlags;
 use nix::unistd::Pid;
 
 use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OTHER};
-use crate::furnish::furnish;
 use crate::launch::Program;
 use crate::place::{Place, Room};
 use crate::removal::remove;
-use crate::report::{self, Report, Reporter, Reports};
+use crate::report::{self, Report};
 use crate::streams::{Streams, Way};
-use crate::{console, process};
+use crate::{console, furnish, process};
 
 /// An app, an entry or a removal.
 pub struct Task {
@@ -45,7 +46,7 @@ enum Life {
     Alive {
         step: Step,
         pid: Pid,
-        launching: Option<Reports>,
+        launching: Option<OwnedFd>,
     },
     /// Only its output is still under way; then the host is told how it has ended.
     Draining(ToHost),
@@ -177,19 +178,15 @@ impl Task {
     }
 
     /// What to wait for.
-    pub fn poll(&self) -> Vec<(Part, BorrowedFd<'_>, PollFlags)> {
+    pub fn poll(&self) -> impl Iterator<Item = (Part, BorrowedFd<'_>, PollFlags)> {
+        let line = match &self.life {
+            Life::Alive { launching, .. } => launching.as_ref(),
+            _ => None,
+        };
+        let line = line.map(|line| (Part::Launch, line.as_fd(), PollFlags::POLLIN));
         let streams = self.streams.poll();
-        let mut waits: Vec<_> = streams
-            .map(|(way, descriptor, events)| (Part::Stream(way), descriptor, events))
-            .collect();
-        if let Life::Alive {
-            launching: Some(reports),
-            ..
-        } = &self.life
-        {
-            waits.push((Part::Launch, reports.as_fd(), PollFlags::POLLIN));
-        }
-        waits
+        let streams = streams.map(|(way, end, events)| (Part::Stream(way), end, events));
+        streams.chain(line)
     }
 
     /// Answers an event; gives what the host is to be told.
@@ -208,14 +205,13 @@ impl Task {
         while let Life::Alive {
             step, launching, ..
         } = &mut self.life
-            && let Some(reports) = launching
+            && let Some(line) = launching
         {
-            match reports.next() {
-                Report::Nothing => return None,
-                Report::Terminal(master) => self.streams.take_terminal(master),
-                Report::Furnished(room) => self.move_in(room),
-                Report::Failed(fault) => self.fail(fault),
-                Report::Started => {
+            match packets::receive(line.as_fd()).context("read the report of a launch") {
+                Ok(Received::Nothing) => return None,
+                Ok(Received::Message(report, beside)) => self.hear(report, beside),
+                Err(error) => self.fail(error.into()),
+                Ok(Received::End) => {
                     *launching = None;
                     match step {
                         Step::Main => return Some(ToHost::Started { task: self.id }),
@@ -228,6 +224,20 @@ impl Task {
             }
         }
         None
+    }
+
+    fn hear(&mut self, report: Report, beside: Vec<OwnedFd>) {
+        let mut files = beside.into_iter().map(File::from);
+        match (report, files.next(), files.next()) {
+            (Report::Terminal, Some(master), _) => self.streams.take_terminal(master),
+            (Report::Furnished(account), Some(mounts), Some(cgroups)) => self.move_in(Room {
+                mounts,
+                cgroups,
+                account,
+            }),
+            (Report::Failed(fault), ..) => self.fail(fault),
+            _ => self.fail(Fault::new(OTHER, "no descriptors came with a report")),
+        }
     }
 
     /// The place is ready: what comes first is launched in it.
@@ -266,7 +276,7 @@ impl Task {
 
     /// Starts the process of `step`.
     fn launch(&mut self, step: Step) -> Result<()> {
-        let (pid, reports) = report::start(|reporter| self.work(&step, reporter))?;
+        let (pid, line) = report::start(|line| self.work(&step, line))?;
         match (&self.role, &step) {
             (_, Step::Furnish | Step::PreStart) => {}
             (Role::App(place), Step::Main) if !place.app.post_stop.is_empty() => {
@@ -277,19 +287,18 @@ impl Task {
         self.life = Life::Alive {
             step,
             pid,
-            launching: Some(reports),
+            launching: Some(line),
         };
         Ok(())
     }
 
     /// What the process of `step` does.
-    fn work(&self, step: &Step, reporter: &Reporter) -> Result<(), Fault> {
+    fn work(&self, step: &Step, line: &OwnedFd) -> Result<(), Fault> {
         let program = match (&self.role, step) {
             (Role::Over, _) => return Ok(()),
             (Role::Removal(left), _) => return Ok(remove(left)?),
             (Role::App(place), Step::Furnish) => {
-                let room = furnish(&place.app, &place.cgroup)?;
-                return Ok(reporter.furnished(&room)?);
+                return Ok(furnish::run(&place.app, &place.cgroup, line)?);
             }
             (Role::App(place), Step::PreStart) => Program::of_handler(place, &place.app.pre_start),
             (Role::App(place), Step::Main) => Program::of_app(place),
@@ -298,7 +307,7 @@ impl Task {
             }
             (Role::Entry(entry, place), _) => Program::of_entry(entry, place),
         };
-        program.launch(&self.streams.theirs, reporter)
+        program.launch(&self.streams.theirs, line)
     }
 
     /// Its living process has died. Gives what came before.
