@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result};
 use guest_init::packets;
@@ -19,13 +20,14 @@ use crate::{app_files, app_root, app_view, device_rule, volumes};
 
 /// Furnishes the place of `app`, and hands over what was made.
 pub fn run(app: &App, cgroup: &Cgroup, line: &OwnedFd) -> Result<()> {
-    let room = furnish(app, cgroup)?;
-    let beside = [room.mounts.as_fd(), room.cgroups.as_fd()];
+    let (room, log) = furnish(app, cgroup)?;
+    let mut beside = vec![room.mounts.as_fd(), room.cgroups.as_fd()];
+    beside.extend(log.as_ref().map(AsFd::as_fd));
     packets::send(line.as_fd(), &Report::Furnished(room.account), &beside)
         .context("hand over the app's namespaces")
 }
 
-fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
+fn furnish(app: &App, cgroup: &Cgroup) -> Result<(Room, Option<UnixDatagram>)> {
     // Of the app's life before this one: an overlay cannot be mounted twice.
     cgroup.wait_until_empty()?;
     // The cgroup first: the namespace's root is where its maker is.
@@ -44,13 +46,14 @@ fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
 
     if app.built_in {
         app_root::leave()?;
-        return Ok(room(Account::ROOT));
+        return Ok((room(Account::ROOT), None));
     }
     // Accounts and files while the image alone is there: its links lead nowhere else.
     let account = resolve(&app.user, &app.group, &app.supplementary_gids)?;
     let hostname = gethostname().context("read the host name")?;
     app_files::complete(&hostname.to_string_lossy())?;
     app_view::complete(app.restrict_paths)?;
+    let log = app_view::log()?;
     volumes::place(app)?;
     app_root::leave()?;
 
@@ -62,7 +65,7 @@ fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
         // Last of all that writes there.
         remount_read_only("/", MountFlags::empty()).context("make the root read-only")?;
     }
-    Ok(room(account))
+    Ok((room(account), Some(log)))
 }
 
 fn namespace(kind: &str) -> Result<File> {

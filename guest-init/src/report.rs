@@ -17,7 +17,8 @@ use crate::process;
 pub enum Report {
     /// The task has a terminal: beside it the side that PID 1 holds.
     Terminal,
-    /// The app's place is made, who it runs as is known: beside it its namespaces, of mounts and of cgroups.
+    /// The app's place is made, who it runs as is known: beside it its namespaces, of mounts and of cgroups, and its /dev/log
+    /// if it has one.
     Furnished(Account),
     /// The launch failed.
     Failed(Fault),
