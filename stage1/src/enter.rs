@@ -2,21 +2,13 @@
 //! command's. The `serve` entrypoint does so with a program of the machine's own, never on a terminal. The working directory is the
 //! pod directory.
 
-use std::os::fd::{AsFd, BorrowedFd};
-
 use anyhow::{Context, Result, bail};
 use contract::PodDir;
 use guest_init::protocol::{Entry, FIRST_STREAM_PORT};
-use nix::poll::{PollFd, PollFlags};
-use nix::sys::signal::Signal;
-use nix::sys::signalfd::SignalFd;
-use vmm::event::descriptor;
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::clients::{Caller, Request};
-use crate::streams::{self, Ports, Pumps, Sharing};
-use crate::terminal::{self, Raw};
-use crate::{plan, session, waits};
+use crate::visit::Visit;
+use crate::{plan, terminal};
 
 /// Runs the command that `argv` names: `--pid=PID --appname=NAME -- COMMAND ARGUMENT...`; rkt's own programs say `--app=NAME`.
 ///
@@ -24,18 +16,9 @@ use crate::{plan, session, waits};
 /// When the pod does not run, or the command cannot be launched for a reason of ours.
 pub fn enter(built_in: bool, argv: impl Iterator<Item = String>) -> Result<u8> {
     let (app, exec) = parse(argv)?;
-    let signals = session::block_signals()?;
     let pod = Caller::come(&PodDir::new(".").socket())?;
     let window = terminal::window().filter(|_| !built_in);
     let stdio = plan::entry_stdio(FIRST_STREAM_PORT, window);
-    let ports = Ports::default();
-    let drained = streams::drained_event()?;
-    let pumps = Pumps::start(stdio, &ports, &Sharing::of_caller(&drained))?;
-    let theirs = plan::ports_of(stdio)
-        .into_iter()
-        .map(|port| ports.take(port));
-    let streams: Option<Vec<_>> = theirs.collect();
-    let streams = streams.context("make the command's streams")?;
     let term = window.and_then(|_| std::env::var("TERM").ok());
     let request = Request::Enter(Box::new(Entry {
         app,
@@ -47,19 +30,7 @@ pub fn enter(built_in: bool, argv: impl Iterator<Item = String>) -> Result<u8> {
         working_directory: None,
         stdio,
     }));
-    let descriptors: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
-    pod.ask(&request, &descriptors)?;
-    drop(streams);
-    let _raw = window.map(|_| Raw::enter()).transpose()?;
-    let mut visit = Visit {
-        pod: &pod,
-        signals,
-        drained,
-        pumps,
-    };
-    let code = visit.follow()?;
-    visit.wait_for_outputs()?;
-    Ok(code)
+    Visit::begin(pod, &request, stdio, window.is_some())?.follow()
 }
 
 fn parse(argv: impl Iterator<Item = String>) -> Result<(String, Vec<String>)> {
@@ -82,58 +53,6 @@ fn parse(argv: impl Iterator<Item = String>) -> Result<(String, Vec<String>)> {
         bail!("no command given after --");
     }
     Ok((app, exec))
-}
-
-/// A command under way.
-struct Visit<'a> {
-    pod: &'a Caller,
-    signals: SignalFd,
-    drained: EventFd,
-    pumps: Pumps,
-}
-
-impl Visit<'_> {
-    /// Passes signals on until the command has ended; gives its code.
-    fn follow(&mut self) -> Result<u8> {
-        loop {
-            self.wait(&[self.pod.as_fd(), self.signals.as_fd()])?;
-            while let Some(info) = self.signals.read_signal().context("read a signal")? {
-                let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
-                self.pass_on(signal)?;
-            }
-            if let Some(code) = self.pod.look_for_end()? {
-                return Ok(code);
-            }
-        }
-    }
-
-    fn pass_on(&self, signal: i32) -> Result<()> {
-        let request = match (signal, terminal::window()) {
-            (winch, Some(window)) if winch == Signal::SIGWINCH as i32 => Request::Resize(window),
-            (winch, None) if winch == Signal::SIGWINCH as i32 => return Ok(()),
-            (signal, _) => Request::Signal(signal),
-        };
-        self.pod.ask(&request, &[]).context("pass a signal on")
-    }
-
-    /// Until every byte has been written, or nobody reads it.
-    fn wait_for_outputs(&self) -> Result<()> {
-        while !self.pumps.drained() {
-            self.wait(&[descriptor(&self.drained)])?;
-            self.drained
-                .read()
-                .context("read the event of ended outputs")?;
-        }
-        Ok(())
-    }
-
-    fn wait(&self, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        let mut waits: Vec<_> = descriptors
-            .iter()
-            .map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN))
-            .collect();
-        waits::wait(&mut waits, None, "the command")
-    }
 }
 
 #[cfg(test)]

@@ -22,8 +22,9 @@ use crate::volumes::Source;
 
 /// What a session can give to new apps.
 pub struct Reserves {
-    orders: Sender<Order>,
+    orders: Sender<(Stdio, Sharing)>,
     started: Receiver<Result<Pumps>>,
+    drained: Arc<EventFd>,
     /// Of the labels of all apps' lines.
     turn: Arc<Mutex<()>>,
     images: Extents,
@@ -36,33 +37,22 @@ pub struct Reserves {
     most_shares: u16,
 }
 
-/// The streams of one app.
-struct Order {
-    stdio: Stdio,
-    label: Label,
-    log: Log,
-}
-
 impl Reserves {
     /// Starts the thread that starts others; what the apps of `plan` need is taken.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn new(ports: &Ports, drained: &EventFd, images: Extents, plan: &Plan) -> Result<Self> {
-        let (orders, received) = mpsc::channel::<Order>();
+    pub fn new(
+        ports: &Ports,
+        drained: &Arc<EventFd>,
+        images: Extents,
+        plan: &Plan,
+    ) -> Result<Self> {
+        let (orders, received) = mpsc::channel::<(Stdio, Sharing)>();
         let (done, started) = mpsc::channel();
         let ports = ports.clone();
-        let drained = drained.try_clone();
-        let drained = drained.context("share the event of ended outputs")?;
         streams::spawn("starter", seccomp::confine_starter, move || {
-            for Order { stdio, label, log } in received {
-                let sharing = Sharing {
-                    drained: &drained,
-                    confine: || seccomp::confine_thread(Kind::Pump),
-                    label: Some(label),
-                    log: Some(log.shared()),
-                    input: Input::Visitors,
-                };
+            for (stdio, sharing) in received {
                 if done.send(Pumps::start(stdio, &ports, &sharing)).is_err() {
                     return;
                 }
@@ -71,6 +61,7 @@ impl Reserves {
         Ok(Self {
             orders,
             started,
+            drained: Arc::clone(drained),
             turn: Arc::default(),
             images,
             taken: (0..plan.images).collect(),
@@ -85,13 +76,18 @@ impl Reserves {
     /// # Errors
     /// When a socket pair or a thread cannot be made.
     pub fn pumps(&self, stdio: Stdio, app: &str, log: Log) -> Result<Pumps> {
-        let label = Label {
-            app: app.to_owned(),
-            turn: Arc::clone(&self.turn),
+        let sharing = Sharing {
+            drained: Arc::clone(&self.drained),
+            confine: || seccomp::confine_thread(Kind::Pump),
+            label: Some(Label {
+                app: app.to_owned(),
+                turn: Arc::clone(&self.turn),
+            }),
+            log: Some(log.shared()),
+            input: Input::Visitors,
         };
-        let order = Order { stdio, label, log };
         self.orders
-            .send(order)
+            .send((stdio, sharing))
             .ok()
             .context("the thread that starts others is gone")?;
         let started = self.started.recv();

@@ -221,7 +221,7 @@ fn take_lock() -> Result<Option<File>> {
 fn pumps(
     plan: &Plan,
     ports: &Ports,
-    drained: &EventFd,
+    drained: &Arc<EventFd>,
     report: &Report,
 ) -> Result<BTreeMap<TaskId, Pumps>> {
     let turn: Arc<Mutex<()>> = Arc::default();
@@ -232,7 +232,7 @@ fn pumps(
             turn: Arc::clone(&turn),
         });
         let sharing = Sharing {
-            drained,
+            drained: Arc::clone(drained),
             confine: || seccomp::confine_thread(Kind::Pump),
             label,
             // What a program of the machine's own writes is no text.

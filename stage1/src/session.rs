@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -75,7 +76,7 @@ pub struct Session<'a> {
     /// Of the machine's memory, in a pod that grows.
     pub size: Option<Size>,
     /// Signalled when an output has ended, or memory has been plugged or unplugged.
-    pub drained: EventFd,
+    pub drained: Arc<EventFd>,
     /// The user's signals.
     pub signals: SignalFd,
     /// Where statuses go.

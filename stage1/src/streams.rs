@@ -7,9 +7,9 @@ use std::io::{self, Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::Shutdown;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use vmm::running::STACK_BYTES;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::keys::LeavingKeys;
 use crate::log::{self, Log};
 use crate::visitors::Visitors;
 
@@ -62,26 +63,25 @@ impl Ports {
     }
 }
 
+/// What an app's streams are called, by their descriptors.
+pub const NAMES: [&str; 3] = ["stdin", "stdout", "stderr"];
+
 /// The running pumps of one task.
 pub struct Pumps {
-    outputs: u64,
-    ended: Arc<AtomicU64>,
-    /// Who sees stdout (or a terminal) and stderr, where there are such.
-    watchers: [Option<Arc<Visitors>>; 2],
-    /// Who writes stdin, where that is visitors' to write.
-    writers: Option<Arc<Visitors>>,
+    /// How many outputs have not ended.
+    outputs: Arc<AtomicU64>,
+    left: Arc<AtomicBool>,
+    /// Who sees stdout (or a terminal) and stderr, where there are such, and who writes stdin, where that is visitors' to
+    /// write: by descriptor.
+    visitors: [Option<Arc<Visitors>>; 3],
     is_terminal: bool,
 }
 
 /// The streams of an app that can be attached to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
-    /// Its stdin, or what is typed at its terminal.
-    pub stdin: bool,
-    /// Its stdout, or what its terminal shows.
-    pub stdout: bool,
-    /// Its stderr.
-    pub stderr: bool,
+    /// Whether its stdin, stdout and stderr can.
+    pub streams: [bool; 3],
     /// Whether the first two are a terminal's.
     pub terminal: bool,
 }
@@ -91,6 +91,8 @@ pub struct Endpoints {
 pub enum Input {
     /// This process's own.
     Own,
+    /// The same, at which there are keys by which the user leaves.
+    OwnWithKeys,
     /// Whoever attaches, one after the other.
     Visitors,
 }
@@ -99,14 +101,15 @@ pub enum Input {
 ///
 /// # Errors
 /// When descriptors are short.
-pub fn drained_event() -> Result<EventFd> {
-    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).context("make the event of ended outputs")
+pub fn drained_event() -> Result<Arc<EventFd>> {
+    let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
+    event.map(Arc::new).context("make the event of streams")
 }
 
 /// How pumps of the pod share this process.
-pub struct Sharing<'a> {
-    /// Signalled whenever an output has ended and its last byte is written.
-    pub drained: &'a EventFd,
+pub struct Sharing {
+    /// Signalled whenever an output has ended and its last byte is written, or the user has left.
+    pub drained: Arc<EventFd>,
     /// The first thing each thread does.
     pub confine: fn() -> Result<()>,
     /// What the lines of each app begin with, in a pod of several.
@@ -115,19 +118,6 @@ pub struct Sharing<'a> {
     pub log: Option<Arc<Mutex<Log>>>,
     /// Where stdin comes from.
     pub input: Input,
-}
-
-impl<'a> Sharing<'a> {
-    /// In a process that is a command's or a visitor's own.
-    pub fn of_caller(drained: &'a EventFd) -> Self {
-        Self {
-            drained,
-            confine: || Ok(()),
-            label: None,
-            log: None,
-            input: Input::Own,
-        }
-    }
 }
 
 /// The name of an app before each of its lines, which others do not interrupt.
@@ -146,10 +136,9 @@ impl Pumps {
     /// When a socket pair or a thread cannot be made.
     pub fn start(stdio: Stdio, ports: &Ports, sharing: &Sharing) -> Result<Self> {
         let mut pumps = Self {
-            outputs: 0,
-            ended: Arc::default(),
-            watchers: [None, None],
-            writers: None,
+            outputs: Arc::default(),
+            left: Arc::default(),
+            visitors: Default::default(),
             is_terminal: matches!(stdio, Stdio::Terminal { .. }),
         };
         match stdio {
@@ -180,84 +169,98 @@ impl Pumps {
     /// What can be attached to.
     pub fn endpoints(&self) -> Endpoints {
         Endpoints {
-            stdin: self.writers.is_some(),
-            stdout: self.watchers[0].is_some(),
-            stderr: self.watchers[1].is_some(),
+            streams: self.visitors.each_ref().map(Option::is_some),
             terminal: self.is_terminal,
         }
     }
 
     /// Attaches streams of a visitor's to stdin, stdout and stderr, where they have them.
-    pub fn attach(&self, [stdin, stdout, stderr]: [Option<UnixStream>; 3]) {
-        let [out, err] = &self.watchers;
+    pub fn attach(&self, streams: [Option<UnixStream>; 3]) {
         // Stdin last: what is read from it may be answered at once.
-        for (visitors, stream) in [(out, stdout), (err, stderr), (&self.writers, stdin)] {
+        for (visitors, stream) in self.visitors.iter().zip(streams).rev() {
             if let (Some(visitors), Some(stream)) = (visitors, stream) {
                 visitors.add(stream);
             }
         }
     }
 
-    fn visitors(&self) -> impl Iterator<Item = &Arc<Visitors>> {
-        self.watchers.iter().chain([&self.writers]).flatten()
+    fn visitors(&self) -> impl Iterator<Item = &Visitors> {
+        self.visitors.iter().flatten().map(Arc::as_ref)
     }
 
     /// Lets go of visitors who are gone.
     pub fn prune(&self) {
-        self.visitors().for_each(|visitors| visitors.prune());
+        self.visitors().for_each(Visitors::prune);
     }
 
     /// Turns all visitors out: one who does not read holds up what the app writes.
     pub fn turn_out(&self) {
-        self.visitors().for_each(|visitors| visitors.turn_out());
+        self.visitors().for_each(Visitors::turn_out);
     }
 
     fn pump_input(&mut self, mut stream: UnixStream, sharing: &Sharing) -> Result<()> {
-        match sharing.input {
-            Input::Own => spawn("stdin", sharing.confine, move || {
-                // A guest that closed its end is no failure: the app just does not read.
-                let _ = copy(&mut *borrowed(0), |bytes| write_whole(&mut stream, bytes));
+        if sharing.input == Input::Visitors {
+            let visitors = self.let_in(0);
+            return spawn(NAMES[0], sharing.confine, move || {
+                while let Some(visitor) = visitors.next() {
+                    // One that breaks off is followed by the next as one that ends.
+                    let _ = copy(&mut &*visitor, |bytes| write_whole(&mut stream, bytes));
+                    visitors.remove(&visitor);
+                }
                 let _ = stream.shutdown(Shutdown::Write);
-            }),
-            Input::Visitors => {
-                let visitors = Arc::<Visitors>::default();
-                self.writers = Some(Arc::clone(&visitors));
-                spawn("stdin", sharing.confine, move || {
-                    while let Some(visitor) = visitors.next() {
-                        // One that breaks off is followed by the next as one that ends.
-                        let _ = copy(&mut &*visitor, |bytes| write_whole(&mut stream, bytes));
-                        visitors.remove(&visitor);
-                    }
-                    let _ = stream.shutdown(Shutdown::Write);
-                })
-            }
+            });
         }
+        let mut keys = (sharing.input == Input::OwnWithKeys).then(LeavingKeys::default);
+        let (left, changed) = (Arc::clone(&self.left), Arc::clone(&sharing.drained));
+        spawn(NAMES[0], sharing.confine, move || {
+            // A guest that closed its end is no failure: the app just does not read.
+            let _ = copy(&mut *borrowed(0), |bytes| {
+                let Some(keys) = &mut keys else {
+                    return write_whole(&mut stream, bytes);
+                };
+                let (typed, leaves) = keys.take(bytes);
+                write_whole(&mut stream, &typed)?;
+                if leaves {
+                    left.store(true, Ordering::Release);
+                    let _ = changed.write(1);
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                Ok(())
+            });
+            let _ = stream.shutdown(Shutdown::Write);
+        })
+    }
+
+    /// Whether the user has left by his keys.
+    pub fn user_has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
     }
 
     /// Whether every output has ended, and its last byte is written. The threads themselves are not asked: they say so
     /// before they are gone.
     pub fn drained(&self) -> bool {
-        self.ended.load(Ordering::Acquire) >= self.outputs
+        self.outputs.load(Ordering::Acquire) == 0
+    }
+
+    /// Those who will come to the stream of this descriptor.
+    fn let_in(&mut self, descriptor: u8) -> Arc<Visitors> {
+        Arc::clone(self.visitors[usize::from(descriptor)].insert(Arc::default()))
     }
 
     fn pump_output(
         &mut self,
         mut stream: UnixStream,
-        descriptor: RawFd,
+        descriptor: u8,
         sharing: &Sharing,
     ) -> Result<()> {
-        let drained = sharing.drained.try_clone();
-        let drained = drained.context("share the event of ended outputs")?;
-        let ended = Arc::clone(&self.ended);
-        let name = if descriptor == 2 { "stderr" } else { "stdout" };
+        let name = NAMES[usize::from(descriptor)];
+        let (outputs, changed) = (Arc::clone(&self.outputs), Arc::clone(&sharing.drained));
         let log = sharing.log.as_ref();
         let mut log = log.map(|log| log::Stream::new(Arc::clone(log), name));
-        let label = sharing.label.clone();
-        self.outputs += 1;
-        let watchers = Arc::<Visitors>::default();
-        self.watchers[usize::from(descriptor == 2)] = Some(Arc::clone(&watchers));
+        let mut lines = Lines::new(sharing.label.clone());
+        let watchers = self.let_in(descriptor);
+        outputs.fetch_add(1, Ordering::Relaxed);
         spawn(name, sharing.confine, move || {
-            let mut lines = Lines::new(label);
             let output = &mut *borrowed(descriptor);
             let copied = copy(&mut stream, |bytes| {
                 if let Some(log) = &mut log {
@@ -282,8 +285,8 @@ impl Pumps {
             }
             let _ = stream.shutdown(Shutdown::Both);
             watchers.close();
-            ended.fetch_add(1, Ordering::Release);
-            let _ = drained.write(1);
+            outputs.fetch_sub(1, Ordering::Release);
+            let _ = changed.write(1);
         })
     }
 }
@@ -291,7 +294,7 @@ impl Pumps {
 impl Drop for Pumps {
     /// An input that is visitors' ends with its app.
     fn drop(&mut self) {
-        if let Some(writers) = &self.writers {
+        if let [Some(writers), ..] = &self.visitors {
             writers.close();
         }
     }
@@ -319,11 +322,11 @@ pub fn spawn(
 }
 
 /// One of the process's own stdio descriptors, unbuffered, left open when dropped.
-fn borrowed(descriptor: RawFd) -> ManuallyDrop<File> {
+fn borrowed(descriptor: u8) -> ManuallyDrop<File> {
     #[expect(unsafe_code, reason = "std offers stdio only through its own buffers")]
     // SAFETY: 0, 1 and 2 are open for the life of the process (std opens /dev/null for closed ones at start), and
     // ManuallyDrop keeps this File from closing them.
-    ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) })
+    ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor.into()) })
 }
 
 /// Passes all of `from` on. Either side may be non-blocking: stdio is shared with whoever else has it open.

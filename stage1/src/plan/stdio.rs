@@ -39,11 +39,17 @@ pub fn entry_stdio(first: u32, terminal: Option<Window>) -> Stdio {
             port: first,
             window,
         },
-        None => Stdio::Streams {
-            stdin: Some(first),
-            stdout: Some(first + 1),
-            stderr: Some(first + 2),
-        },
+        None => streams(first, [true; 3]),
+    }
+}
+
+/// Those of stdin, stdout and stderr that are wanted, from port `first` on.
+pub fn streams(first: u32, wanted: [bool; 3]) -> Stdio {
+    let port = |offset: u32, wanted: bool| wanted.then_some(first + offset);
+    Stdio::Streams {
+        stdin: port(0, wanted[0]),
+        stdout: port(1, wanted[1]),
+        stderr: port(2, wanted[2]),
     }
 }
 
@@ -101,10 +107,9 @@ pub(super) fn stdio(
         );
     }
     let stdin = matches!(modes[0], Some("stream" | "tty" | "interactive")) || arguments.interactive;
-    let port = |offset: u32, wanted: bool| wanted.then_some(first + offset);
-    Ok(Stdio::Streams {
-        stdin: port(0, stdin),
-        stdout: port(1, modes[1] != Some("null")),
-        stderr: port(2, modes[2] != Some("null")),
-    })
+    let is_kept = |mode: Option<&str>| mode != Some("null");
+    Ok(streams(
+        first,
+        [stdin, is_kept(modes[1]), is_kept(modes[2])],
+    ))
 }

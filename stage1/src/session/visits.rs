@@ -12,7 +12,7 @@ use crate::clients::{Answer, Attachment, NewApp, Request, Wish};
 use crate::growth::Grown;
 use crate::life::{self, Action};
 use crate::plan;
-use crate::streams::Pumps;
+use crate::streams::{self, Pumps};
 use crate::volumes::Source;
 
 /// What a client is granted.
@@ -131,25 +131,19 @@ impl Session<'_> {
         if wants.terminal && !has.terminal {
             return Err(format!("app {:?} has no terminal", wanted.app));
         }
-        let mut streams = streams.into_iter().map(UnixStream::from);
-        let pairs = [
-            ("stdin", has.stdin, wants.stdin),
-            ("stdout", has.stdout, wants.stdout),
-            ("stderr", has.stderr, wants.stderr),
-        ];
-        let mut given = [None, None, None];
-        for (place, (name, has, wants)) in given.iter_mut().zip(pairs) {
-            if wants && !has {
-                return Err(format!("app {:?} has no {name} to attach to", wanted.app));
-            }
-            if wants {
-                let stream = streams.next();
-                *place = Some(stream.ok_or("the streams do not fit the request")?);
-            }
+        let mut lacks = (0..3).filter(|place| wants.streams[*place] && !has.streams[*place]);
+        if let Some(place) = lacks.next() {
+            let name = streams::NAMES[place];
+            return Err(format!("app {:?} has no {name} to attach to", wanted.app));
         }
-        pumps.attach(given);
+        if streams.len() != wants.streams.iter().filter(|wants| **wants).count() {
+            return Err("the streams do not fit the request".to_owned());
+        }
+        let mut streams = streams.into_iter().map(UnixStream::from);
+        let next = |wants: bool| wants.then(|| streams.next()).flatten();
+        pumps.attach(wants.streams.map(next));
         // Its size is that of who types at it.
-        let window = wanted.window.filter(|_| has.terminal && wants.stdin);
+        let window = wanted.window.filter(|_| has.terminal && wants.streams[0]);
         let resize = window.map(|window| self.life.resize_task(task, window));
         Ok(Granted::Task(task, resize.unwrap_or_default()))
     }
