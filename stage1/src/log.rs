@@ -49,11 +49,6 @@ impl Log {
         log
     }
 
-    /// For the several streams of its app.
-    pub fn shared(self) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(self))
-    }
-
     fn open(&self) -> io::Result<(File, u64)> {
         let flags = OFlag::O_WRONLY
             | OFlag::O_CREAT
@@ -109,51 +104,35 @@ impl Stream {
 
     /// Takes what the app has written.
     pub fn take(&mut self, bytes: &[u8]) {
-        let time = format_rfc3339_nanos(SystemTime::now()).to_string();
+        let time = now();
         let mut records = Vec::with_capacity(bytes.len() + 64);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.add(piece, &time, &mut records);
+            let whole = piece.strip_suffix(b"\n");
+            for part in whole.unwrap_or(piece).chunks(MAX_TEXT_BYTES) {
+                if self.line.len() + part.len() > MAX_TEXT_BYTES {
+                    self.record(&time, 'P', &mut records);
+                }
+                self.line.extend_from_slice(part);
+            }
+            if whole.is_some() {
+                self.record(&time, 'F', &mut records);
+            }
         }
         self.write(&records);
     }
 
     /// The output has ended.
     pub fn end(&mut self) {
+        let mut records = Vec::new();
         if !self.line.is_empty() {
-            let time = format_rfc3339_nanos(SystemTime::now()).to_string();
-            let mut records = Vec::new();
-            self.record(&time, b'P', &mut records);
-            self.write(&records);
+            self.record(&now(), 'P', &mut records);
         }
+        self.write(&records);
     }
 
-    fn add(&mut self, piece: &[u8], time: &str, records: &mut Vec<u8>) {
-        let (text, ends) = match piece.strip_suffix(b"\n") {
-            Some(text) => (text, true),
-            None => (piece, false),
-        };
-        for part in text.chunks(MAX_TEXT_BYTES) {
-            if self.line.len() + part.len() > MAX_TEXT_BYTES {
-                self.record(time, b'P', records);
-            }
-            self.line.extend_from_slice(part);
-        }
-        if ends {
-            self.record(time, b'F', records);
-        }
-    }
-
-    fn record(&mut self, time: &str, flag: u8, records: &mut Vec<u8>) {
-        for part in [
-            time.as_bytes(),
-            b" ",
-            self.name.as_bytes(),
-            b" ",
-            &[flag],
-            b" ",
-        ] {
-            records.extend_from_slice(part);
-        }
+    fn record(&mut self, time: &str, flag: char, records: &mut Vec<u8>) {
+        // Memory takes what it is given.
+        let _ = write!(records, "{time} {} {flag} ", self.name);
         records.append(&mut self.line);
         records.push(b'\n');
     }
@@ -164,6 +143,10 @@ impl Stream {
             log.unwrap_or_else(PoisonError::into_inner).write(records);
         }
     }
+}
+
+fn now() -> String {
+    format_rfc3339_nanos(SystemTime::now()).to_string()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use contract::PodDir;
@@ -87,9 +87,10 @@ impl Report {
         }
     }
 
-    /// Begins the log of an app.
-    pub fn log(&self, app: &str) -> Log {
-        Log::new(Arc::clone(&self.folder), app)
+    /// Begins the log of an app, for its several streams.
+    pub fn log(&self, app: &str) -> Arc<Mutex<Log>> {
+        let log = Log::new(Arc::clone(&self.folder), app);
+        Arc::new(Mutex::new(log))
     }
 
     /// Says that the apps run.

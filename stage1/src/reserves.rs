@@ -75,7 +75,7 @@ impl Reserves {
     ///
     /// # Errors
     /// When a socket pair or a thread cannot be made.
-    pub fn pumps(&self, stdio: Stdio, app: &str, log: Log) -> Result<Pumps> {
+    pub fn pumps(&self, stdio: Stdio, app: &str, log: Arc<Mutex<Log>>) -> Result<Pumps> {
         let sharing = Sharing {
             drained: Arc::clone(&self.drained),
             confine: || seccomp::confine_thread(Kind::Pump),
@@ -83,7 +83,7 @@ impl Reserves {
                 app: app.to_owned(),
                 turn: Arc::clone(&self.turn),
             }),
-            log: Some(log.shared()),
+            log: Some(log),
             input: Input::Visitors,
         };
         self.orders

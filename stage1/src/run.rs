@@ -236,7 +236,7 @@ fn pumps(
             confine: || seccomp::confine_thread(Kind::Pump),
             label,
             // What a program of the machine's own writes is no text.
-            log: (!app.built_in).then(|| report.log(&app.name).shared()),
+            log: (!app.built_in).then(|| report.log(&app.name)),
             input: Input::Own,
         };
         Pumps::start(app.stdio, ports, &sharing)
