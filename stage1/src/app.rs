@@ -127,7 +127,7 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
             &beside,
         )
         .and_then(|()| match caller.hear()? {
-            Some(Answer::Added) => Ok(0),
+            Some(Answer::Done) => Ok(0),
             other => Err(clients::refusal(other)),
         });
     if added.is_err() {
@@ -190,15 +190,13 @@ impl Given {
         let taken = later::take(shares)?;
         let sources = taken.iter().map(|taken| taken.source.clone());
         caller.ask(&Request::Shares(sources.collect()), &[])?;
-        let (known, mut next) = match caller.hear()? {
-            Some(Answer::Shares { known, next }) => (known, next..),
+        let numbers = match caller.hear()? {
+            Some(Answer::Shares(numbers)) => numbers,
             other => return Err(clients::refusal(other)),
         };
         let mut missing = Vec::new();
-        for (taken, known) in taken.into_iter().zip(known) {
-            let number = known.map_or_else(|| next.next(), Some);
-            let number = number.context("no number is left for a share")?;
-            if known.is_none() {
+        for (taken, (number, is_new)) in taken.into_iter().zip(numbers) {
+            if is_new {
                 given.new.insert(number, taken.source.clone());
                 missing.push((number, taken));
             }

@@ -90,8 +90,8 @@ pub struct NewApp {
 /// What a client is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// The apps are being asked to end.
-    Stopping,
+    /// It is done; of apps that are to end, they are being asked to.
+    Done,
     /// The command runs.
     Started,
     /// What was asked for cannot be.
@@ -111,17 +111,10 @@ pub enum Answer {
         /// Its exit code, or 128 and the signal that killed it.
         code: u8,
     },
-    /// The shares have these numbers; those that are not there yet have none.
-    Shares {
-        /// In the order in which they were asked for.
-        known: Vec<Option<u16>>,
-        /// The number of the first that is not there; the others' follow.
-        next: u16,
-    },
+    /// The shares have these numbers, in the order in which they were asked for; and whether it is a new one.
+    Shares(Vec<(u16, bool)>),
     /// What the app has to attach to.
     Endpoints(Endpoints),
-    /// The app is the pod's.
-    Added,
     /// The machine has the size that was asked for last.
     Fits,
     /// The app did not run.
@@ -220,17 +213,10 @@ impl Clients {
         }
     }
 
-    /// Answers client `index`, which asks for more.
+    /// Answers client `index`, which may ask for more.
     pub fn tell(&self, index: usize, answer: &Answer) {
         if let Some(client) = self.clients.get(index) {
             tell(client, answer);
-        }
-    }
-
-    /// Answers client `index`, and lets it go.
-    pub fn dismiss(&mut self, index: usize, answer: &Answer) {
-        if index < self.clients.len() {
-            tell(&self.clients.remove(index), answer);
         }
     }
 

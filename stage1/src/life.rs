@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use guest_init::protocol::{self, App, Boot, Entry, Status, TaskId, ToGuest, ToHost, Window};
+use guest_init::protocol::{self, App, Boot, Status, TaskId, ToGuest, ToHost, Window};
 use nix::sys::signal::Signal;
 
 use crate::clients::Answer;
@@ -92,7 +92,6 @@ pub struct Life {
     stopping: bool,
     /// They have been killed.
     killed: bool,
-    ready: bool,
     interrupts: u32,
 }
 
@@ -110,7 +109,7 @@ impl Life {
     pub fn new(boot: Boot, apps: Vec<App>, stopping: Stopping, mutable: bool) -> Self {
         let signals = stopping.signals.into_iter();
         let signals = signals.chain(std::iter::repeat(Signal::SIGTERM as i32));
-        let next = task_number(apps.len());
+        let next = TaskId::try_from(apps.len()).unwrap_or(LAST);
         let numbered = apps.into_iter().zip(0..).zip(signals);
         let members = numbered.map(|((app, task), stop_signal)| Member {
             app,
@@ -120,8 +119,8 @@ impl Life {
         });
         Self {
             apps: members.collect(),
-            entries: Entries::default(),
-            removals: Removals::default(),
+            entries: Entries::new(),
+            removals: Removals::new(),
             next,
             mutable,
             phase: Phase::Booting(Box::new(boot)),
@@ -130,7 +129,6 @@ impl Life {
             overriding: None,
             stopping: false,
             killed: false,
-            ready: false,
             interrupts: 0,
         }
     }
@@ -165,15 +163,15 @@ impl Life {
             ToHost::Exited { task, status, .. } if self.is_removal(task) => {
                 self.removed(task, status)
             }
-            ToHost::Started { task } => self.entries.started(task),
+            ToHost::Started { task } => self.entry_started(task),
             ToHost::NotStarted { task, code, reason } => {
                 let reason = printable(&reason);
                 let answer = Answer::NotStarted { code, reason };
-                self.entries.ended(task, answer)
+                self.entry_ended(task, answer)
             }
             ToHost::Exited { task, status, .. } => {
                 let code = exit_code(status);
-                self.entries.ended(task, Answer::Exited { code })
+                self.entry_ended(task, Answer::Exited { code })
             }
         };
         answered.unwrap_or_else(|| self.fail(&format!("the guest sent {name} out of turn")))
@@ -184,16 +182,9 @@ impl Life {
         let Some(app) = self.apps.iter_mut().find(|app| app.task == task) else {
             return vec![];
         };
-        let Standing::Draining(code) = app.standing else {
-            return vec![];
-        };
-        app.standing = Standing::Idle;
-        let mut actions = vec![
-            Action::Record(app.app.name.clone(), code),
-            Action::Answer(task, Answer::Exited { code }),
-        ];
+        let mut actions = app.settle();
         let all_idle = self.apps.iter().all(|app| app.standing == Standing::Idle);
-        if all_idle && (self.stopping || !self.mutable) {
+        if !actions.is_empty() && all_idle && (self.stopping || !self.mutable) {
             actions.extend(self.power_off());
         }
         actions
@@ -244,8 +235,9 @@ impl Life {
 
     /// The terminal has a new size.
     pub fn on_resize(&mut self, window: Window) -> Vec<Action> {
-        self.tasks(Member::is_running)
-            .map(|(_, task)| Action::Send(ToGuest::Resize { task, window }))
+        let running = self.apps.iter().filter(|app| app.is_running());
+        running
+            .flat_map(|app| self.resize_task(app.task, window))
             .collect()
     }
 
@@ -277,35 +269,24 @@ impl Life {
         }
     }
 
-    /// The control stream carried something that is no message.
-    pub fn on_control_broken(&mut self, reason: &str) -> Vec<Action> {
-        self.fail(reason)
-    }
-
-    /// The number of a command that somebody wants to enter into `app`.
-    ///
-    /// # Errors
-    /// Why that cannot be, for the one who asked.
-    pub fn number_entry(&mut self, app: &str) -> Result<TaskId, String> {
-        if !self.named(app)?.is_running() {
-            return Err(format!("app {app:?} does not run"));
-        }
-        self.entries.check_room()?;
-        self.number()
+    /// The place of the app of this name.
+    fn place(&self, name: &str) -> Result<usize, String> {
+        let names: Vec<_> = self.apps.iter().map(|app| &*app.app.name).collect();
+        names
+            .iter()
+            .position(|other| *other == name)
+            .ok_or_else(|| {
+                let has = match names.is_empty() {
+                    true => "none".to_owned(),
+                    false => names.join(", "),
+                };
+                format!("the pod has no app {name:?}; it has {has}")
+            })
     }
 
     /// The app of this name.
     fn named(&self, name: &str) -> Result<&Member, String> {
-        let mut apps = self.apps.iter();
-        let app = apps.find(|member| member.app.name == name);
-        app.ok_or_else(|| {
-            let names: Vec<_> = self.apps.iter().map(|app| &*app.app.name).collect();
-            let has = match names.is_empty() {
-                true => "none".to_owned(),
-                false => names.join(", "),
-            };
-            format!("the pod has no app {name:?}; it has {has}")
-        })
+        Ok(&self.apps[self.place(name)?])
     }
 
     /// A number for a new task.
@@ -318,30 +299,22 @@ impl Life {
         Ok(number)
     }
 
-    /// Enters a command, under a number that was given out.
-    pub fn enter(&mut self, task: TaskId, entry: Entry) -> Vec<Action> {
-        self.entries.enter(task, entry)
-    }
-
     /// Who entered a command, or waits for the end of an app, wants it signalled.
-    pub fn signal_task(&mut self, task: TaskId, signal: i32) -> Vec<Action> {
-        match self.living(task) {
-            Some(_) => vec![Action::Send(ToGuest::Signal { task, signal })],
-            None => self.entries.signal(task, signal),
-        }
+    pub fn signal_task(&self, task: TaskId, signal: i32) -> Vec<Action> {
+        self.tell_task(task, ToGuest::Signal { task, signal })
     }
 
     /// Who entered a command is gone; of an app nobody need be there.
-    pub fn on_leave(&mut self, task: TaskId) -> Vec<Action> {
-        self.entries.signal(task, Signal::SIGHUP as i32)
+    pub fn on_leave(&self, task: TaskId) -> Vec<Action> {
+        match self.is_app(task) {
+            true => vec![],
+            false => self.signal_task(task, Signal::SIGHUP as i32),
+        }
     }
 
     /// The terminal of who entered a command, or attached to an app, has a new size.
-    pub fn resize_task(&mut self, task: TaskId, window: Window) -> Vec<Action> {
-        match self.living(task) {
-            Some(_) => vec![Action::Send(ToGuest::Resize { task, window })],
-            None => self.entries.resize(task, window),
-        }
+    pub fn resize_task(&self, task: TaskId, window: Window) -> Vec<Action> {
+        self.tell_task(task, ToGuest::Resize { task, window })
     }
 
     /// The number of an app that runs.
@@ -360,9 +333,11 @@ impl Life {
         self.apps.iter().any(|app| app.task == task)
     }
 
-    fn living(&self, task: TaskId) -> Option<&Member> {
-        let mut apps = self.apps.iter();
-        apps.find(|app| app.task == task && app.is_live())
+    /// Tells the guest something about an app or a command, unless that has ended.
+    fn tell_task(&self, task: TaskId, message: ToGuest) -> Vec<Action> {
+        let is_live = |app: &Member| app.task == task && app.is_live();
+        let lives = self.entries.contains_key(&task) || self.apps.iter().any(is_live);
+        lives.then_some(Action::Send(message)).into_iter().collect()
     }
 
     /// Changes the standing of app `task` if it is `from`.
@@ -374,30 +349,23 @@ impl Life {
         })
     }
 
-    fn tasks(&self, is_meant: impl Fn(&Member) -> bool) -> impl Iterator<Item = (&Member, TaskId)> {
-        let meant = self.apps.iter().filter(move |app| is_meant(app));
-        meant.map(|app| (app, app.task))
-    }
-
     fn greet(&mut self, version: u32) -> Option<Vec<Action>> {
-        if !matches!(self.phase, Phase::Booting(_)) {
+        let Phase::Booting(boot) = &self.phase else {
             return None;
-        }
+        };
         if version != protocol::VERSION {
             let ours = protocol::VERSION;
             return Some(self.fail(&format!(
                 "guest-init speaks protocol {version}, this stage 1 {ours}: pack the image anew"
             )));
         }
-        let Phase::Booting(boot) = std::mem::replace(&mut self.phase, Phase::Up) else {
-            return None;
-        };
-        let mut actions = vec![Action::Send(ToGuest::Boot(*boot))];
-        let starting = self.tasks(|app| app.standing == Standing::Starting);
-        actions.extend(starting.map(|(app, _)| app.start()));
+        let mut actions = vec![Action::Send(ToGuest::Boot((**boot).clone()))];
+        self.phase = Phase::Up;
+        let apps = self.apps.iter();
+        let starting = apps.filter(|app| app.standing == Standing::Starting);
+        actions.extend(starting.map(Member::start));
         // Not the apps are what such a pod is for, but that they can come.
-        self.ready = self.mutable;
-        actions.extend(self.ready.then_some(Action::Ready));
+        actions.extend(self.mutable.then_some(Action::Ready));
         Some(actions)
     }
 
@@ -407,11 +375,8 @@ impl Life {
             return Some(vec![Action::Answer(task, Answer::Started)]);
         }
         let starts = |app: &Member| app.standing == Standing::Starting;
-        if self.ready || self.apps.iter().any(starts) {
-            return Some(vec![]);
-        }
-        self.ready = true;
-        Some(vec![Action::Ready])
+        let is_last = !self.apps.iter().any(starts);
+        Some(is_last.then_some(Action::Ready).into_iter().collect())
     }
 
     fn not_started(&mut self, task: TaskId, code: u8, reason: &str) -> Option<Vec<Action>> {
@@ -464,26 +429,14 @@ impl Life {
     }
 
     fn signal_apps(&self, signal: impl Fn(&Member) -> i32) -> Vec<Action> {
-        self.tasks(Member::is_live)
-            .map(|(app, task)| {
-                let signal = signal(app);
-                Action::Send(ToGuest::Signal { task, signal })
-            })
-            .collect()
+        let live = self.apps.iter().filter(|app| app.is_live());
+        live.map(|app| app.signal(signal(app))).collect()
     }
 
     fn give_up_output(&mut self) -> Vec<Action> {
         self.phase = Phase::Ending;
-        let mut actions = Vec::new();
-        for app in &mut self.apps {
-            if let Standing::Draining(code) = app.standing {
-                app.standing = Standing::Idle;
-                actions.push(Action::Record(app.app.name.clone(), code));
-                actions.push(Action::Answer(app.task, Answer::Exited { code }));
-            }
-        }
-        actions.push(Action::Kill);
-        actions
+        let settled = self.apps.iter_mut().flat_map(Member::settle);
+        settled.chain([Action::Kill]).collect()
     }
 
     /// Heard once: a guest that repeats itself gains no time by it.
@@ -503,16 +456,12 @@ impl Life {
         vec![Action::Kill]
     }
 
-    fn fail(&mut self, reason: &str) -> Vec<Action> {
+    /// Something failed that the pod cannot live without.
+    pub fn fail(&mut self, reason: &str) -> Vec<Action> {
         let mut actions = vec![Action::Tell(reason.to_owned())];
         actions.extend(self.kill(FAILED));
         actions
     }
-}
-
-/// Tasks are numbered as apps are: few, for a manifest is bounded.
-fn task_number(index: usize) -> TaskId {
-    TaskId::try_from(index).unwrap_or(TaskId::MAX)
 }
 
 /// The code a shell shows for `status`.

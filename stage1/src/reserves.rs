@@ -13,7 +13,6 @@ use guest_init::protocol::{App, IMAGE_SLOT_BYTES, IMAGE_SLOTS, Root, Stdio};
 use vmm::disk::{Extent, Extents};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::clients::Answer;
 use crate::jail::seccomp::{self, Kind};
 use crate::log::Log;
 use crate::plan::Plan;
@@ -116,33 +115,35 @@ impl Reserves {
         Ok(Root::Image { number, bytes })
     }
 
-    /// The numbers of `shares`: two apps that share a folder share its locks and caches, too.
+    /// The numbers of `shares`, and whether each is new: two apps that share a folder share its locks and caches, too.
     ///
     /// # Errors
     /// When the pod takes none, or not so many.
-    pub fn number(&mut self, shares: &[Source]) -> Result<Answer> {
+    pub fn number(&mut self, shares: &[Source]) -> Result<Vec<(u16, bool)>> {
         ensure!(
             self.most_shares > 0,
             "a pod that was started without root is given no folders of the host"
         );
-        let number_of = |share: &Source| {
+        let mut next = self.next_share;
+        let mut numbers = Vec::new();
+        for share in shares {
             let mut known = self.shares.iter();
-            known
-                .find(|(_, known)| known.as_ref() == Some(share))
-                .map(|(number, _)| *number)
-        };
-        let known: Vec<_> = shares.iter().map(number_of).collect();
-        let new = known.iter().filter(|number| number.is_none()).count();
+            let known = known.find(|(_, known)| known.as_ref() == Some(share));
+            numbers.push(known.map_or((next, true), |(number, _)| (*number, false)));
+            if known.is_none() {
+                next = next
+                    .checked_add(1)
+                    .context("too many host volumes have been given to this pod: start it anew")?;
+            }
+        }
+        let new = usize::from(next - self.next_share);
         ensure!(
             self.shares.len() + new <= usize::from(self.most_shares),
             "a pod has at most {} host volumes at a time",
             self.most_shares
         );
-        let next = self.next_share;
-        let after = next.checked_add(u16::try_from(new)?);
-        self.next_share =
-            after.context("too many host volumes have been given to this pod: start it anew")?;
-        Ok(Answer::Shares { known, next })
+        self.next_share = next;
+        Ok(numbers)
     }
 
     /// Takes note of shares that have been mounted.

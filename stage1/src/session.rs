@@ -195,7 +195,7 @@ impl Session<'_> {
             Ok(received) => received,
             Err(error) => {
                 *open = false;
-                return self.life.on_control_broken(&format!("{error:#}"));
+                return self.life.fail(&format!("{error:#}"));
             }
         };
         let mut actions: Vec<_> = messages

@@ -33,7 +33,7 @@ fn ask() -> Result<()> {
         bail!("the pod's process does not answer; --force ends it");
     }
     match pod.hear()? {
-        Some(Answer::Stopping) => Ok(()),
+        Some(Answer::Done) => Ok(()),
         // A pod that ended at this moment has nothing left to be told.
         None if !contract::is_running(Path::new("."))? => Ok(()),
         None => bail!("the pod's process has too many visitors; try again, or --force"),

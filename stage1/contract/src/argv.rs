@@ -35,50 +35,50 @@ pub struct RunArguments {
     pub uuid: String,
 }
 
+/// What an argument says.
+enum Place<'a> {
+    Flag(&'a mut bool),
+    Text(&'a mut Option<String>),
+    Always(&'a mut String),
+}
+
 impl RunArguments {
+    /// All but the UUID, in the contract's order: the interface version that brought it, its name, and what it says.
+    fn places(&mut self) -> [(u32, &'static str, Place<'_>); 13] {
+        use Place::{Always, Flag, Text};
+        let unrestricted = &mut self.disable_capabilities_restriction;
+        [
+            (1, "debug", Flag(&mut self.debug)),
+            (1, "net", Always(&mut self.net)),
+            (1, "interactive", Flag(&mut self.interactive)),
+            (1, "private-users", Text(&mut self.private_users)),
+            (1, "mds-token", Text(&mut self.mds_token)),
+            (1, "local-config", Text(&mut self.local_config)),
+            (2, "hostname", Text(&mut self.hostname)),
+            (4, "dns-conf-mode", Text(&mut self.dns_conf_mode)),
+            (3, "disable-capabilities-restriction", Flag(unrestricted)),
+            (3, "disable-paths", Flag(&mut self.disable_paths)),
+            (3, "disable-seccomp", Flag(&mut self.disable_seccomp)),
+            (1, "mutable", Flag(&mut self.mutable)),
+            (6, "ipc", Text(&mut self.ipc)),
+        ]
+    }
+
     /// The arguments after argv\[0\] for a stage 1 of this interface version, and the names of those it does not know.
     pub fn to_argv(&self, interface_version: u32) -> (Vec<String>, Vec<&'static str>) {
         let mut argv = Vec::new();
         let mut unknown = Vec::new();
-        let value = |text: &Option<String>, name: &str| {
-            text.as_ref().map(|text| format!("--{name}={text}"))
-        };
-        let flag = |set: bool, name: &str| set.then(|| format!("--{name}"));
-        let known = [
-            (1, "debug", flag(self.debug, "debug")),
-            (1, "net", Some(format!("--net={}", self.net))),
-            (1, "interactive", flag(self.interactive, "interactive")),
-            (
-                1,
-                "private-users",
-                value(&self.private_users, "private-users"),
-            ),
-            (1, "mds-token", value(&self.mds_token, "mds-token")),
-            (1, "local-config", value(&self.local_config, "local-config")),
-            (2, "hostname", value(&self.hostname, "hostname")),
-            (
-                4,
-                "dns-conf-mode",
-                value(&self.dns_conf_mode, "dns-conf-mode"),
-            ),
-            (
-                3,
-                "",
-                flag(
-                    self.disable_capabilities_restriction,
-                    "disable-capabilities-restriction",
-                ),
-            ),
-            (3, "", flag(self.disable_paths, "disable-paths")),
-            (3, "", flag(self.disable_seccomp, "disable-seccomp")),
-            (1, "mutable", flag(self.mutable, "mutable")),
-            (6, "ipc", value(&self.ipc, "ipc")),
-        ];
-        for (since, name, argument) in known {
-            match argument {
-                Some(argument) if since <= interface_version => argv.push(argument),
-                Some(_) if !name.is_empty() => unknown.push(name),
-                _ => {}
+        for (since, name, place) in self.clone().places() {
+            let argument = match place {
+                Place::Flag(false) | Place::Text(None) => continue,
+                Place::Flag(true) => format!("--{name}"),
+                Place::Text(Some(text)) | Place::Always(text) => format!("--{name}={text}"),
+            };
+            if since <= interface_version {
+                argv.push(argument);
+            // An older stage 1 does not restrict what the others disable.
+            } else if !name.starts_with("disable-") {
+                unknown.push(name);
             }
         }
         argv.push(self.uuid.clone());
@@ -108,23 +108,12 @@ impl RunArguments {
 
     fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
         let text = || value.map(str::to_owned).context("it needs a value");
-        match name {
-            "--debug" => self.debug = flag(value)?,
-            "--net" => self.net = text()?,
-            "--interactive" => self.interactive = flag(value)?,
-            "--private-users" => self.private_users = Some(text()?),
-            "--mds-token" => self.mds_token = Some(text()?),
-            "--local-config" => self.local_config = Some(text()?),
-            "--hostname" => self.hostname = Some(text()?),
-            "--dns-conf-mode" => self.dns_conf_mode = Some(text()?),
-            "--disable-capabilities-restriction" => {
-                self.disable_capabilities_restriction = flag(value)?;
-            }
-            "--disable-paths" => self.disable_paths = flag(value)?,
-            "--disable-seccomp" => self.disable_seccomp = flag(value)?,
-            "--mutable" => self.mutable = flag(value)?,
-            "--ipc" => self.ipc = Some(text()?),
-            _ => bail!("unknown argument"),
+        let mut places = self.places().into_iter();
+        let named = places.find(|(_, known, _)| name.strip_prefix("--") == Some(*known));
+        match named.context("unknown argument")? {
+            (_, _, Place::Flag(place)) => *place = flag(value)?,
+            (_, _, Place::Text(place)) => *place = Some(text()?),
+            (_, _, Place::Always(place)) => *place = text()?,
         }
         Ok(())
     }

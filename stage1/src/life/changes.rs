@@ -1,6 +1,6 @@
 //! Apps that come and go while their pod lives, which must be mutable: part of [`Life`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use guest_init::protocol::{App, Left, Root, Status, Stdio, TaskId, ToGuest, Volume};
 
@@ -22,11 +22,8 @@ impl Life {
     /// Why that cannot be, for the one who asked.
     pub fn add(&mut self, app: App, stop_signal: i32) -> Result<(), String> {
         self.check_change()?;
-        let name = &app.name;
-        if self.apps.iter().any(|other| other.app.name == *name)
-            || self.removals.values().any(|other| other.app.name == *name)
-        {
-            return Err(format!("the pod has an app {name:?} already"));
+        if self.others().any(|other| other.name == app.name) {
+            return Err(format!("the pod has an app {:?} already", app.name));
         }
         if self.apps.len() + self.removals.len() >= MAX_APPS {
             return Err(format!("a pod has at most {MAX_APPS} apps"));
@@ -61,12 +58,12 @@ impl Life {
     /// Why it cannot be started, for the one who asked.
     pub fn number_start(&mut self, name: &str) -> Result<(TaskId, Stdio), String> {
         self.check_change()?;
-        if self.named(name)?.standing != Standing::Idle {
+        let place = self.place(name)?;
+        if self.apps[place].standing != Standing::Idle {
             return Err(format!("app {name:?} runs already"));
         }
         let task = self.number()?;
-        let app = self.apps.iter_mut().find(|app| app.app.name == name);
-        let app = app.ok_or_else(|| format!("the pod has no app {name:?}"))?;
+        let app = &mut self.apps[place];
         app.task = task;
         app.app.stdio = plan::moved(app.app.stdio, task);
         Ok((task, app.app.stdio))
@@ -98,9 +95,7 @@ impl Life {
             Standing::Draining(_) => Ok(Some((task, vec![]))),
             _ if !matches!(self.phase, Phase::Up) => Err("the pod is still starting".to_owned()),
             Standing::Starting | Standing::Running => {
-                let signal = app.stop_signal;
-                let ask = Action::Send(ToGuest::Signal { task, signal });
-                Ok(Some((task, vec![ask])))
+                Ok(Some((task, vec![app.signal(app.stop_signal)])))
             }
         }
     }
@@ -116,19 +111,16 @@ impl Life {
         if let Some((task, _)) = removals.find(|(_, removed)| removed.app.name == name) {
             return Ok(Some((*task, vec![])));
         }
-        let Ok(app) = self.named(name) else {
+        let Ok(place) = self.place(name) else {
             return Ok(None);
         };
-        if app.standing != Standing::Idle {
+        if self.apps[place].standing != Standing::Idle {
             return Err("it runs: stop it first".to_owned());
         }
         if !matches!(self.phase, Phase::Up) {
             return Err("the pod is still starting".to_owned());
         }
         let task = self.number()?;
-        let Some(place) = self.apps.iter().position(|app| app.app.name == name) else {
-            return Err(format!("the pod has no app {name:?}"));
-        };
         let removed = self.apps.remove(place);
         let app = &removed.app;
         let left = Left {
@@ -154,12 +146,10 @@ impl Life {
         }
         let app = self.removals.remove(&task)?.app;
         let (image, shares) = (image_of(&app), self.shares_only_of(&app));
-        let answer = Answer::Removed {
-            shares: shares.clone(),
-        };
+        let shares_too = shares.clone();
         Some(vec![
             Action::Forget { image, shares },
-            Action::Answer(task, answer),
+            Action::Answer(task, Answer::Removed { shares: shares_too }),
         ])
     }
 
@@ -172,13 +162,9 @@ impl Life {
     }
 
     fn shares_only_of(&self, app: &App) -> Vec<u16> {
-        let numbers = |app: &App| -> Vec<_> { app.shares().map(|(number, _)| number).collect() };
-        let others: Vec<_> = self.others().flat_map(numbers).collect();
-        let mut own = numbers(app);
-        own.retain(|own| !others.contains(own));
-        own.sort_unstable();
-        own.dedup();
-        own
+        let others: BTreeSet<_> = self.others().flat_map(shares_of).collect();
+        let own: BTreeSet<_> = shares_of(app).collect();
+        own.difference(&others).copied().collect()
     }
 
     fn others(&self) -> impl Iterator<Item = &App> {
@@ -212,6 +198,10 @@ fn image_of(app: &App) -> Option<u8> {
         Root::Image { number, .. } => Some(number),
         Root::Share(_) => None,
     }
+}
+
+fn shares_of(app: &App) -> impl Iterator<Item = u16> {
+    app.shares().map(|(number, _)| number)
 }
 
 fn empty_volumes(app: &App) -> impl Iterator<Item = &str> {

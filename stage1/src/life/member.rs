@@ -3,6 +3,7 @@
 use guest_init::protocol::{App, TaskId, ToGuest};
 
 use super::Action;
+use crate::clients::Answer;
 
 /// Where one app stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,23 @@ impl Member {
 
     pub fn is_draining(&self) -> bool {
         matches!(self.standing, Standing::Draining(_))
+    }
+
+    pub fn signal(&self, signal: i32) -> Action {
+        let task = self.task;
+        Action::Send(ToGuest::Signal { task, signal })
+    }
+
+    /// If it has ended, its output is written now, or given up: its end is told.
+    pub fn settle(&mut self) -> Vec<Action> {
+        let Standing::Draining(code) = self.standing else {
+            return vec![];
+        };
+        self.standing = Standing::Idle;
+        vec![
+            Action::Record(self.app.name.clone(), code),
+            Action::Answer(self.task, Answer::Exited { code }),
+        ]
     }
 
     pub fn start(&self) -> Action {

@@ -1,6 +1,6 @@
 //! The story of a pod, told by honest guests and by others.
 
-use guest_init::protocol::{Limits, Powers, Root, Scratch, Stdio};
+use guest_init::protocol::{Entry, Limits, Powers, Root, Scratch, Stdio};
 use proptest::prelude::*;
 
 use super::*;
@@ -68,7 +68,7 @@ fn running_pod(names: &[&str]) -> Life {
         version: protocol::VERSION,
     });
     assert_eq!(greeted.len(), 1 + names.len());
-    let apps = 0..task_number(names.len());
+    let apps = 0..life.next;
     let last = apps.end - 1;
     for task in apps {
         let actions = life.on_message(ToHost::Started { task });
@@ -421,7 +421,7 @@ fn happens(life: &mut Life, event: Event) -> Vec<Action> {
         Event::Drained(task) => life.on_drained(task),
         Event::Timeout => life.on_timeout(),
         Event::GraceOver => life.on_grace_over(),
-        Event::Broken => life.on_control_broken("broken"),
+        Event::Broken => life.fail("broken"),
     }
 }
 

@@ -19,14 +19,17 @@ use crate::volumes::Source;
 enum Granted {
     /// A task, for whose end it waits, and what is to be done for it.
     Task(TaskId, Vec<Action>),
-    /// All that it came for, and what is to be done for it.
-    Done(Answer, Vec<Action>),
-    /// An answer, after which it asks for more.
-    More(Answer),
+    /// An answer, and what is to be done.
+    Told(Answer, Vec<Action>),
 }
 
 const KILL: i32 = Signal::SIGKILL as i32;
-const ADDED: Granted = Granted::Done(Answer::Added, vec![]);
+
+impl From<Answer> for Granted {
+    fn from(answer: Answer) -> Self {
+        Self::Told(answer, vec![])
+    }
+}
 
 impl Session<'_> {
     /// Hears who came at place `index` of [`Clients::descriptors`](crate::clients::Clients::descriptors).
@@ -53,44 +56,39 @@ impl Session<'_> {
             }
             Some(Wish::Ask(request, beside)) => {
                 let granted = self.grant(request, beside);
-                self.answer(client, granted)
-            }
-        }
-    }
-
-    fn answer(&mut self, client: usize, granted: Result<Granted, String>) -> Vec<Action> {
-        match granted {
-            Ok(Granted::Task(task, actions)) => {
-                self.clients.wait_for(client, task);
-                actions
-            }
-            Ok(Granted::Done(answer, actions)) => {
-                self.clients.dismiss(client, &answer);
-                actions
-            }
-            Ok(Granted::More(answer)) => {
-                self.clients.tell(client, &answer);
-                vec![]
-            }
-            Err(reason) => {
-                self.clients.dismiss(client, &Answer::Refused { reason });
-                vec![]
+                match granted.unwrap_or_else(|reason| Answer::Refused { reason }.into()) {
+                    Granted::Task(task, actions) => {
+                        self.clients.wait_for(client, task);
+                        actions
+                    }
+                    Granted::Told(answer, actions) => {
+                        self.clients.tell(client, &answer);
+                        actions
+                    }
+                }
             }
         }
     }
 
     fn grant(&mut self, request: Request, beside: Vec<OwnedFd>) -> Result<Granted, String> {
+        let task = |(task, actions)| Granted::Task(task, actions);
         match request {
             Request::Enter(entry) => self.enter(*entry, beside),
-            Request::Stop => Ok(Granted::Done(Answer::Stopping, self.life.on_stop())),
+            Request::Stop => Ok(Granted::Told(Answer::Done, self.life.on_stop())),
             Request::Endpoints(app) => self.endpoints(&app),
             Request::Attach(wanted) => self.attach(&wanted, beside),
             Request::Shares(shares) => self.number_shares(&shares),
             Request::Add(app) => self.add(*app, beside.into_iter().next().map(File::from)),
             Request::Fit(grown) => self.fit(&grown),
             Request::Start(app) => self.start(&app),
-            Request::StopApp(app) => self.stop_app(&app),
-            Request::Remove(app) => self.remove(&app),
+            Request::StopApp(app) => {
+                let stopping = self.life.stop_app(&app)?;
+                Ok(stopping.map_or(Answer::NotRunning.into(), task))
+            }
+            Request::Remove(app) => {
+                let nothing = Answer::Removed { shares: vec![] };
+                Ok(self.life.remove(&app)?.map_or(nothing.into(), task))
+            }
             Request::Signal(_) | Request::Resize(_) => Err("there is nothing to signal".to_owned()),
         }
     }
@@ -122,7 +120,7 @@ impl Session<'_> {
 
     fn endpoints(&self, app: &str) -> Result<Granted, String> {
         let (_, pumps) = self.pumps_of(app)?;
-        Ok(Granted::More(Answer::Endpoints(pumps.endpoints())))
+        Ok(Answer::Endpoints(pumps.endpoints()).into())
     }
 
     fn attach(&mut self, wanted: &Attachment, streams: Vec<OwnedFd>) -> Result<Granted, String> {
@@ -150,10 +148,10 @@ impl Session<'_> {
 
     fn number_shares(&mut self, shares: &[Source]) -> Result<Granted, String> {
         let reserves = self.reserves.as_mut().ok_or(life::FIXED)?;
-        let answer = reserves.number(shares);
-        answer
-            .map(Granted::More)
-            .map_err(|error| format!("{error:#}"))
+        let numbers = reserves
+            .number(shares)
+            .map_err(|error| format!("{error:#}"))?;
+        Ok(Answer::Shares(numbers).into())
     }
 
     fn add(&mut self, app: NewApp, image: Option<File>) -> Result<Granted, String> {
@@ -164,7 +162,8 @@ impl Session<'_> {
         } = app;
         let Some(reserves) = &mut self.reserves else {
             // Why not, it knows.
-            return self.life.add(app, stop_signal).map(|()| ADDED);
+            self.life.add(app, stop_signal)?;
+            return Ok(Answer::Done.into());
         };
         if !reserves.have_shares_of(&app, &shares) {
             return Err("it needs shares that the pod does not have: try again".to_owned());
@@ -178,7 +177,7 @@ impl Session<'_> {
             (Err(_), Some(Root::Image { number, .. })) => reserves.forget(Some(number), &[]),
             (Err(_), _) => {}
         }
-        added.map(|()| ADDED)
+        added.map(|()| Answer::Done.into())
     }
 
     fn fit(&mut self, grown: &Grown) -> Result<Granted, String> {
@@ -202,19 +201,5 @@ impl Session<'_> {
             self.pumps.insert(task, pumps);
         }
         Ok(Granted::Task(task, self.life.start(task)))
-    }
-
-    fn stop_app(&mut self, app: &str) -> Result<Granted, String> {
-        Ok(match self.life.stop_app(app)? {
-            Some((task, actions)) => Granted::Task(task, actions),
-            None => Granted::Done(Answer::NotRunning, vec![]),
-        })
-    }
-
-    fn remove(&mut self, app: &str) -> Result<Granted, String> {
-        Ok(match self.life.remove(app)? {
-            Some((task, actions)) => Granted::Task(task, actions),
-            None => Granted::Done(Answer::Removed { shares: vec![] }, vec![]),
-        })
     }
 }
