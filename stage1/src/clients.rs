@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Error, Result, anyhow};
 use guest_init::packets::{self, Received};
 use guest_init::protocol::{App, Entry, TaskId, Window};
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::PollFlags;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
     socket_with,
@@ -266,10 +266,9 @@ impl Caller {
     /// # Errors
     /// Those of the kernel.
     pub fn wait(&self, until: Option<Instant>) -> Result<bool> {
-        let mut answer = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
         loop {
-            waits::wait(&mut answer, until, "the pod's answer")?;
-            let is_there = waits::is_ready(&answer[0]);
+            let answer = vec![((), self.as_fd(), PollFlags::POLLIN)];
+            let is_there = !waits::wait(answer, until, "the pod's answer")?.is_empty();
             if is_there || until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(is_there);
             }

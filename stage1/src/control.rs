@@ -2,10 +2,12 @@
 //! nothing up.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result, ensure};
 use guest_init::protocol::{self, MAX_FRAME_BYTES, ToGuest, ToHost};
+use nix::poll::PollFlags;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 << 10;
@@ -18,6 +20,8 @@ pub struct Control {
     stream: UnixStream,
     received: Vec<u8>,
     waiting: Vec<u8>,
+    /// Whether there may be more to read.
+    open: bool,
 }
 
 impl Control {
@@ -33,17 +37,17 @@ impl Control {
             stream,
             received: Vec::new(),
             waiting: Vec::new(),
+            open: true,
         })
     }
 
-    /// The descriptor to poll.
-    pub fn stream(&self) -> &UnixStream {
-        &self.stream
-    }
-
-    /// Whether to poll for writing, too.
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// What to poll, and for what; `None` = nothing more will come.
+    pub fn waits_for(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let events = match self.waiting.is_empty() {
+            true => PollFlags::POLLIN,
+            false => PollFlags::POLLIN | PollFlags::POLLOUT,
+        };
+        self.open.then(|| (self.stream.as_fd(), events))
     }
 
     /// Sends `message`, or as much of it as the guest takes now.
@@ -59,11 +63,7 @@ impl Control {
         self.flush()
     }
 
-    /// Sends what waits, as far as the guest takes it.
-    ///
-    /// # Errors
-    /// When the stream is broken.
-    pub fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self) -> Result<()> {
         while !self.waiting.is_empty() {
             match self.stream.write(&self.waiting) {
                 Ok(written) => drop(self.waiting.drain(..written)),
@@ -75,15 +75,18 @@ impl Control {
         Ok(())
     }
 
-    /// Reads what is there and returns the messages that are complete, and whether the guest has closed the stream.
+    /// Sends what waits, reads what is there, and returns the messages that are complete.
     ///
     /// # Errors
-    /// When the stream is broken or carries no control messages.
-    pub fn receive(&mut self) -> Result<(Vec<ToHost>, bool)> {
+    /// When the stream is broken or carries no control messages; then nothing more will come.
+    pub fn receive(&mut self) -> Result<Vec<ToHost>> {
+        self.open = false;
+        self.flush()?;
         let closed = self.fill().context("read from the control stream")?;
         let messages =
             protocol::take(&mut self.received).context("read a control message of the guest")?;
-        Ok((messages, closed))
+        self.open = !closed;
+        Ok(messages)
     }
 
     fn fill(&mut self) -> io::Result<bool> {
@@ -124,8 +127,8 @@ mod tests {
         let bytes = [frame(&hello), frame(&ToHost::Started { task: 0 })].concat();
         for (index, byte) in bytes.iter().enumerate() {
             guest.write_all(&[*byte]).expect("room for a byte");
-            let (messages, closed) = control.receive().expect("a good stream");
-            assert!(!closed);
+            let messages = control.receive().expect("a good stream");
+            assert!(control.waits_for().is_some());
             assert_eq!(
                 messages.len(),
                 usize::from(index + 1 == frame(&hello).len() || index + 1 == bytes.len())

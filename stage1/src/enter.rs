@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, bail};
 use contract::PodDir;
-use guest_init::protocol::{Entry, FIRST_STREAM_PORT};
+use guest_init::protocol::{Entry, FIRST_STREAM_PORT, Stdio};
 
 use crate::clients::{Caller, Request};
 use crate::visit::Visit;
@@ -18,7 +18,11 @@ pub fn enter(built_in: bool, argv: impl Iterator<Item = String>) -> Result<u8> {
     let (app, exec) = parse(argv)?;
     let pod = Caller::come(&PodDir::new(".").socket())?;
     let window = terminal::window().filter(|_| !built_in);
-    let stdio = plan::entry_stdio(FIRST_STREAM_PORT, window);
+    let port = FIRST_STREAM_PORT;
+    let stdio = match window {
+        Some(window) => Stdio::Terminal { port, window },
+        None => plan::streams(port, [true; 3]),
+    };
     let term = window.and_then(|_| std::env::var("TERM").ok());
     let request = Request::Enter(Box::new(Entry {
         app,

@@ -26,7 +26,7 @@ mod stdio;
 pub use added::{AddedApp, renumber};
 use planner::Planner;
 use stdio::check_input;
-pub use stdio::{entry_stdio, moved, ports, ports_of, streams};
+pub use stdio::{moved, ports, ports_of, streams};
 
 /// rkt's variable for parameters of the guest's kernel; with `--debug` only, for it costs what the warning says.
 pub const KERNEL_PARAMETERS: &str = "RKT_HYPERVISOR_EXTRA_KERNEL_PARAMS";

@@ -16,7 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::jail::seccomp::{self, Kind};
 use crate::log::Log;
 use crate::plan::Plan;
-use crate::streams::{self, Input, Label, Ports, Pumps, Sharing};
+use crate::streams::{self, Input, Ports, Pumps, Sharing};
 use crate::volumes::Source;
 
 /// What a session can give to new apps.
@@ -24,8 +24,6 @@ pub struct Reserves {
     orders: Sender<(Stdio, Sharing)>,
     started: Receiver<Result<Pumps>>,
     drained: Arc<EventFd>,
-    /// Of the labels of all apps' lines.
-    turn: Arc<Mutex<()>>,
     images: Extents,
     /// Places of the images disk that hold something.
     taken: BTreeSet<u8>,
@@ -61,7 +59,6 @@ impl Reserves {
             orders,
             started,
             drained: Arc::clone(drained),
-            turn: Arc::default(),
             images,
             taken: (0..plan.images).collect(),
             next_share: u16::try_from(plan.shares.len())?,
@@ -78,10 +75,7 @@ impl Reserves {
         let sharing = Sharing {
             drained: Arc::clone(&self.drained),
             confine: || seccomp::confine_thread(Kind::Pump),
-            label: Some(Label {
-                app: app.to_owned(),
-                turn: Arc::clone(&self.turn),
-            }),
+            label: Some(app.to_owned()),
             log: Some(log),
             input: Input::Visitors,
         };

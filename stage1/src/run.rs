@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -31,7 +31,7 @@ use crate::plan::{Host, KERNEL_PARAMETERS, Plan};
 use crate::report::{self, Report};
 use crate::reserves::Reserves;
 use crate::session::{self, Session};
-use crate::streams::{self, Input, Label, Ports, Pumps, Sharing};
+use crate::streams::{self, Input, Ports, Pumps, Sharing};
 use crate::terminal::{self, Raw};
 use crate::timings::Timings;
 
@@ -224,17 +224,12 @@ fn pumps(
     drained: &Arc<EventFd>,
     report: &Report,
 ) -> Result<BTreeMap<TaskId, Pumps>> {
-    let turn: Arc<Mutex<()>> = Arc::default();
     let several = plan.apps.len() > 1 || plan.mutable;
     let start = |app: &App| {
-        let label = several.then(|| Label {
-            app: app.name.clone(),
-            turn: Arc::clone(&turn),
-        });
         let sharing = Sharing {
             drained: Arc::clone(drained),
             confine: || seccomp::confine_thread(Kind::Pump),
-            label,
+            label: several.then(|| app.name.clone()),
             // What a program of the machine's own writes is no text.
             log: (!app.built_in).then(|| report.log(&app.name)),
             input: Input::Own,

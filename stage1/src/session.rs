@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use contract::signal::PASSED_ON;
 use guest_init::protocol::{TaskId, ToHost};
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::PollFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm::end::Ended;
@@ -95,28 +95,19 @@ impl Session<'_> {
     /// # Errors
     /// When waiting itself fails, or the apps' readiness cannot be told.
     pub fn run(mut self, machine: Running) -> Result<(Option<u8>, Ended)> {
-        let mut control_open = true;
         loop {
-            let next = [self.deadline, self.grace].into_iter().flatten().min();
-            let ready = self.wait(&machine, control_open, next)?;
-            if ready.ended {
-                return Ok((self.life.exit_code(), machine.join()));
-            }
             let mut actions = Vec::new();
-            if ready.signal {
-                actions.extend(self.take_signals()?);
-            }
-            if ready.control {
-                actions.extend(self.take_messages(&mut control_open));
-            }
-            if ready.drained {
-                self.drained
-                    .read()
-                    .context("read the event of ended outputs")?;
-            }
-            // From the last: a client that leaves takes its place with it.
-            for client in ready.clients.into_iter().rev() {
-                actions.extend(self.hear_client(client));
+            for source in self.wait(&machine)? {
+                match source {
+                    Source::End => return Ok((self.life.exit_code(), machine.join())),
+                    Source::Signals => actions.extend(self.take_signals()?),
+                    Source::Control => actions.extend(self.take_messages()),
+                    Source::Drained => {
+                        let read = self.drained.read();
+                        read.context("read the event of ended outputs")?;
+                    }
+                    Source::Client(client) => actions.extend(self.hear_client(client)),
+                }
             }
             let drained = self.pumps.iter().filter(|(_, pumps)| pumps.drained());
             let drained: Vec<_> = drained.map(|(task, _)| *task).collect();
@@ -143,33 +134,26 @@ impl Session<'_> {
         }
     }
 
-    fn wait(&self, machine: &Running, control_open: bool, next: Option<Instant>) -> Result<Ready> {
-        let control_events = match self.control.has_waiting() {
-            true => PollFlags::POLLIN | PollFlags::POLLOUT,
-            false => PollFlags::POLLIN,
-        };
-        let mut descriptors = vec![
-            PollFd::new(machine.end_event(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(descriptor(&self.drained), PollFlags::POLLIN),
+    fn wait(&self, machine: &Running) -> Result<Vec<Source>> {
+        let (read, end) = (PollFlags::POLLIN, machine.end_event());
+        let mut sources = vec![
+            (Source::End, end, read),
+            (Source::Signals, self.signals.as_fd(), read),
+            (Source::Drained, descriptor(&self.drained), read),
         ];
+        let control = self.control.waits_for();
+        sources.extend(control.map(|(control, events)| (Source::Control, control, events)));
         let clients = self.clients.descriptors();
-        descriptors.extend(clients.map(|client| PollFd::new(client, PollFlags::POLLIN)));
-        let clients = 3..descriptors.len();
-        if control_open {
-            descriptors.push(PollFd::new(self.control.stream().as_fd(), control_events));
-        }
-        waits::wait(&mut descriptors, next, "the machine")?;
-        let ready = |index: usize| descriptors.get(index).is_some_and(waits::is_ready);
-        Ok(Ready {
-            ended: ready(0),
-            signal: ready(1),
-            drained: ready(2),
-            control: ready(clients.end),
-            clients: (0..clients.len())
-                .filter(|index| ready(clients.start + index))
-                .collect(),
-        })
+        let mut clients: Vec<_> = (0..).map(Source::Client).zip(clients).collect();
+        // From the last: a client that leaves takes its place with it.
+        clients.reverse();
+        sources.extend(
+            clients
+                .into_iter()
+                .map(|(source, client)| (source, client, read)),
+        );
+        let until = [self.deadline, self.grace].into_iter().flatten().min();
+        waits::wait(sources, until, "the machine")
     }
 
     fn take_signals(&mut self) -> Result<Vec<Action>> {
@@ -189,21 +173,13 @@ impl Session<'_> {
         Ok(actions)
     }
 
-    fn take_messages(&mut self, open: &mut bool) -> Vec<Action> {
-        let received = self.control.flush().and_then(|()| self.control.receive());
-        let (messages, closed) = match received {
-            Ok(received) => received,
-            Err(error) => {
-                *open = false;
-                return self.life.fail(&format!("{error:#}"));
-            }
+    fn take_messages(&mut self) -> Vec<Action> {
+        let messages = match self.control.receive() {
+            Ok(messages) => messages.into_iter(),
+            Err(error) => return self.life.fail(&format!("{error:#}")),
         };
-        let mut actions: Vec<_> = messages
-            .into_iter()
-            .flat_map(|message| self.hear(message))
-            .collect();
-        if closed {
-            *open = false;
+        let mut actions: Vec<_> = messages.flat_map(|message| self.hear(message)).collect();
+        if self.control.waits_for().is_none() {
             // The machine is about to end by itself, and its end says why.
             actions.push(Action::StartGrace(GRACE));
         }
@@ -252,12 +228,13 @@ impl Session<'_> {
     }
 }
 
-/// What a wait found.
-struct Ready {
-    ended: bool,
-    signal: bool,
-    drained: bool,
-    control: bool,
-    /// By their order in [`Clients::descriptors`].
-    clients: Vec<usize>,
+/// What there is to hear.
+#[derive(Clone, Copy)]
+enum Source {
+    End,
+    Signals,
+    Drained,
+    Control,
+    /// By its place in [`Clients::descriptors`].
+    Client(usize),
 }

@@ -112,21 +112,12 @@ pub struct Sharing {
     pub drained: Arc<EventFd>,
     /// The first thing each thread does.
     pub confine: fn() -> Result<()>,
-    /// What the lines of each app begin with, in a pod of several.
-    pub label: Option<Label>,
+    /// The app's name, in a pod of several: what each of its lines begins with.
+    pub label: Option<String>,
     /// Where they are kept.
     pub log: Option<Arc<Mutex<Log>>>,
     /// Where stdin comes from.
     pub input: Input,
-}
-
-/// The name of an app before each of its lines, which others do not interrupt.
-#[derive(Clone)]
-pub struct Label {
-    /// The name.
-    pub app: String,
-    /// Held while lines are written.
-    pub turn: Arc<Mutex<()>>,
 }
 
 impl Pumps {
@@ -346,13 +337,13 @@ fn copy(
 
 /// An output on its way to the process's own: as it comes, or line by line with a label.
 struct Lines {
-    label: Option<Label>,
+    label: Option<String>,
     /// The line that has not ended.
     line: Vec<u8>,
 }
 
 impl Lines {
-    fn new(label: Option<Label>) -> Self {
+    fn new(label: Option<String>) -> Self {
         Self {
             label,
             line: Vec::new(),
@@ -370,9 +361,10 @@ impl Lines {
             None if self.line.len() >= BUFFER_BYTES => self.line.len(),
             None => return Ok(()),
         };
-        let lines = labelled(&self.line[..whole], &label.app);
+        let lines = labelled(&self.line[..whole], label);
         self.line.drain(..whole);
-        let _turn = label.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // Others' lines do not interrupt these. Whoever waits here does so for the user alone.
+        let _turn = io::stdout().lock();
         write_whole(to, &lines)
     }
 
@@ -448,10 +440,7 @@ mod tests {
         let long = "x".repeat(BUFFER_BYTES);
         let expected = format!("half{long}");
         let writer = thread::spawn(move || {
-            let mut lines = Lines::new(Some(Label {
-                app: "web".into(),
-                turn: Arc::default(),
-            }));
+            let mut lines = Lines::new(Some("web".into()));
             for piece in ["a", "b\n\nc\nhal", "f", &long, "end"] {
                 lines.write(piece.as_bytes(), &mut sink).expect("a reader");
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use guest_init::protocol::Stdio;
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use vmm::event::descriptor;
@@ -76,14 +76,10 @@ impl Visit {
     pub fn follow(self) -> Result<u8> {
         let mut code = None;
         loop {
-            let mut waits = vec![
-                PollFd::new(descriptor(&self.changed), PollFlags::POLLIN),
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            ];
-            if code.is_none() {
-                waits.push(PollFd::new(self.pod.as_fd(), PollFlags::POLLIN));
-            }
-            waits::wait(&mut waits, None, "the task")?;
+            let mut sources = vec![descriptor(&self.changed), self.signals.as_fd()];
+            sources.extend(code.is_none().then_some(self.pod.as_fd()));
+            let sources = sources.into_iter().map(|fd| ((), fd, PollFlags::POLLIN));
+            waits::wait(sources.collect(), None, "the task")?;
             // What it told of is looked for below.
             let _ = self.changed.read();
             if let Some(code) = self.heed_signals(code.is_some())? {

@@ -32,17 +32,6 @@ fn ports_in(stdio: &mut Stdio) -> Vec<&mut u32> {
     }
 }
 
-/// The stdio of a command entered into an app: all of it, from port `first` on.
-pub fn entry_stdio(first: u32, terminal: Option<Window>) -> Stdio {
-    match terminal {
-        Some(window) => Stdio::Terminal {
-            port: first,
-            window,
-        },
-        None => streams(first, [true; 3]),
-    }
-}
-
 /// Those of stdin, stdout and stderr that are wanted, from port `first` on.
 pub fn streams(first: u32, wanted: [bool; 3]) -> Stdio {
     let port = |offset: u32, wanted: bool| wanted.then_some(first + offset);
@@ -64,10 +53,7 @@ pub fn moved(mut stdio: Stdio, task: TaskId) -> Stdio {
 
 /// There is one input and one terminal.
 pub(super) fn check_input(apps: &[protocol::App]) -> Result<()> {
-    let reads = |app: &&protocol::App| match app.stdio {
-        Stdio::Streams { stdin, .. } => stdin.is_some(),
-        Stdio::Terminal { .. } => true,
-    };
+    let reads = |app: &&protocol::App| !matches!(app.stdio, Stdio::Streams { stdin: None, .. });
     let readers: Vec<_> = apps.iter().filter(reads).map(|app| &*app.name).collect();
     ensure!(
         readers.len() <= 1,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use guest_init::protocol::{Entry, Root, Stdio, TaskId};
+use guest_init::protocol::{Entry, Root, TaskId};
 use nix::sys::signal::Signal;
 
 use super::Session;
@@ -95,11 +95,7 @@ impl Session<'_> {
 
     fn enter(&mut self, mut entry: Entry, streams: Vec<OwnedFd>) -> Result<Granted, String> {
         let task = self.life.number_entry(&entry.app)?;
-        let window = match entry.stdio {
-            Stdio::Terminal { window, .. } => Some(window),
-            Stdio::Streams { .. } => None,
-        };
-        entry.stdio = plan::entry_stdio(plan::ports(task).start, window);
+        entry.stdio = plan::moved(entry.stdio, task);
         let ports = plan::ports_of(entry.stdio);
         if ports.len() != streams.len() {
             return Err("the streams do not fit the request".to_owned());
@@ -160,11 +156,7 @@ impl Session<'_> {
             stop_signal,
             shares,
         } = app;
-        let Some(reserves) = &mut self.reserves else {
-            // Why not, it knows.
-            self.life.add(app, stop_signal)?;
-            return Ok(Answer::Done.into());
-        };
+        let reserves = self.reserves.as_mut().ok_or(life::FIXED)?;
         if !reserves.have_shares_of(&app, &shares) {
             return Err("it needs shares that the pod does not have: try again".to_owned());
         }
@@ -190,16 +182,15 @@ impl Session<'_> {
 
     /// Begins the next life of an app.
     fn start(&mut self, app: &str) -> Result<Granted, String> {
+        let reserves = self.reserves.as_ref().ok_or(life::FIXED)?;
         let (task, stdio) = self.life.number_start(app)?;
-        if let Some(reserves) = &self.reserves {
-            let pumps = reserves.pumps(stdio, app, self.report.log(app));
-            let pumps = pumps.map_err(|error| {
-                // Those that have been started end.
-                self.ports.close(&plan::ports(task));
-                format!("{error:#}")
-            })?;
-            self.pumps.insert(task, pumps);
-        }
+        let pumps = reserves.pumps(stdio, app, self.report.log(app));
+        let pumps = pumps.map_err(|error| {
+            // Those that have been started end.
+            self.ports.close(&plan::ports(task));
+            format!("{error:#}")
+        })?;
+        self.pumps.insert(task, pumps);
         Ok(Granted::Task(task, self.life.start(task)))
     }
 }

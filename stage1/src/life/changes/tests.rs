@@ -214,12 +214,12 @@ fn app_started_before_the_machine_is_sent_when_it_is() {
 fn streams_of_a_later_life_are_at_its_own_ports() {
     let mut life = empty();
     let mut added = app("a");
-    added.stdio = plan::entry_stdio(protocol::FIRST_STREAM_PORT, None);
+    added.stdio = plan::streams(protocol::FIRST_STREAM_PORT, [true; 3]);
     life.add(added, 15).expect("room");
     for _ in 0..2 {
         let (task, stdio) = life.number_start("a").expect("it does not run");
         let ports = plan::ports(task);
-        assert_eq!(stdio, plan::entry_stdio(ports.start, None));
+        assert_eq!(stdio, plan::streams(ports.start, [true; 3]));
         let sent = life.start(task);
         assert!(matches!(
             &sent[..],
