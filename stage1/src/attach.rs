@@ -49,26 +49,24 @@ fn parse(argv: impl Iterator<Item = String>) -> Result<(String, Action)> {
     let mut custom = Endpoints::default();
     for argument in argv {
         let (name, value) = argument.split_once('=').unwrap_or((&argument, "true"));
-        let place = match name {
-            "--app" => {
-                app = Some(value.to_owned());
-                continue;
+        match name {
+            "--app" => app = Some(value.to_owned()),
+            "--action" => action = Some(value.to_owned()),
+            "--debug" => {}
+            _ => {
+                let place = match name {
+                    "--tty-in" | "--stdin" => 0,
+                    "--tty-out" | "--stdout" => 1,
+                    "--stderr" => 2,
+                    _ => bail!("unknown argument {argument:?}"),
+                };
+                let given: bool = value
+                    .parse()
+                    .with_context(|| format!("read {argument:?}"))?;
+                custom.streams[place] |= given;
+                custom.terminal |= given && name.starts_with("--tty");
             }
-            "--action" => {
-                action = Some(value.to_owned());
-                continue;
-            }
-            "--debug" => continue,
-            "--tty-in" | "--stdin" => 0,
-            "--tty-out" | "--stdout" => 1,
-            "--stderr" => 2,
-            _ => bail!("unknown argument {argument:?}"),
-        };
-        let given: bool = value
-            .parse()
-            .with_context(|| format!("read {argument:?}"))?;
-        custom.streams[place] |= given;
-        custom.terminal |= name.starts_with("--tty") && given;
+        }
     }
     let action = match action.as_deref() {
         Some("list") => Action::List,

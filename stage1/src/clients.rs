@@ -171,9 +171,10 @@ impl Clients {
     }
 
     /// What to wait for: the socket, then each client.
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let clients = self.clients.iter().map(|client| client.socket.as_fd());
-        std::iter::once(self.listener.as_fd()).chain(clients)
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let clients = self.clients.iter().map(|client| &client.socket);
+        let sockets = std::iter::once(&self.listener).chain(clients);
+        sockets.map(AsFd::as_fd).collect()
     }
 
     /// Lets in whoever waits; one too many is turned away.

@@ -244,18 +244,18 @@ impl Life {
     /// The pod's time is up.
     pub fn on_timeout(&mut self) -> Vec<Action> {
         match self.phase {
-            Phase::Up if self.apps.iter().any(Member::is_running) => {}
+            Phase::Up if self.apps.iter().any(Member::is_running) => {
+                self.overriding = Some(TIMED_OUT);
+                let told = Action::Tell("the pod's time is up".into());
+                [vec![told], self.kill_apps()].concat()
+            }
             // The apps' own result stands.
             Phase::Up if !self.mutable && !self.apps.iter().any(Member::is_live) => {
-                return self.give_up_output();
+                self.give_up_output()
             }
-            Phase::Ending => return vec![],
-            Phase::Up | Phase::Booting(_) => return self.kill(TIMED_OUT),
+            Phase::Ending => vec![],
+            Phase::Up | Phase::Booting(_) => self.kill(TIMED_OUT),
         }
-        self.overriding = Some(TIMED_OUT);
-        let mut actions = vec![Action::Tell("the pod's time is up".into())];
-        actions.extend(self.kill_apps());
-        actions
     }
 
     /// The grace time is over.
@@ -272,16 +272,14 @@ impl Life {
     /// The place of the app of this name.
     fn place(&self, name: &str) -> Result<usize, String> {
         let names: Vec<_> = self.apps.iter().map(|app| &*app.app.name).collect();
-        names
-            .iter()
-            .position(|other| *other == name)
-            .ok_or_else(|| {
-                let has = match names.is_empty() {
-                    true => "none".to_owned(),
-                    false => names.join(", "),
-                };
-                format!("the pod has no app {name:?}; it has {has}")
-            })
+        let place = names.iter().position(|other| *other == name);
+        place.ok_or_else(|| {
+            let has = match names.is_empty() {
+                true => "none".to_owned(),
+                false => names.join(", "),
+            };
+            format!("the pod has no app {name:?}; it has {has}")
+        })
     }
 
     /// The app of this name.

@@ -12,8 +12,9 @@ use std::time::SystemTime;
 
 use contract::pod_dir::MAX_LOG_BYTES;
 use humantime::format_rfc3339_nanos;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{OFlag, renameat};
+
+use crate::report;
 
 /// The longest text of a record, bytes; a longer line is several records.
 const MAX_TEXT_BYTES: usize = 16 << 10;
@@ -50,15 +51,8 @@ impl Log {
     }
 
     fn open(&self) -> io::Result<(File, u64)> {
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_APPEND
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(0o640);
         let path = format!("log/{}", self.app);
-        let file = openat(&*self.folder, &*path, flags, mode)?;
-        let mut file = File::from(file);
+        let mut file = report::open(&self.folder, &path, OFlag::O_APPEND, 0o640)?;
         let written = file.seek(SeekFrom::End(0))?;
         Ok((file, written))
     }

@@ -58,6 +58,16 @@ fn give(path: &Path, owner: &fs::Metadata) -> io::Result<()> {
     Ok(())
 }
 
+/// Opens a file of the `rkt` folder to write into it, by `way`; it is made if it is not there, and no link is followed.
+///
+/// # Errors
+/// Those of the file system.
+pub fn open(folder: &OwnedFd, path: &str, way: OFlag, mode: u32) -> io::Result<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(mode);
+    Ok(openat(folder, path, flags | way, mode)?.into())
+}
+
 /// The `rkt` folder, seen by whoever may write it.
 #[derive(Clone)]
 pub struct Report {
@@ -123,15 +133,9 @@ impl Report {
     }
 
     fn record(&self, temporary: &str, path: &str, code: u8) -> Result<()> {
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_TRUNC
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(0o644);
         let write = || -> io::Result<()> {
-            let file = openat(&*self.folder, temporary, flags, mode)?;
-            File::from(file).write_all(format!("{code}\n").as_bytes())?;
+            let mut file = open(&self.folder, temporary, OFlag::O_TRUNC, 0o644)?;
+            file.write_all(format!("{code}\n").as_bytes())?;
             Ok(renameat(&*self.folder, temporary, &*self.folder, path)?)
         };
         write().with_context(|| format!("write rkt/{path} in the pod directory"))

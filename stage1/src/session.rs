@@ -143,15 +143,10 @@ impl Session<'_> {
         ];
         let control = self.control.waits_for();
         sources.extend(control.map(|(control, events)| (Source::Control, control, events)));
-        let clients = self.clients.descriptors();
-        let mut clients: Vec<_> = (0..).map(Source::Client).zip(clients).collect();
+        let clients = self.clients.descriptors().into_iter().enumerate();
+        let clients = clients.map(|(place, client)| (Source::Client(place), client, read));
         // From the last: a client that leaves takes its place with it.
-        clients.reverse();
-        sources.extend(
-            clients
-                .into_iter()
-                .map(|(source, client)| (source, client, read)),
-        );
+        sources.extend(clients.rev());
         let until = [self.deadline, self.grace].into_iter().flatten().min();
         waits::wait(sources, until, "the machine")
     }
