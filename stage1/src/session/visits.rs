@@ -75,7 +75,10 @@ impl Session<'_> {
         match request {
             Request::Enter(entry) => self.enter(*entry, beside),
             Request::Stop => Ok(Granted::Told(Answer::Done, self.life.on_stop())),
-            Request::Endpoints(app) => self.endpoints(&app),
+            Request::Endpoints(app) => {
+                let (_, pumps) = self.pumps_of(&app)?;
+                Ok(Answer::Endpoints(pumps.endpoints()).into())
+            }
             Request::Attach(wanted) => self.attach(&wanted, beside),
             Request::Shares(shares) => self.number_shares(&shares),
             Request::Add(app) => self.add(*app, beside.into_iter().next().map(File::from)),
@@ -112,11 +115,6 @@ impl Session<'_> {
         let pumps = self.pumps.get(&task);
         let pumps = pumps.ok_or_else(|| format!("app {app:?} has no streams"))?;
         Ok((task, pumps))
-    }
-
-    fn endpoints(&self, app: &str) -> Result<Granted, String> {
-        let (_, pumps) = self.pumps_of(app)?;
-        Ok(Answer::Endpoints(pumps.endpoints()).into())
     }
 
     fn attach(&mut self, wanted: &Attachment, streams: Vec<OwnedFd>) -> Result<Granted, String> {
