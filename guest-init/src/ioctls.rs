@@ -6,18 +6,16 @@
 )]
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use libc::{c_char, c_int};
 use rustix::io::Result;
 use rustix::ioctl::{NoArg, Opcode, Setter, ioctl, opcode};
 
-/// Most random bytes that [`add_entropy`] takes at once.
-pub const ENTROPY_LIMIT_BYTES: usize = 512;
-
 const BLKPG: Opcode = opcode::none(0x12, 105);
 const FIFREEZE: Opcode = opcode::read_write::<c_int>(b'X', 119);
-const RNDADDENTROPY: Opcode = opcode::write::<[c_int; 2]>(b'R', 3);
+const RNDADDTOENTCNT: Opcode = opcode::write::<c_int>(b'R', 1);
 const RNDRESEEDCRNG: Opcode = opcode::none(b'R', 7);
 const SIOCSIFFLAGS: Opcode = 0x8914;
 
@@ -37,14 +35,6 @@ struct BlkpgPartition {
     length: i64,
     number: c_int,
     names: [[c_char; 64]; 2],
-}
-
-/// `struct rand_pool_info` with room for the largest seed.
-#[repr(C)]
-struct EntropyPool {
-    credit_bits: c_int,
-    length: c_int,
-    bytes: [u8; ENTROPY_LIMIT_BYTES],
 }
 
 /// `struct ifreq` as the interface flag calls use it.
@@ -96,21 +86,15 @@ pub fn freeze(folder: &File) -> Result<()> {
     unsafe { ioctl(folder, NoArg::<FIFREEZE>::new()) }
 }
 
-/// Mixes `seed` into the kernel's pool, credited in full, and makes its generator take it up. Bytes over
-/// [`ENTROPY_LIMIT_BYTES`] are left out.
-pub fn add_entropy(random: &File, seed: &[u8]) -> Result<()> {
-    let seed = &seed[..seed.len().min(ENTROPY_LIMIT_BYTES)];
-    let length = c_int::try_from(seed.len()).unwrap_or(0);
-    let mut pool = EntropyPool {
-        credit_bits: length * 8,
-        length,
-        bytes: [0; ENTROPY_LIMIT_BYTES],
-    };
-    pool.bytes[..seed.len()].copy_from_slice(seed);
-    // SAFETY: the kernel reads the two numbers and `length` bytes, which the structure has.
-    unsafe { ioctl(random, Setter::<RNDADDENTROPY, _>::new(pool)) }?;
+/// Mixes `seed` into the kernel's pool, credited in full, and makes its generator take it up.
+pub fn add_entropy(mut random: &File, seed: &[u8]) -> io::Result<()> {
+    random.write_all(seed)?;
+    let credit_bits = c_int::try_from(seed.len() * 8).unwrap_or(c_int::MAX);
+    // SAFETY: the kernel reads one int.
+    unsafe { ioctl(random, Setter::<RNDADDTOENTCNT, _>::new(credit_bits)) }?;
     // SAFETY: there is no argument.
-    unsafe { ioctl(random, NoArg::<RNDRESEEDCRNG>::new()) }
+    unsafe { ioctl(random, NoArg::<RNDRESEEDCRNG>::new()) }?;
+    Ok(())
 }
 
 /// Brings the loopback interface up, by any open socket.

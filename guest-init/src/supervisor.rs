@@ -2,9 +2,10 @@
 //! waits for anything else; nothing wakes it without a reason.
 
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
-use guest_init::protocol::{self, Entry, Left, TaskId, ToGuest, ToHost};
+use guest_init::protocol::{TaskId, ToGuest, ToHost};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -13,6 +14,7 @@ use crate::console;
 use crate::control::Control;
 use crate::fault::Fault;
 use crate::machine;
+use crate::place::Place;
 use crate::pod_namespace::PodNamespace;
 use crate::process;
 use crate::task::{Part, Task};
@@ -137,17 +139,14 @@ impl Supervisor {
             return;
         }
         match message {
-            ToGuest::Start { task, app } => {
-                let started = self.start(task, *app);
-                self.add(task, started);
-            }
+            ToGuest::Start { task, app } => self.begin(task, |_| Task::start(task, *app)),
             ToGuest::Enter { task, entry } => {
-                let entered = self.enter(task, entry);
-                self.add(task, entered);
+                let place = self.place(&entry.app);
+                self.begin(task, |_| Task::enter(task, entry, place?));
             }
+            // Out of the apps' reach.
             ToGuest::Remove { task, left } => {
-                let begun = self.remove(task, left);
-                self.add(task, begun);
+                self.begin(task, |pod| pod.beside(|| Task::remove(task, left))?);
             }
             ToGuest::Signal { task, signal } => {
                 self.numbered(task).for_each(|task| task.signal(signal));
@@ -169,17 +168,6 @@ impl Supervisor {
         self.tasks.iter().filter(move |task| task.is(id))
     }
 
-    fn start(&mut self, id: TaskId, app: protocol::App) -> Result<Task> {
-        self.pod.ensure()?;
-        Task::start(id, app)
-    }
-
-    fn remove(&mut self, id: TaskId, left: Left) -> Result<Task> {
-        self.pod.ensure()?;
-        // Out of the apps' reach.
-        self.pod.beside(|| Task::remove(id, left))?
-    }
-
     /// Whether anything that has not ended holds files of the app `name`.
     fn holds(&self, name: &str) -> bool {
         self.tasks.iter().any(|task| task.is_of(name))
@@ -195,15 +183,16 @@ impl Supervisor {
         }
     }
 
-    fn enter(&mut self, id: TaskId, entry: Box<Entry>) -> Result<Task> {
-        let place = self.tasks.iter().find_map(|task| task.place(&entry.app));
-        let place = place.with_context(|| format!("app {:?} does not run", entry.app))?;
-        self.pod.ensure()?;
-        Task::enter(id, entry, place)
+    /// Where the app `name` runs.
+    fn place(&self, name: &str) -> Result<Rc<Place>> {
+        let place = self.tasks.iter().find_map(|task| task.place(name));
+        place.with_context(|| format!("app {name:?} does not run"))
     }
 
-    fn add(&mut self, id: TaskId, task: Result<Task>) {
-        match task {
+    /// Begins a task in the pod's namespace, or tells why there is none.
+    fn begin(&mut self, id: TaskId, begin: impl FnOnce(&mut PodNamespace) -> Result<Task>) {
+        let begun = self.pod.ensure().and_then(|()| begin(&mut self.pod));
+        match begun {
             Ok(task) => self.tasks.push(task),
             Err(error) => self.tell(Some(Fault::from(error).of_task(id))),
         }
