@@ -19,7 +19,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; stage 1 and its initramfs are packed together, so a mismatch is a packing fault.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// The host's vsock port of the control stream.
 pub const CONTROL_PORT: u32 = 1;

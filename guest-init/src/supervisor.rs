@@ -2,7 +2,6 @@
 //! waits for anything else; nothing wakes it without a reason.
 
 use std::os::fd::AsFd;
-use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use guest_init::protocol::{TaskId, ToGuest, ToHost};
@@ -14,7 +13,6 @@ use crate::console;
 use crate::control::Control;
 use crate::fault::Fault;
 use crate::machine;
-use crate::place::Place;
 use crate::pod_namespace::PodNamespace;
 use crate::process;
 use crate::task::{Part, Task};
@@ -141,7 +139,8 @@ impl Supervisor {
         match message {
             ToGuest::Start { task, app } => self.begin(task, |_| Task::start(task, *app)),
             ToGuest::Enter { task, entry } => {
-                let place = self.place(&entry.app);
+                let place = self.tasks.iter().find_map(|task| task.place(&entry.app));
+                let place = place.with_context(|| format!("app {:?} does not run", entry.app));
                 self.begin(task, |_| Task::enter(task, entry, place?));
             }
             // Out of the apps' reach.
@@ -181,12 +180,6 @@ impl Supervisor {
                 task.hasten();
             }
         }
-    }
-
-    /// Where the app `name` runs.
-    fn place(&self, name: &str) -> Result<Rc<Place>> {
-        let place = self.tasks.iter().find_map(|task| task.place(name));
-        place.with_context(|| format!("app {name:?} does not run"))
     }
 
     /// Begins a task in the pod's namespace, or tells why there is none.

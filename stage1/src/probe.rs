@@ -14,5 +14,8 @@ pub fn probe() {
         Err(error) => ("none", format!("{error:#}")),
     };
     let no_owners = jail::no_owners().unwrap_or_default();
-    println!("{}", json!({"kvm": kvm, "reason": reason, "no_owners": no_owners}));
+    println!(
+        "{}",
+        json!({"kvm": kvm, "reason": reason, "no_owners": no_owners})
+    );
 }
