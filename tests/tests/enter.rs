@@ -16,10 +16,10 @@ fn command_that_enters_has_the_apps_surroundings_and_its_own_stdio_and_code() {
         &["--name=web", "-e", "WHO=me", "--user=5:6", "--workdir=/var"],
         WAITS,
     );
-    let facts = "echo $AC_APP_NAME $WHO; id -u; pwd; ps | grep -c 'sleep 123[4]'; cat /proc/self/cgroup; \
+    let facts = "echo $AC_APP_NAME $WHO; id -u; pwd; ps -o args | grep -c '^sleep 1234$'; cat /proc/self/cgroup; \
         grep CapBnd /proc/self/status | cut -f2; cat; echo bad >&2; exit 5";
     let finished = finish_with(&mut pod.enter(facts), Some(b"given\n".to_vec())).expect_code(5);
-    let expected = "web me\n0\n/var\n2\n0::/\n00000000a80425fb\ngiven\n";
+    let expected = "web me\n0\n/var\n1\n0::/\n00000000a80425fb\ngiven\n";
     assert_eq!(finished.out(), expected);
     assert_eq!(finished.err(), "bad\n");
 
