@@ -103,7 +103,9 @@ pub enum Input {
 /// When descriptors are short.
 pub fn drained_event() -> Result<Arc<EventFd>> {
     let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
-    event.map(Arc::new).context("make the event of streams")
+    event
+        .map(Arc::new)
+        .context("make the event of ended outputs")
 }
 
 /// How pumps of the pod share this process.
@@ -363,7 +365,7 @@ impl Lines {
         };
         let lines = labelled(&self.line[..whole], label);
         self.line.drain(..whole);
-        // Others' lines do not interrupt these. Whoever waits here does so for the user alone.
+        // Others' lines do not interrupt these; nothing here writes by way of std's stdout.
         let _turn = io::stdout().lock();
         write_whole(to, &lines)
     }
