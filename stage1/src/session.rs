@@ -109,15 +109,13 @@ impl Session<'_> {
                     Source::Client(client) => actions.extend(self.hear_client(client)),
                 }
             }
-            let drained = self.pumps.iter().filter(|(_, pumps)| pumps.drained());
-            let drained: Vec<_> = drained.map(|(task, _)| *task).collect();
-            for task in drained {
-                let ended = self.life.on_drained(task);
-                if !ended.is_empty() {
-                    self.pumps.remove(&task);
-                }
+            self.pumps.retain(|task, pumps| {
+                let ended = pumps.drained().then(|| self.life.on_drained(*task));
+                let ended = ended.unwrap_or_default();
+                let stays = ended.is_empty();
                 actions.extend(ended);
-            }
+                stays
+            });
             let now = Instant::now();
             if self.deadline.take_if(|deadline| *deadline <= now).is_some() {
                 actions.extend(self.life.on_timeout());
@@ -224,7 +222,6 @@ impl Session<'_> {
 }
 
 /// What there is to hear.
-#[derive(Clone, Copy)]
 enum Source {
     End,
     Signals,
