@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::{PodDir, PodManifest};
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 
 use crate::plan::{PreparedImage, PreparedRoot};
 use vmm::Kvm;
@@ -213,10 +215,9 @@ fn copy_without_zeros(from: &File, to: &File, length: u64) -> io::Result<()> {
 
 /// Where the next stored byte at or after `offset` is; `None` = only a hole follows.
 fn next_datum(file: &File, offset: u64) -> io::Result<Option<u64>> {
-    let start = i64::try_from(offset).map_err(io::Error::other)?;
-    match nix::unistd::lseek(file, start, nix::unistd::Whence::SeekData) {
-        Ok(found) => Ok(u64::try_from(found).ok()),
-        Err(nix::errno::Errno::ENXIO) => Ok(None),
+    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NXIO) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

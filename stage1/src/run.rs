@@ -12,6 +12,7 @@ use contract::pod_dir::LOCK_FD_VARIABLE;
 use contract::{PodDir, PodManifest, RunArguments};
 use guest_init::protocol::{App, Boot, CONTROL_PORT, Stdio, TaskId};
 use nix::sys::signalfd::SignalFd;
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::rand::{GetRandomFlags, getrandom};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -73,14 +74,17 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     // Who finds a pid finds the socket too.
     report::write_pid(&pod)?;
     let signals = session::block_signals()?;
-    let inside = jail::enter(&pod, &mut identity, plan).context("jail the machine's process")?;
+    let Inside {
+        report,
+        descriptors,
+    } = jail::enter(&pod, &mut identity, plan).context("jail the machine's process")?;
+    let report = Report::new(report);
     if let Some(warning) = cgroup::arrive(cgroup, &plan.growth.caps) {
         crate::tell(&format!("warning: {warning}"));
     }
     timings.mark("jailed");
 
-    let report = inside.report.clone();
-    let code = prepared.live(clients, signals, inside, &timings);
+    let code = prepared.live(clients, signals, report.clone(), descriptors, &timings);
     let code = code.unwrap_or_else(|error| {
         crate::tell(&format!("{error:#}"));
         life::FAILED
@@ -134,14 +138,11 @@ impl Prepared {
         self,
         clients: Clients,
         signals: SignalFd,
-        inside: Inside,
+        report: Report,
+        descriptors: Option<File>,
         timings: &Timings,
     ) -> Result<u8> {
         let Self { assets, mut plan } = self;
-        let Inside {
-            report,
-            descriptors,
-        } = inside;
         let ports = Ports::default();
         let control = Control::new(ports.open(CONTROL_PORT)?)?;
         let drained = streams::drained_event()?;
@@ -208,11 +209,7 @@ fn take_lock() -> Result<Option<File>> {
     #[expect(unsafe_code, reason = "a descriptor passed by number")]
     // SAFETY: the descriptor is open, as just seen, is none of stdio, and nothing else in this process owns it.
     let lock = unsafe { File::from_raw_fd(number) };
-    nix::fcntl::fcntl(
-        &lock,
-        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
-    )
-    .context("keep the pod's lock")?;
+    fcntl_setfd(&lock, FdFlags::CLOEXEC).context("keep the pod's lock")?;
     host::close_descriptors_except(Some(number))?;
     Ok(Some(lock))
 }

@@ -1,6 +1,8 @@
 //! What a pod asks for and does not get, where that costs speed or comfort only: one line each for the user. What would
 //! cost protection is refused instead (`plan`).
 
+use std::collections::BTreeSet;
+
 use contract::image::App;
 use contract::{PodManifest, RunArguments};
 
@@ -40,14 +42,10 @@ pub fn of_pod(pod: &PodManifest, arguments: &RunArguments) -> Vec<String> {
 
 /// Warnings about the limits and ports of one app; each isolator is named once, however often it is there.
 pub fn of_app(name: &str, app: &App) -> Vec<String> {
-    let mut names: Vec<_> = app
-        .isolators
-        .iter()
-        .map(|isolator| isolator.name.as_str())
+    let names = app.isolators.iter().map(|isolator| &*isolator.name);
+    let names: BTreeSet<_> = names
         .filter(|name| is_share(name) && !isolators::is_known(name))
         .collect();
-    names.sort_unstable();
-    names.dedup();
     let ports = app.ports.iter().filter(|port| port.socket_activated);
     let sockets = ports.map(|port| {
         format!(

@@ -16,6 +16,7 @@ pub mod shares;
 mod subordinate;
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
 use contract::PodDir;
@@ -24,12 +25,11 @@ pub use identity::{Identity, no_owners};
 pub use limits::files_of_guest;
 
 use crate::plan::Plan;
-use crate::report::Report;
 
 /// What is left of the host inside.
 pub struct Inside {
-    /// The pod's report folder.
-    pub report: Report,
+    /// The pod's report folder, a mount of its own: its parent is itself.
+    pub report: OwnedFd,
     /// This process's descriptors, as /proc shows them, where folders are shared: the file server opens files anew through them.
     pub descriptors: Option<File>,
 }
@@ -46,7 +46,7 @@ pub fn enter(pod: &PodDir, identity: &mut Identity, plan: &Plan) -> Result<Insid
     const USER_NAMESPACE: &str = "enter a user namespace";
     identity.enter_users_namespace().context(USER_NAMESPACE)?;
     // Needs CAP_SYS_ADMIN, so before privileges go.
-    let kept =
+    let inside =
         root::enter(pod, identity.shares(), plan).context("enter an empty root file system")?;
     identity.enter_roots_namespace().context(USER_NAMESPACE)?;
     // Dropping the bounding set needs CAP_SETPCAP: before the uid changes.
@@ -55,10 +55,7 @@ pub fn enter(pod: &PodDir, identity: &mut Identity, plan: &Plan) -> Result<Insid
     // setuid to a non-zero uid has emptied these; in a user namespace nothing has.
     privileges::drop_rest(shared).context("drop capabilities")?;
     // Mounts nothing any more, and needs no_new_privs.
-    landlock::confine(&kept.report).context("confine the process by Landlock")?;
+    landlock::confine(&inside.report).context("confine the process by Landlock")?;
     seccomp::confine_process(shared).context("install the process's seccomp filter")?;
-    Ok(Inside {
-        report: Report::new(kept.report),
-        descriptors: kept.descriptors,
-    })
+    Ok(inside)
 }

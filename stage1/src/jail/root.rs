@@ -14,6 +14,7 @@ use rustix::fs::CWD;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::mount::open_tree;
 
+use super::Inside;
 use super::seccomp::REPORT_DESCRIPTOR;
 use super::shares::{self, DETACHED, Taken};
 use crate::plan::Plan;
@@ -21,17 +22,9 @@ use crate::plan::Plan;
 /// Inodes beside the shares' mount points.
 const INODES: usize = 4;
 
-/// What the process keeps of the host's file system.
-pub(super) struct Kept {
-    /// The report folder, a mount of its own: its parent is itself.
-    pub report: OwnedFd,
-    /// The process's descriptors as /proc shows them, if there are shares.
-    pub descriptors: Option<File>,
-}
-
 /// Moves the process there. The old root is out of reach afterwards, but for descriptors already open. `taken` are the
 /// mounts of the plan's shares, if they have been taken already.
-pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, plan: &Plan) -> Result<Kept> {
+pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, plan: &Plan) -> Result<Inside> {
     const NONE: Option<&str> = None;
     let inert = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
@@ -40,7 +33,7 @@ pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, plan: &Plan) -> Res
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .context("make all mounts private")?;
     let taken = taken.map_or_else(|| shares::take(&plan.shares, None), Ok)?;
-    let kept = Kept {
+    let inside = Inside {
         report: report(pod).context("take the report folder")?,
         descriptors: plan
             .shares_folders()
@@ -60,15 +53,9 @@ pub(super) fn enter(pod: &PodDir, taken: Option<Vec<Taken>>, plan: &Plan) -> Res
     pivot_root(Path::new("."), Path::new(".")).context("pivot_root")?;
     umount2(".", MntFlags::MNT_DETACH).context("unmount the old root")?;
     chdir("/").context("enter the new root")?;
-    mount(
-        NONE,
-        "/",
-        NONE,
-        MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | inert,
-        NONE,
-    )
-    .context("make the root read-only")?;
-    Ok(kept)
+    let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(NONE, "/", NONE, read_only | inert, NONE).context("make the root read-only")?;
+    Ok(inside)
 }
 
 /// The process's descriptors as /proc shows them, and nothing else of /proc.
