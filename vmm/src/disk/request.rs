@@ -63,7 +63,7 @@ pub fn status_address(chain: DescriptorChain<&GuestMemory>) -> Option<GuestAddre
         .checked_add(u64::from(last.len().checked_sub(1)?))
 }
 
-/// Reads a request from its descriptors. The host is little-endian as they are.
+/// Reads a request from its descriptors, in the byte order of this host, which is theirs.
 ///
 /// # Errors
 /// For whatever the specification does not allow.
