@@ -66,13 +66,17 @@ impl Registers {
         self.driver_features
     }
 
-    /// The queues as set up; none when size or alignment of one of them is not to the specification.
+    /// The queues as set up; none when size or alignment of one that is ready is not to the specification.
     pub fn build_queues(&self) -> Option<Vec<Queue>> {
         let event_idx_enabled = self.driver_features & spec::VIRTIO_F_EVENT_IDX != 0;
-        let build = |&queue: &QueueState| {
+        let build = |queue: &QueueState| {
+            let state = match queue.ready {
+                true => *queue,
+                false => unused_queue(queue.max_size),
+            };
             Queue::try_from(QueueState {
                 event_idx_enabled,
-                ..queue
+                ..state
             })
         };
         self.queues.iter().map(|queue| build(queue).ok()).collect()
@@ -340,6 +344,7 @@ mod tests {
             let mut registers = registers();
             negotiate(&mut registers, spec::VIRTIO_F_VERSION_1);
             write(&mut registers, offset::QUEUE_NUM, size);
+            assert!(registers.build_queues().is_some(), "size {size}, unused");
             write(&mut registers, offset::QUEUE_READY, 1);
             assert!(registers.build_queues().is_none(), "size {size}");
         }
