@@ -96,7 +96,10 @@ fn what_the_host_changes_is_seen_at_once_with_cache_none_and_never_with_always()
             assert_eq!(reader.ask(&what), seen, "{what}");
         }
     }
-    assert!(reader.ask("read /none/later").contains("No such file"));
+    for cache in ["always", "none"] {
+        let answer = reader.ask(&format!("read /{cache}/later"));
+        assert!(answer.contains("No such file"), "{cache}: {answer}");
+    }
     assert_eq!(reader.ask("keep /none/plain"), "kept");
     assert_eq!(reader.ask("map /none/plain"), "o");
 
@@ -113,8 +116,13 @@ fn what_the_host_changes_is_seen_at_once_with_cache_none_and_never_with_always()
         assert_eq!(reader.ask(&format!("read /always/{what}")), always);
     }
     assert_eq!(reader.ask("read /none/later"), "late");
+    assert!(reader.ask("read /always/later").contains("No such file"));
     assert_eq!(reader.ask("list /none/folder"), "inner more");
     assert_eq!(reader.ask("list /always/folder"), "inner");
+    // What the pod itself makes it sees at once, though it has looked in vain before.
+    let made = ["read", "write", "read"].map(|what| reader.ask(&format!("{what} /always/made")));
+    assert!(made[0].contains("No such file"), "{made:?}");
+    assert_eq!(made[1..], ["written", "by the pod"]);
     // Whoever opens a file anew sees its new content, even where its attributes are trusted for a second.
     assert_eq!(reader.ask("read /auto/plain"), "new");
     reader.end();

@@ -8,14 +8,16 @@
 mod spec;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use virtio_queue::{DescriptorChain, Queue};
 use virtiofsd::descriptor_utils::{Reader, Writer};
+use virtiofsd::fuse::{EntryOut, InHeader, OutHeader};
 use virtiofsd::passthrough::{CachePolicy, Config, InodeFileHandlesMode, PassthroughFs};
 use virtiofsd::server::Server;
+use vm_memory::Bytes;
 
 use self::spec::*;
 use crate::device::{Activation, Device, Stop};
@@ -61,6 +63,8 @@ pub struct Share {
 pub struct Fs {
     tag: [u8; TAG_BYTES],
     server: Server<PassthroughFs>,
+    /// The guest is to keep in mind which names do not exist.
+    keeps_missing: bool,
 }
 
 impl Fs {
@@ -75,6 +79,8 @@ impl Fs {
             "tag {tag:?} is empty or longer than {TAG_BYTES} bytes"
         );
         bytes[..tag.len()].copy_from_slice(tag.as_bytes());
+        // Not for a second either: a file that the host makes may be a sign that the pod waits for.
+        let keeps_missing = share.trust == Trust::Always;
         let (cache_policy, timeout) = match share.trust {
             Trust::Briefly => (CachePolicy::Auto, Duration::from_secs(1)),
             Trust::Always => (CachePolicy::Always, FOREVER),
@@ -101,42 +107,78 @@ impl Fs {
             ..Config::default()
         };
         let server = Server::new(PassthroughFs::new(config).context("prepare the file server")?);
-        Ok(Self { tag: bytes, server })
+        Ok(Self {
+            tag: bytes,
+            server,
+            keeps_missing,
+        })
     }
 
     /// Carries out one request; gives the bytes of its answer, none for a request that has none.
     fn answer(&self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
         let requested = Reader::new(memory, chain.clone()).ok();
-        let answer = Writer::new(memory, chain).ok();
+        let answer = Writer::new(memory, chain.clone()).ok();
         let Some((request, answer)) = requested.zip(answer) else {
             return 0;
         };
-        if !is_sound(request.clone(), answer.available_bytes()) {
+        let Some(header) = sound_header(request.clone(), answer.available_bytes()) else {
             return 0;
-        }
+        };
+        let room = answer.clone();
         let written = self.server.handle_message(request, answer, None::<&mut ()>);
         let written = written.map_err(|error| tracing::debug!("a malformed FUSE request: {error}"));
-        written
-            .ok()
-            .and_then(|bytes| u32::try_from(bytes).ok())
-            .unwrap_or(0)
+        let mut written = written.unwrap_or(0);
+        let is_lookup = header.opcode == FUSE_LOOKUP;
+        if self.keeps_missing && is_lookup && written == size_of::<OutHeader>() {
+            written = kept_missing(memory, chain, room).unwrap_or(written);
+        }
+        u32::try_from(written).unwrap_or(0)
     }
 }
 
-/// Whether a request is as the server takes for granted: with `room` for the header of an answer, if it has one, and about
-/// a place that a file can have.
-fn is_sound(mut request: Reader<'_>, room: usize) -> bool {
-    let mut bytes = [0; FUSE_OFFSET_OFFSET + size_of::<u64>()];
-    // What is missing, to the server too, is as zeros.
-    let _ = request.read(&mut bytes);
-    let opcode = &bytes[FUSE_OPCODE_OFFSET..][..size_of::<u32>()];
-    match u32::from_le_bytes(opcode.try_into().expect("four bytes")) {
+/// The header of a request that is as the server takes for granted: with `room` for the header of an answer, if it has one,
+/// and about a place that a file can have. None of any other.
+fn sound_header(mut request: Reader<'_>, room: usize) -> Option<InHeader> {
+    let header: InHeader = request.read_obj().ok()?;
+    let is_sound = match header.opcode {
         FUSE_FORGET | FUSE_BATCH_FORGET | FUSE_INTERRUPT | FUSE_DESTROY => true,
-        _ if room < FUSE_OUT_HEADER_BYTES => false,
-        // The offset is the last of these bytes; that of a file is signed.
-        FUSE_READ | FUSE_WRITE => bytes.last().is_some_and(|top| top >> 7 == 0),
+        _ if room < size_of::<OutHeader>() => false,
+        FUSE_READ | FUSE_WRITE => {
+            // The offset of a file is signed.
+            let [_handle, offset]: [u64; 2] = request.read_obj().ok()?;
+            i64::try_from(offset).is_ok()
+        }
         _ => true,
+    };
+    is_sound.then_some(header)
+}
+
+/// Makes of the answer that there is no such name one that the guest's kernel keeps for good: a node of number 0. Gives its
+/// bytes; none when the answer is another.
+///
+/// What was answered is read back, for the server's trait has forty methods to stand in front of for this one.
+fn kept_missing(
+    memory: &GuestMemory,
+    chain: DescriptorChain<&GuestMemory>,
+    mut room: Writer<'_>,
+) -> Option<usize> {
+    let header: OutHeader = memory.read_obj(chain.writable().next()?.addr()).ok()?;
+    let bytes = size_of::<OutHeader>() + size_of::<EntryOut>();
+    if header.error != -libc::ENOENT || room.available_bytes() < bytes {
+        return None;
     }
+    let header = OutHeader {
+        len: u32::try_from(bytes).ok()?,
+        error: 0,
+        ..header
+    };
+    let entry = EntryOut {
+        entry_valid: FOREVER.as_secs(),
+        ..EntryOut::default()
+    };
+    room.write_obj(header).ok()?;
+    room.write_obj(entry).ok()?;
+    Some(bytes)
 }
 
 /// Gives the calling thread a working folder of its own: the server changes it to reach extended attributes.

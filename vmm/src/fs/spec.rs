@@ -5,13 +5,8 @@ pub const VIRTIO_ID_FS: u32 = 26;
 /// Section 5.11.4: bytes of the tag.
 pub const TAG_BYTES: usize = 36;
 
-/// Size of `struct fuse_out_header`, with which every answer begins, bytes.
-pub const FUSE_OUT_HEADER_BYTES: usize = 16;
-/// Offset of `opcode` in `struct fuse_in_header`.
-pub const FUSE_OPCODE_OFFSET: usize = 4;
-/// Offset of `offset` in `struct fuse_read_in` and `fuse_write_in`, behind that header.
-pub const FUSE_OFFSET_OFFSET: usize = 48;
-
+/// Looks for a name in a folder.
+pub const FUSE_LOOKUP: u32 = 1;
 /// Reads from a file.
 pub const FUSE_READ: u32 = 15;
 /// Writes to a file.

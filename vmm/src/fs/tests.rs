@@ -43,6 +43,10 @@ struct Answer {
 
 impl Host {
     fn new() -> Self {
+        Self::trusted(Trust::Briefly)
+    }
+
+    fn trusted(trust: Trust) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("shared")).unwrap();
@@ -50,16 +54,21 @@ impl Host {
         fs::write(path("shared/file"), "content").unwrap();
         symlink("../secret", path("shared/link")).unwrap();
         let root = path("shared").to_str().unwrap().to_owned();
-        Self::serving(&root, own_descriptors(), folder)
+        Self::serving(&root, trust, own_descriptors(), folder)
     }
 
     /// A server that has begun with the folder `root`.
-    fn serving(root: &str, own_descriptors: fs::File, folder: tempfile::TempDir) -> Self {
+    fn serving(
+        root: &str,
+        trust: Trust,
+        own_descriptors: fs::File,
+        folder: tempfile::TempDir,
+    ) -> Self {
         let share = Share {
             root: root.to_owned(),
             own_descriptors,
             max_descriptors: 64,
-            trust: Trust::Briefly,
+            trust,
         };
         let host = Self {
             memory: GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap(),
@@ -168,6 +177,34 @@ fn lookup_finds_what_is_shared_and_nothing_above() {
     let (link, _) = host.lookup(ROOT_ID, "link").unwrap();
     let opened = host.ask(OPEN, link, &[0; 8]);
     assert_ne!(opened.error, 0);
+}
+
+#[test]
+fn missing_name_is_to_be_remembered_only_where_everything_is_trusted() {
+    for trust in Trust::ALL {
+        let host = Host::trusted(trust);
+        let missing = host.ask(LOOKUP, ROOT_ID, b"missing\0");
+        let plain = host.offer(&request(LOOKUP, ROOT_ID, &[b"missing\0"]), 143);
+        assert_eq!(plain.0, 16, "{trust:?}");
+        if trust == Trust::Always {
+            // struct fuse_entry_out: nodeid, generation, entry_valid; all else is zero, too.
+            let valid = FOREVER.as_secs().to_le_bytes();
+            assert_eq!((missing.error, missing.body.len()), (0, 128));
+            assert_eq!(missing.body[16..24], valid);
+            let rest = [&missing.body[..16], &missing.body[24..]].concat();
+            assert_eq!(rest, [0; 120]);
+        } else {
+            assert_eq!(missing.error, -libc::ENOENT, "{trust:?}");
+        }
+        // No other error means that there is no such name.
+        let (file, _) = host.lookup(ROOT_ID, "file").unwrap();
+        assert_eq!(host.lookup(file, "missing"), Err(libc::ENOTDIR));
+        let long = host.lookup(ROOT_ID, &"n".repeat(256));
+        assert_eq!(long, Err(libc::ENAMETOOLONG));
+        fs::write(host.folder.path().join("shared/missing"), "").unwrap();
+        let found = host.lookup(ROOT_ID, "missing").map(|(_, inode)| inode);
+        assert_eq!(found, Ok(host.inode("shared/missing")));
+    }
 }
 
 #[test]

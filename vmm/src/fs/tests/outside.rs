@@ -14,7 +14,7 @@ use hostile::fuse::names::{Body, NAMED, names, then};
 use hostile::fuse::opcode::*;
 use hostile::fuse::{FATTR_SIZE, ROOT_ID, SUBMOUNTS, half, init, place, whole};
 
-use super::{Answer, Host, own_descriptors};
+use super::{Answer, Host, Trust, own_descriptors};
 
 /// In files that the guest may not have.
 const SECRET: &str = "what nobody shares";
@@ -124,7 +124,7 @@ impl<'a> Guest<'a> {
         lay_out(&outside.folder);
         let scratch = tempfile::tempdir_in("/0").unwrap();
         let descriptors = outside.descriptors.try_clone().unwrap();
-        let host = Host::serving("/", descriptors, scratch);
+        let host = Host::serving("/", Trust::Briefly, descriptors, scratch);
         let look = |parent, name| host.lookup(parent, name).unwrap().0;
         let [writable, kept] = ["0", "1"].map(|name| look(ROOT_ID, name));
         let [file, folder, link] = ["file", "folder", "link"].map(|name| look(writable, name));
