@@ -1,8 +1,9 @@
 //! The benchmark: where the time of a pod's start goes, what an idle pod costs, how long an import takes; called by
 //! `scripts/bench`. docs/benchmark.md tells the method.
 //!
-//! One program in four roles, so that all of them fit a chroot without libraries: `bench` runs the others and reports,
-//! `bench count` and `bench wall` measure on a host with KVM, and PID 1 in the peer's machine is this program, too.
+//! One program in several roles, so that all of them fit a chroot without libraries: `bench` runs the others and reports,
+//! `bench count`, `bench wall` and `bench shares` measure on a host with KVM, `bench work` is what the last of them has done
+//! everywhere, and PID 1 in the peer's machine is this program, too.
 
 mod chamber;
 mod counted;
@@ -10,6 +11,8 @@ mod idle;
 mod imports;
 mod peer_init;
 mod report;
+mod shared_work;
+mod shares;
 mod subject;
 mod trace;
 mod wall;
@@ -37,8 +40,10 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     match arguments[..] {
         ["count", images] => print(&counted::measure(images)?),
         ["wall", images] => print(&wall::measure(images)?),
+        ["shares", store] => print(&shares::measure(store)?),
+        ["work", folder] => print(&shared_work::run(folder)?),
         ["import", images, packed] => print(&imports::measure(images, packed)?),
-        ["report", counted, wall, imports, output] => report::write(counted, wall, imports, output),
+        ["report", ref inputs @ .., output] => report::write(inputs, output),
         _ => bail!("this program is called by scripts/bench"),
     }
 }

@@ -1,27 +1,32 @@
 //! PID 1 of the peer's machine: does what guest-init and the app do in ours, without being told by the host. Mounts the
 //! image's disk, runs `echo` from it, and ends the machine; says where it is by bytes to port 0x80. With `wait` as its
-//! argument it then waits for ever.
+//! argument it then waits for ever; with `shares` it works on a shared folder instead.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, chroot};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 
-use crate::subject::{BUSYBOX, END_PORT, MARK_EXEC, MARK_FIRST_BYTE, MARK_INIT, MARK_PORT};
+use crate::shared_work;
+use crate::shares::{FIGURES, PLACE};
+use crate::subject::{
+    BUSYBOX, END_PORT, MARK_EXEC, MARK_FIRST_BYTE, MARK_INIT, MARK_PORT, PEER_TAG,
+};
 
 /// Never returns; on failure the machine ends with a code of its own.
 pub fn run() -> ! {
-    let code = match story() {
+    let is_told = |word: &str| std::env::args().any(|argument| argument == word);
+    let code = match if is_told("shares") { shares() } else { story() } {
         Ok(()) => 0,
         Err(error) => {
             let _ = std::fs::write("/dev/kmsg", format!("<0>bench: {error:#}"));
             1
         }
     };
-    if std::env::args().any(|argument| argument == "wait") {
+    if is_told("wait") {
         loop {
             std::thread::park();
         }
@@ -30,25 +35,42 @@ pub fn run() -> ! {
     std::process::exit(1);
 }
 
+/// A file system at a folder.
+fn attach(kind: &str, source: &str, folder: &str) -> Result<()> {
+    let flags = if kind == "erofs" {
+        MsFlags::MS_RDONLY
+    } else {
+        MsFlags::empty()
+    };
+    mount(Some(source), folder, Some(kind), flags, None::<&str>)
+        .with_context(|| format!("mount {kind} at {folder}"))
+}
+
+/// Works on the shared folder with the image as root, and leaves the figures in it.
+fn shares() -> Result<()> {
+    attach("devtmpfs", "dev", "/dev")?;
+    attach("erofs", "/dev/vda", "/image")?;
+    for (kind, folder) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("tmpfs", "/tmp")] {
+        attach(kind, kind, &format!("/image{folder}"))?;
+    }
+    // The database's shared memory.
+    fs::create_dir_all("/image/dev/shm")?;
+    attach("tmpfs", "tmpfs", "/image/dev/shm")?;
+    attach("virtiofs", PEER_TAG, &format!("/image{PLACE}"))?;
+    chroot("/image").context("enter the image")?;
+    std::env::set_current_dir("/")?;
+    let worked = shared_work::run(PLACE)?;
+    fs::write(
+        format!("{PLACE}/{FIGURES}"),
+        serde_json::to_string(&worked)?,
+    )
+    .context("leave the figures")
+}
+
 fn story() -> Result<()> {
-    let none = None::<&str>;
-    mount(
-        Some("dev"),
-        "/dev",
-        Some("devtmpfs"),
-        MsFlags::empty(),
-        none,
-    )
-    .context("mount /dev")?;
+    attach("devtmpfs", "dev", "/dev")?;
     out(MARK_PORT, MARK_INIT)?;
-    mount(
-        Some("/dev/vda"),
-        "/image",
-        Some("erofs"),
-        MsFlags::MS_RDONLY,
-        none,
-    )
-    .context("mount the image")?;
+    attach("erofs", "/dev/vda", "/image")?;
     let mut app = Command::new(format!("/image{BUSYBOX}"))
         .args(["echo", "hello"])
         .stdout(Stdio::piped())

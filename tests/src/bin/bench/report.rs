@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::counted::{Counted, Counts};
 use crate::imports::Imports;
+use crate::shares::{HOST, OURS, Shares};
 use crate::subject::{MEMORY_MIB, Subject};
 
 const PHASES: [&str; 7] = [
@@ -20,11 +21,15 @@ const PHASES: [&str; 7] = [
     "removal",
 ];
 
-/// Joins the files of the three measurements.
-pub fn write(counted: &str, wall: &str, imports: &str, output: &str) -> Result<()> {
+/// Joins the files of the four measurements.
+pub fn write(inputs: &[&str], output: &str) -> Result<()> {
+    let [counted, wall, imports, shares] = *inputs else {
+        bail!("four files of figures are reported");
+    };
     let counted: Counted = read(counted)?;
     let wall: BTreeMap<Subject, u64> = read(wall)?;
     let imports: Imports = read(imports)?;
+    let shares: Shares = read(shares)?;
     print_phases(&counted);
     print_exits(&counted);
     print_idle(&counted);
@@ -34,7 +39,8 @@ pub fn write(counted: &str, wall: &str, imports: &str, output: &str) -> Result<(
         wall.get(&Subject::Qemu),
     );
     print_imports(&imports);
-    print_targets(&counted, &imports);
+    print_shares(&shares);
+    print_targets(&counted, &imports, &shares);
     let of_idle = |pick: fn(&crate::idle::Idle) -> &Counts| -> BTreeMap<Subject, Counts> {
         counted
             .idle
@@ -54,6 +60,7 @@ pub fn write(counted: &str, wall: &str, imports: &str, output: &str) -> Result<(
         "idle_kvm_run_returns": of_idle(|idle| &idle.kvm_run_returns),
         "wall_ms": wall,
         "image_import": imports,
+        "shared_folders": shares,
     });
     fs::write(output, serde_json::to_string_pretty(&all)? + "\n")
         .with_context(|| format!("write {output}"))
@@ -128,7 +135,22 @@ fn print_imports(imports: &Imports) {
     println!("  peak memory, KiB{:>28}", imports.peak_rss_kib);
 }
 
-fn print_targets(counted: &Counted, imports: &Imports) {
+fn print_shares(shares: &Shares) {
+    println!(
+        "\nshared folders{:>30}{:>18}{:>18}",
+        "git status", "after a pause", "a transaction"
+    );
+    for (place, worked) in shares {
+        print!("  {place:<28}");
+        for (what, of_host) in worked.named().iter().zip(shares[HOST].named()) {
+            let percent = percent(what.1, of_host.1);
+            print!("{:>12}{percent:>5}%", what.1);
+        }
+        println!();
+    }
+}
+
+fn print_targets(counted: &Counted, imports: &Imports, shares: &Shares) {
     println!("\ntargets");
     for (setting, phases) in &counted.phase_instructions {
         let [ours, theirs] = Subject::ALL.map(|subject| phases[&subject]["vmm_setup"]);
@@ -162,6 +184,14 @@ fn print_targets(counted: &Counted, imports: &Imports) {
         verdict(
             percent <= 130,
             &format!("import of {name}: {percent}% of decompressing and hashing (130)"),
+        );
+    }
+    let [host, ours] = [HOST, OURS].map(|place| shares[place].named());
+    for ((what, ours), (_, host)) in ours.into_iter().zip(host) {
+        let percent = percent(ours, host);
+        verdict(
+            percent <= 200,
+            &format!("{what}, {OURS}: {percent}% of the host's (200)"),
         );
     }
 }

@@ -1,6 +1,7 @@
 //! The two that are compared, and what is asked of them.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -17,6 +18,9 @@ pub const IMAGE: &str = "/root/digest";
 pub const BUSYBOX: &str = "/bin/busybox";
 /// RAM of either machine, MiB: a pod's default.
 pub const MEMORY_MIB: u64 = 512;
+
+/// Tag of the peer's shared file system.
+pub const PEER_TAG: &str = "data";
 
 /// Port of POST codes; QEMU takes bytes to it and does nothing.
 pub const MARK_PORT: u16 = 0x80;
@@ -95,11 +99,37 @@ fn fairing(job: Job) -> Result<Command> {
     Ok(command)
 }
 
+/// QEMU's machine with a file system that the server at `socket` serves, whose PID 1 does the work on it.
+pub fn qemu_with_shares(image: &Path, socket: &str) -> Command {
+    let kernel = "target/stage1-kvm/rootfs/vmlinux";
+    let mut command = microvm("shares", kernel, image, "target/bench/initramfs");
+    command
+        .args([
+            "-object",
+            &format!("memory-backend-memfd,id=ram,size={MEMORY_MIB}M,share=on"),
+        ])
+        .args(["-machine", "memory-backend=ram"])
+        // The server knows no devices of before virtio 1.0, which are this machine's default.
+        .args(["-global", "virtio-mmio.force-legacy=false"])
+        .args(["-chardev", &format!("socket,id=server,path={socket}")])
+        .args([
+            "-device",
+            &format!("vhost-user-fs-device,chardev=server,tag={PEER_TAG}"),
+        ]);
+    command
+}
+
 fn qemu(job: Job) -> Command {
+    let word = if job == Job::Idle { "wait" } else { "" };
+    microvm(word, KERNEL, Path::new(IMAGES_DISK), PEER_INITRAMFS)
+}
+
+/// QEMU's machine with this disk, whose PID 1 is told a word.
+fn microvm(word: &str, kernel: &str, image: &Path, initramfs: &str) -> Command {
     let mut command = Command::new("/usr/bin/qemu-system-x86_64");
     // QEMU appends its devices, so what PID 1 is told stands among the kernel's words, which passes unknown ones on.
     let line = "quiet console=ttynull no_timer_check tsc=reliable reboot=k panic=-1";
-    let line = format!("{line}{}", if job == Job::Idle { " wait" } else { "" });
+    let line = format!("{line} {word}");
     command
         .args([
             "-M",
@@ -114,11 +144,14 @@ fn qemu(job: Job) -> Command {
             "none",
             "-no-reboot",
         ])
-        .args(["-kernel", KERNEL, "-initrd", PEER_INITRAMFS, "-append"])
+        .args(["-kernel", kernel, "-initrd", initramfs, "-append"])
         .arg(line)
         .args([
             "-drive",
-            &format!("id=image,file={IMAGES_DISK},format=raw,if=none,readonly=on"),
+            &format!(
+                "id=image,file={},format=raw,if=none,readonly=on",
+                image.display()
+            ),
         ])
         .args(["-device", "virtio-blk-device,drive=image"])
         .args([

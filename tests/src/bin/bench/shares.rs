@@ -1,0 +1,191 @@
+//! Shared folders beside the host itself, the writable layer over an image, and QEMU's virtio-fs: what a `git status` and a
+//! transaction of a database take in each, by a clock that counts instructions.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::shared_work::Worked;
+use crate::subject;
+
+/// A tmpfs that goes with this process's mount namespace: all files that are worked on, and the store.
+const FOLDER: &str = "/run/fairing-shares";
+/// Where the work finds its folder, and this program.
+pub const PLACE: &str = "/mnt";
+const PROGRAM: &str = "/mnt/bench";
+/// Where it finds the same in the image.
+const IN_IMAGE: &str = "/srv";
+const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
+/// What the peer's PID 1 leaves in the folder.
+pub const FIGURES: &str = "figures";
+
+/// The place that others are compared with.
+pub const HOST: &str = "the host itself";
+/// The place that a target is for.
+pub const OURS: &str = "fairing, cache=always";
+
+/// By place, in words.
+pub type Shares = BTreeMap<String, Worked>;
+
+/// Measures every place but `cache=none`, with which each name of a path is a request: counting those takes too long.
+/// `store` holds Debian with git, PostgreSQL and what they work on.
+pub fn measure(store: &str) -> Result<Shares> {
+    let bench = Bench::prepare(store)?;
+    let mut shares = Shares::new();
+    let mut put = |place: String, worked: Result<Worked>| -> Result<()> {
+        let worked = worked.with_context(|| place.clone())?;
+        eprintln!("{place}: {worked:?}");
+        shares.insert(place, worked);
+        Ok(())
+    };
+    put(HOST.to_owned(), bench.host())?;
+    let root = format!("-v={}:{PROGRAM}:ro", bench.path("data/bench"));
+    put(
+        "fairing, block root".to_owned(),
+        bench.fairing(&root, IN_IMAGE),
+    )?;
+    for cache in ["always", "auto"] {
+        let share = format!("-v={}:{PLACE}:cache={cache}", bench.path("data"));
+        put(
+            format!("fairing, cache={cache}"),
+            bench.fairing(&share, PLACE),
+        )?;
+    }
+    put(
+        "QEMU's virtiofsd, cache=always".to_owned(),
+        bench.qemu("always"),
+    )?;
+    Ok(shares)
+}
+
+/// Everything that is needed, on the tmpfs.
+struct Bench {
+    image: PathBuf,
+}
+
+impl Bench {
+    fn prepare(store: &str) -> Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNS)
+            .context("make a mount namespace: the benchmark needs root")?;
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        fs::create_dir_all(FOLDER)?;
+        mount(
+            Some("tmpfs"),
+            FOLDER,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some("mode=755,size=80%"),
+        )?;
+        run("cp", &["-a", store, &format!("{FOLDER}/store")])?;
+        for (from, to) in [
+            ("target/fairing", "bin"),
+            ("target/stage1-kvm", "lib/fairing"),
+        ] {
+            fs::create_dir_all(format!("{FOLDER}/{to}"))?;
+            run(
+                "cp",
+                &["-a", "--sparse=always", from, &format!("{FOLDER}/{to}")],
+            )?;
+        }
+        let bench = Self {
+            image: tests::image_file(Path::new(&format!("{FOLDER}/store"))),
+        };
+        let image = bench.image.display().to_string();
+        let debian = bench.path("debian");
+        for folder in [&debian, &bench.path("data")] {
+            fs::create_dir_all(folder)?;
+        }
+        run("mount", &["-t", "erofs", "-o", "loop,ro", &image, &debian])?;
+        run(
+            "cp",
+            &["-a", &format!("{debian}{IN_IMAGE}/."), &bench.path("data")],
+        )?;
+        fs::copy(std::env::current_exe()?, bench.path("data/bench"))
+            .context("copy this program")?;
+        run(
+            "mount",
+            &["--bind", &bench.path("data"), &format!("{debian}{PLACE}")],
+        )?;
+        run("mount", &["-t", "tmpfs", "tmpfs", &format!("{debian}/tmp")])?;
+        for folder in ["/dev", "/proc"] {
+            run("mount", &["--rbind", folder, &format!("{debian}{folder}")])?;
+        }
+        Ok(bench)
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{FOLDER}/{name}")
+    }
+
+    fn host(&self) -> Result<Worked> {
+        let mut command = Command::new("chroot");
+        command
+            .arg(self.path("debian"))
+            .args([PROGRAM, "work", PLACE]);
+        figures(&mut command)
+    }
+
+    /// In a pod with this share.
+    fn fairing(&self, share: &str, place: &str) -> Result<Worked> {
+        let mut command = Command::new(self.path("bin/fairing"));
+        command.args(["--dir", &self.path("store"), "run", "--rm"]);
+        // Far more than any of it takes.
+        command.args(["--timeout=200s", "shares", share]);
+        command.args(["--exec", PROGRAM, "--", "work", place]);
+        figures(&mut command)
+    }
+
+    fn qemu(&self, cache: &str) -> Result<Worked> {
+        let socket = self.path("virtiofsd.socket");
+        let mut server = Command::new(VIRTIOFSD);
+        server.arg(format!("--socket-path={socket}"));
+        server.args(["-o", &format!("source={}", self.path("data"))]);
+        server.args(["-o", &format!("cache={cache}"), "-o", "xattr"]);
+        let mut server = server
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start virtiofsd")?;
+        let worked = self.peer(&socket, &mut server);
+        // It ends with its only client; whatever became of that.
+        let _ = server.kill();
+        server.wait()?;
+        worked
+    }
+
+    fn peer(&self, socket: &str, server: &mut Child) -> Result<Worked> {
+        while !fs::exists(socket)? {
+            ensure!(server.try_wait()?.is_none(), "virtiofsd has ended");
+            std::thread::yield_now();
+        }
+        // Of the peer before.
+        let _ = fs::remove_file(self.path(&format!("data/{FIGURES}")));
+        let mut peer = subject::qemu_with_shares(&self.image, socket);
+        let done = peer.output().context("start QEMU")?;
+        let figures = File::open(self.path(&format!("data/{FIGURES}")));
+        let figures = figures.with_context(|| format!("the peer left no figures: {done:?}"))?;
+        serde_json::from_reader(figures).context("read the peer's figures")
+    }
+}
+
+/// The figures that a command prints.
+fn figures(command: &mut Command) -> Result<Worked> {
+    let done = command.stdin(Stdio::null()).output().context("start it")?;
+    let told = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{}: {told}", done.status);
+    serde_json::from_slice(&done.stdout).context("read its figures")
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let status = Command::new(program)
+        .args(arguments)
+        .status()
+        .with_context(|| format!("start {program}"))?;
+    ensure!(status.success(), "{program} {arguments:?}: {status}");
+    Ok(())
+}
