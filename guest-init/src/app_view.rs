@@ -1,10 +1,7 @@
 //! What an app sees besides its files: kernel file systems, devices, what is hidden from it. Called by `furnish`, in the
 //! app's root.
 
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::fs::symlink;
 
 use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
@@ -54,16 +51,4 @@ pub fn complete(restrict: bool) -> Result<()> {
     }
     HIDDEN.iter().try_for_each(|path| hide(path))?;
     READ_ONLY.iter().try_for_each(|path| make_read_only(path))
-}
-
-/// Where syslog(3) sends messages, which PID 1 will listen to.
-pub fn log() -> Result<UnixDatagram> {
-    const PATH: &str = "/dev/log";
-    let bound = || {
-        let log = UnixDatagram::bind(PATH)?;
-        log.set_nonblocking(true)?;
-        fs::set_permissions(PATH, Permissions::from_mode(0o666))?;
-        Ok::<_, io::Error>(log)
-    };
-    bound().with_context(|| format!("make {PATH}"))
 }

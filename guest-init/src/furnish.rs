@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result};
 use guest_init::packets;
@@ -20,14 +19,13 @@ use crate::{app_files, app_root, app_view, device_rule, volumes};
 
 /// Furnishes the place of `app`, and hands over what was made.
 pub fn run(app: &App, cgroup: &Cgroup, line: &OwnedFd) -> Result<()> {
-    let (room, log) = furnish(app, cgroup)?;
-    let mut beside = vec![room.mounts.as_fd(), room.cgroups.as_fd()];
-    beside.extend(log.as_ref().map(AsFd::as_fd));
+    let room = furnish(app, cgroup)?;
+    let beside = [room.mounts.as_fd(), room.cgroups.as_fd()];
     packets::send(line.as_fd(), &Report::Furnished(room.account), &beside)
         .context("hand over the app's namespaces")
 }
 
-fn furnish(app: &App, cgroup: &Cgroup) -> Result<(Room, Option<UnixDatagram>)> {
+fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
     // Of the app's life before this one: an overlay cannot be mounted twice.
     cgroup.wait_until_empty()?;
     // The cgroup first: the namespace's root is where its maker is.
@@ -46,14 +44,13 @@ fn furnish(app: &App, cgroup: &Cgroup) -> Result<(Room, Option<UnixDatagram>)> {
 
     if app.built_in {
         app_root::leave()?;
-        return Ok((room(Account::ROOT), None));
+        return Ok(room(Account::ROOT));
     }
     // Accounts and files while the image alone is there: its links lead nowhere else.
     let account = resolve(&app.user, &app.group, &app.supplementary_gids)?;
     let hostname = gethostname().context("read the host name")?;
     app_files::complete(&hostname.to_string_lossy())?;
     app_view::complete(app.restrict_paths)?;
-    let log = app_view::log()?;
     volumes::place(app)?;
     app_root::leave()?;
 
@@ -65,7 +62,7 @@ fn furnish(app: &App, cgroup: &Cgroup) -> Result<(Room, Option<UnixDatagram>)> {
         // Last of all that writes there.
         remount_read_only("/", MountFlags::empty()).context("make the root read-only")?;
     }
-    Ok((room(account), Some(log)))
+    Ok(room(account))
 }
 
 fn namespace(kind: &str) -> Result<File> {

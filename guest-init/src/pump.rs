@@ -21,8 +21,6 @@ const POLLRDHUP: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
 pub struct Pump {
     flow: Flow,
     source: Option<Rc<File>>,
-    /// Whether the source gives syslog's messages, which become lines.
-    of_messages: bool,
     sink: Option<Rc<File>>,
     half_closed: bool,
     peer_finished: bool,
@@ -34,18 +32,9 @@ impl Pump {
         Self {
             flow: Flow::new(),
             source: Some(source),
-            of_messages: false,
             sink: Some(sink),
             half_closed: false,
             peer_finished: false,
-        }
-    }
-
-    /// Carries the messages of syslog(3) that arrive at the socket `source` to `sink`, a line each.
-    pub fn of_messages(source: Rc<File>, sink: Rc<File>) -> Self {
-        Self {
-            of_messages: true,
-            ..Self::new(source, sink)
         }
     }
 
@@ -107,7 +96,6 @@ impl Pump {
             return;
         };
         let read = match (&**source).read(room) {
-            Ok(count) if self.of_messages => Read::Bytes(as_line(room, count)),
             Ok(count @ 1..) => Read::Bytes(count),
             Err(error) if may_go_on(&error) => Read::Blocked,
             Ok(_) | Err(_) => Read::End,
@@ -155,28 +143,13 @@ impl Pump {
     }
 }
 
-/// Makes the `count` bytes of a message a line: `<PRIORITY>text`, with or without an end of its own. Gives the line's bytes.
-fn as_line(room: &mut [u8], count: usize) -> usize {
-    let is_end = |byte: &u8| *byte == b'>';
-    let priority = room[..count.min(5)].iter().position(is_end);
-    let priority = priority.filter(|_| room[0] == b'<');
-    let start = priority.map_or(0, |end| end + 1);
-    let last = room[start..count]
-        .iter()
-        .rposition(|byte| !matches!(byte, b'\n' | 0));
-    let bytes = last.map_or(0, |last| last + 1).min(room.len() - 1);
-    room.copy_within(start..start + bytes, 0);
-    room[bytes] = b'\n';
-    bytes + 1
-}
-
 fn may_go_on(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::os::unix::net::UnixStream;
     use std::thread;
 
     use nix::fcntl::OFlag;
@@ -184,7 +157,6 @@ mod tests {
     use nix::unistd::pipe2;
 
     use super::*;
-    use crate::flow::BUFFER_BYTES;
     use crate::host::never_wait;
 
     /// A deadline for events that come at once, milliseconds.
@@ -298,38 +270,6 @@ mod tests {
         assert!(turn(&mut pump, SOON));
         assert!(pump.is_closed());
         assert_eq!(host.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
-    }
-
-    #[test]
-    fn pump_of_messages_makes_lines_of_them() {
-        let (ours, app) = UnixDatagram::pair().unwrap();
-        let (sink, mut host) = socket();
-        never_wait(&sink).unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let source = File::from(std::os::fd::OwnedFd::from(ours));
-        let mut pump = Pump::of_messages(Rc::new(source), Rc::new(sink));
-        for message in [
-            &b"<13>web: one"[..],
-            b"two\n\0",
-            b"",
-            b">",
-            &[b'x'; BUFFER_BYTES],
-        ] {
-            app.send(message).unwrap();
-            turn(&mut pump, PollTimeout::NONE);
-            turn(&mut pump, SOON);
-        }
-        pump.take_last_words();
-        let mut received = String::new();
-        host.set_nonblocking(true).unwrap();
-        while turn(&mut pump, SOON) {
-            let _ = host.read_to_string(&mut received);
-        }
-        let _ = host.read_to_string(&mut received);
-        let (short, long) = received.split_at(received.find('x').unwrap());
-        assert_eq!(short, "web: one\ntwo\n\n>\n");
-        assert_eq!(long.len(), BUFFER_BYTES);
-        assert!(long.ends_with("x\n"));
     }
 
     #[test]

@@ -17,8 +17,7 @@ use crate::process;
 pub enum Report {
     /// The task has a terminal: beside it the side that PID 1 holds.
     Terminal,
-    /// The app's place is made, who it runs as is known: beside it its namespaces, of mounts and of cgroups, and its /dev/log
-    /// if it has one.
+    /// The app's place is made, who it runs as is known: beside it its namespaces, of mounts and of cgroups.
     Furnished(Account),
     /// The launch failed.
     Failed(Fault),

@@ -2,10 +2,8 @@
 //!
 //! Owned by `Task`; the other side is `stdio`.
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
@@ -22,10 +20,8 @@ use crate::stdio::{self, TheirStdio, open_peer};
 pub struct Streams {
     /// What the task's next process gets.
     pub theirs: TheirStdio,
-    /// Of stdin, stdout, stderr and /dev/log, while they carry something; a terminal's, which has none for the last two, come later.
-    pumps: [Option<Pump>; 4],
-    /// Nobody writes any more.
-    ending: bool,
+    /// Of stdin, stdout and stderr, while they carry something; a terminal's, which has none for stderr, come later.
+    pumps: [Option<Pump>; 3],
 }
 
 /// A descriptor of the streams, by the pump that it belongs to.
@@ -43,7 +39,7 @@ impl Streams {
     /// # Errors
     /// The host takes no connection on a port, or descriptors are short.
     pub fn connect(stdio: &Stdio) -> Result<Self> {
-        let mut pumps = [const { None }; 4];
+        let mut pumps = [None, None, None];
         let theirs = match *stdio {
             Stdio::Streams {
                 stdin,
@@ -63,19 +59,14 @@ impl Streams {
                 stream: stream(port).context("terminal")?,
             },
         };
-        Ok(Self {
-            theirs,
-            pumps,
-            ending: false,
-        })
+        Ok(Self { theirs, pumps })
     }
 
     /// No stdio.
     pub fn none() -> Self {
         Self {
             theirs: TheirStdio::NONE,
-            pumps: [const { None }; 4],
-            ending: false,
+            pumps: [None, None, None],
         }
     }
 
@@ -105,25 +96,11 @@ impl Streams {
         };
         let input = Pump::new(Rc::clone(stream), Rc::clone(&master));
         let output = Pump::new(Rc::clone(&master), Rc::clone(stream));
-        self.pumps = [Some(input), Some(output), None, None];
+        self.pumps = [Some(input), Some(output), None];
         self.theirs = TheirStdio::Terminal {
             master,
             _peer: peer,
         };
-    }
-
-    /// Has what arrives at the app's /dev/log written to its stderr, where that is a pipe; else nobody listens there.
-    pub fn take_log(&mut self, log: File) -> io::Result<()> {
-        let TheirStdio::Pipes([_, _, Some(stderr)]) = &self.theirs else {
-            return Ok(());
-        };
-        // Opened anew: that PID 1 never waits for the pipe does not concern the app.
-        let path = format!("/proc/self/fd/{}", stderr.as_raw_fd());
-        let mut options = OpenOptions::new();
-        let sink = options.write(true).custom_flags(libc::O_NONBLOCK);
-        let sink = sink.open(path)?;
-        self.pumps[3] = Some(Pump::of_messages(Rc::new(log), Rc::new(sink)));
-        Ok(())
     }
 
     /// Gives a terminal a new size, once it is there.
@@ -170,20 +147,12 @@ impl Streams {
     pub fn take_last_words(&mut self) {
         self.pumps[0] = None;
         self.theirs = TheirStdio::NONE;
-        self.ending = true;
-        self.settle();
+        let outputs = self.pumps.iter_mut().flatten();
+        outputs.for_each(Pump::take_last_words);
     }
 
     /// Forgets what has ended.
     pub fn settle(&mut self) {
-        if self.ending {
-            let [outputs @ .., log] = &mut self.pumps;
-            log.as_mut().map(Pump::take_last_words);
-            // Through stderr's pipe go the log's last words, too.
-            if log.as_ref().is_none_or(Pump::is_delivered) {
-                outputs.iter_mut().flatten().for_each(Pump::take_last_words);
-            }
-        }
         for pump in &mut self.pumps {
             pump.take_if(|pump| pump.is_closed());
         }

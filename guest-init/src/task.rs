@@ -230,18 +230,11 @@ impl Task {
         let mut files = beside.into_iter().map(File::from);
         match (report, files.next(), files.next()) {
             (Report::Terminal, Some(master), _) => self.streams.take_terminal(master),
-            (Report::Furnished(account), Some(mounts), Some(cgroups)) => {
-                if let Some(log) = files.next()
-                    && let Err(error) = self.streams.take_log(log)
-                {
-                    console::say(&format!("listen to /dev/log: {error}"));
-                }
-                self.move_in(Room {
-                    mounts,
-                    cgroups,
-                    account,
-                });
-            }
+            (Report::Furnished(account), Some(mounts), Some(cgroups)) => self.move_in(Room {
+                mounts,
+                cgroups,
+                account,
+            }),
             (Report::Failed(fault), ..) => self.fail(fault),
             _ => self.fail(Fault::new(OTHER, "no descriptors came with a report")),
         }

@@ -174,19 +174,6 @@ fn import_busybox() {
 }
 
 #[test]
-fn app_that_logs_by_syslog_is_heard_on_its_stderr_to_the_last_word() {
-    let script = "logger -t web one; exec 2>&-; logger -t web two; logger -t web three";
-    let finished = finish(&mut pod(&[], &[App("one", &["--user=7"], script)])).expect_code(0);
-    let err = finished.err();
-    let heard: Vec<_> = err
-        .lines()
-        .filter_map(|line| line.rsplit_once("web: "))
-        .collect();
-    let heard: Vec<_> = heard.into_iter().map(|(_, text)| text).collect();
-    assert_eq!(heard, ["one", "two", "three"], "{err}");
-}
-
-#[test]
 fn handlers_run_before_and_after_the_app_with_its_environment_and_output() {
     import_busybox();
     let handler =
