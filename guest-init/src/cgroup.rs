@@ -1,7 +1,7 @@
 //! The pod's cgroup, `/sys/fs/cgroup/apps` as PID 1 sees it, and below it each app's, which is the root of the tree for it.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use guest_init::protocol::{self, Limits};
 use guest_init::{cgroup_files, oom_kills};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::device_rule;
 
 /// The tree of cgroups that PID 1 sees whole.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -23,7 +25,11 @@ const DISKS: [&str; 2] = ["vda", "vdb"];
 pub fn prepare() -> Result<()> {
     delegate_controllers(CGROUPS)?;
     fs::create_dir_all(APPS).with_context(|| format!("make cgroup {APPS}"))?;
-    delegate_controllers(APPS)
+    delegate_controllers(APPS)?;
+    // Here, where no app can take it off.
+    File::open(APPS)
+        .and_then(|apps| device_rule::attach(&apps))
+        .context("forbid apps the machine's disks")
 }
 
 fn delegate_controllers(cgroup: &str) -> Result<()> {
@@ -53,6 +59,11 @@ fn limit(folder: &Path, limits: &Limits) -> Result<()> {
             .with_context(|| format!("write {value:?} to {file} of cgroup {}", folder.display()))?;
     }
     Ok(())
+}
+
+/// Moves the calling process into the cgroup whose list of `processes` that is.
+pub fn join(processes: &mut File) -> Result<()> {
+    processes.write_all(b"0").context("join the app's cgroup")
 }
 
 /// A cgroup, there until it is removed.
@@ -104,13 +115,15 @@ impl Cgroup {
 
     /// Moves the calling process into it.
     pub fn join(&self) -> Result<()> {
-        fs::write(self.folder.join("cgroup.procs"), "0")
-            .with_context(|| format!("join cgroup {}", self.folder.display()))
+        join(&mut self.processes()?)
     }
 
-    /// Its folder, for when it can be named no more.
-    pub fn open(&self) -> Result<File> {
-        File::open(&self.folder).with_context(|| format!("open cgroup {}", self.folder.display()))
+    /// The list of its processes, for [`join`] when it can be named no more.
+    pub fn processes(&self) -> Result<File> {
+        let list = File::options()
+            .write(true)
+            .open(self.folder.join("cgroup.procs"));
+        list.with_context(|| format!("open the processes of cgroup {}", self.folder.display()))
     }
 
     /// Whether the kernel has killed a process in it because its memory was used up.

@@ -1,5 +1,5 @@
-//! Which devices an app may open: a BPF program on its cgroup, in version 2 the only way to say so. Loaded and attached by the
-//! process that furnishes the app's place, once that has mounted what lies on disks.
+//! Which devices apps may open: a BPF program on the cgroup of them all, in version 2 the only way to say so. Loaded and attached
+//! once, when that cgroup is made.
 //!
 //! Constants and structures are those of `linux/bpf.h`.
 

@@ -8,14 +8,15 @@ use guest_init::packets;
 use guest_init::protocol::App;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gethostname;
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::MountFlags;
 
 use crate::account::{Account, Lookup};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::mount_table::remount_read_only;
 use crate::place::Room;
 use crate::report::Report;
-use crate::{app_files, app_root, app_view, device_rule, volumes};
+use crate::{app_files, app_root, app_view, volumes};
 
 /// Furnishes the place of `app`, and hands over what was made.
 pub fn run(app: &App, cgroup: &Cgroup, line: &OwnedFd) -> Result<()> {
@@ -28,19 +29,21 @@ pub fn run(app: &App, cgroup: &Cgroup, line: &OwnedFd) -> Result<()> {
 fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
     // Of the app's life before this one: an overlay cannot be mounted twice.
     cgroup.wait_until_empty()?;
-    // The cgroup first: the namespace's root is where its maker is.
-    cgroup.join()?;
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
-        .context("make the app's namespaces")?;
-    // Before the root is another, which may have no /proc.
-    let (mounts, cgroups) = (namespace("mnt")?, namespace("cgroup")?);
+    // Opened while they have names: the root to come may have no /proc.
+    let own = File::open("/proc/self/ns").context("open the process's namespaces")?;
+    let mut processes = cgroup.processes()?;
+    unshare(CloneFlags::CLONE_NEWNS).context("make the app's mount namespace")?;
+    app_root::enter(app)?;
+    // After what lies on disks is mounted, which apps may not open.
+    cgroup::join(&mut processes)?;
+    // The namespace's root is where its maker is.
+    unshare(CloneFlags::CLONE_NEWCGROUP).context("make the app's cgroup namespace")?;
+    let (mounts, cgroups) = (namespace(&own, "mnt")?, namespace(&own, "cgroup")?);
     let room = |account| Room {
         mounts,
         cgroups,
         account,
     };
-    let folder = cgroup.open()?;
-    app_root::enter(app)?;
 
     if app.built_in {
         app_root::leave()?;
@@ -54,8 +57,6 @@ fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
     volumes::place(app)?;
     app_root::leave()?;
 
-    // All that lies on disks is mounted.
-    device_rule::attach(&folder).context("forbid the app its machine's disks")?;
     let path = &app.working_directory;
     fs::create_dir_all(path).with_context(|| format!("make working directory {path}"))?;
     if app.read_only_root {
@@ -65,9 +66,10 @@ fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
     Ok(room(account))
 }
 
-fn namespace(kind: &str) -> Result<File> {
-    File::open(format!("/proc/self/ns/{kind}"))
-        .with_context(|| format!("open the {kind} namespace"))
+fn namespace(own: &File, kind: &str) -> Result<File> {
+    let opened = openat(own, kind, OFlags::CLOEXEC, Mode::empty());
+    let namespace = opened.with_context(|| format!("open the {kind} namespace"))?;
+    Ok(namespace.into())
 }
 
 /// Who `user` and `group` are in the image whose root the process is in.

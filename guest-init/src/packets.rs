@@ -68,8 +68,8 @@ pub fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<Received<M
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     let received = match recvmsg(socket, parts, &mut beside, flags) {
         Ok(received) => received,
-        Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
-        Err(Errno::CONNRESET) => return Ok(Received::End),
+        // A peer that has gone with a message of ours unread: what it said before comes next, and then the end.
+        Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => return Ok(Received::Nothing),
         Err(error) => return Err(error).context("receive a message"),
     };
     let mut descriptors = Vec::new();

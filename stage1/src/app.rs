@@ -105,7 +105,8 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
     warnings
         .iter()
         .for_each(|warning| crate::tell(&format!("warning: {warning}")));
-    resize(pod, &grown).context("grow the pod's machine")?;
+    // Should what follows fail, the machine stays so until an app is removed.
+    resize(pod, grown, false).context("grow the pod's machine")?;
     let apps = manifest.apps.iter().zip(images);
     let image = apps
         .filter(|(app, _)| app.name == name)
@@ -136,18 +137,20 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
     added
 }
 
-/// Has the machine grow or shrink, and waits until it has. What the host caps it at rises before, and falls after it.
-fn resize(pod: &PodDir, grown: &Grown) -> Result<()> {
+/// Has the machine grow, or, where it `shrinks`, shrink, and waits until it has. What the host caps it at rises before, and falls
+/// after a machine that has shrunk.
+fn resize(pod: &PodDir, grown: Grown, shrinks: bool) -> Result<()> {
     cgroup::recap(pod, &grown.caps, true)?;
     let caller = Caller::come(&pod.socket())?;
-    caller.ask(&Request::Fit(*grown), &[])?;
+    caller.ask(&Request::Fit { grown, shrinks }, &[])?;
     ensure!(
         caller.wait(Instant::now().checked_add(RESIZING))?,
         "its kernel does not come to have {} MiB plugged within {RESIZING:?}",
         grown.plugged_mib
     );
     match caller.hear()? {
-        Some(Answer::Fits) => cgroup::recap(pod, &grown.caps, false),
+        Some(Answer::Fits) if shrinks => cgroup::recap(pod, &grown.caps, false),
+        Some(Answer::Fits) => Ok(()),
         other => Err(clients::refusal(other)),
     }
 }
@@ -161,7 +164,7 @@ fn shrink(pod: &PodDir, name: &str) -> Result<()> {
     let limits = plan::pod_limits(&manifest, &images)?;
     let growth = Runtime::read(pod)?.growth;
     let grown = growth.for_apps(&limits, &Limits::default(), &mut vec![])?;
-    resize(pod, &grown)
+    resize(pod, grown, true)
 }
 
 /// Folders and files of the host that a running pod has been given.

@@ -52,7 +52,12 @@ pub enum Request {
     /// Alone: take an app in. Its image, if its root is one, comes as a file beside it, and gets a number of its own.
     Add(Box<NewApp>),
     /// First: have the machine grow or shrink to this, and tell when it has.
-    Fit(Grown),
+    Fit {
+        /// What it is to be.
+        grown: Grown,
+        /// Not more than that, instead of not less.
+        shrinks: bool,
+    },
     /// First: start an app, and tell when it runs.
     Start(String),
     /// First: ask an app to end, and tell when it has.

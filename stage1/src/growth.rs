@@ -99,7 +99,8 @@ impl Growth {
             MEMORY_OVERHEAD_MIB
         };
         let plugged_mib = self.plugged_mib((promised_mib + beside_mib).min(most_mib));
-        let tables_mib = u64::from(plugged_mib) / TABLES_PART;
+        // For all that may ever be plugged: the host keeps tables of what is given back.
+        let tables_mib = u64::from(self.pluggable_mib()) / TABLES_PART;
         let more_bytes = (u64::from(plugged_mib) + tables_mib) << 20;
         let milli = cpu_milli(&limits.pod).map_or(most_milli, |most| most.min(most_milli));
         let milli = u32::try_from(promised_milli.min(milli))?;
@@ -148,19 +149,20 @@ mod tests {
             let cap_mib = caps.memory_bytes.expect("a cap") >> 20;
             (grown.cpus, grown.plugged_mib, cap_mib, caps.cpu_milli)
         };
-        assert_eq!(grown(&[]), (1, 0, 500, Some(500)));
+        // With 15 MiB of the host's tables for all that there may be.
+        assert_eq!(grown(&[]), (1, 0, 515, Some(500)));
         assert_eq!(grown(&[memory(300), cpu(700)]).0, 1);
         assert_eq!(grown(&[memory(300), cpu(1000)]).3, Some(1000));
-        assert_eq!(grown(&[memory(301)]), (1, 4, 504, Some(500)));
+        assert_eq!(grown(&[memory(301)]), (1, 4, 519, Some(500)));
         // 100 MiB, and 2 for the tables of the block.
-        assert_eq!(grown(&[memory(400)]), (1, 104, 605, Some(500)));
+        assert_eq!(grown(&[memory(400)]), (1, 104, 619, Some(500)));
         // Two blocks.
         assert_eq!(grown(&[memory(430)]).1, 136);
         // One without a limit is given as much as it would have in a pod of its own, as far as there is room.
         assert_eq!(grown(&[memory(100), NONE]).1, 252);
         assert_eq!(grown(&[memory(900), NONE]).1, 1016);
-        assert_eq!(grown(&[cpu(1500), cpu(700)]), (3, 152, 654, Some(2200)));
-        assert_eq!(grown(&[cpu(1500), cpu(1500)]), (3, 152, 654, Some(2500)));
+        assert_eq!(grown(&[cpu(1500), cpu(700)]), (3, 152, 667, Some(2200)));
+        assert_eq!(grown(&[cpu(1500), cpu(1500)]), (3, 152, 667, Some(2500)));
     }
 
     #[test]

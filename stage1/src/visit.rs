@@ -103,15 +103,14 @@ impl Visit {
         while let Some(info) = self.signals.read_signal().context("read a signal")? {
             let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
             if signal == Signal::SIGWINCH as i32 {
+                // A pod that has let go has said why.
                 if let Some(window) = terminal::window().filter(|_| self.raw.is_some()) {
-                    // A pod that has let go has said why.
                     let _ = self.pod.ask(&Request::Resize(window), &[]);
                 }
             } else if !self.is_command {
                 return Ok(Some(u8::try_from(signal + 128).unwrap_or(FAILED)));
             } else if !has_ended {
-                let asked = self.pod.ask(&Request::Signal(signal), &[]);
-                asked.context("pass a signal on")?;
+                let _ = self.pod.ask(&Request::Signal(signal), &[]);
             }
         }
         Ok(None)

@@ -86,8 +86,11 @@ impl Interrupt for IrqLine {
     }
 
     fn set_config(&self, config: Vec<u8>, tells: bool) {
-        *self.config() = config;
+        // Under one lock: who reads the one half finds that the other is of another generation.
+        let mut current = self.config();
+        *current = config;
         self.config_generation.fetch_add(1, Ordering::SeqCst);
+        drop(current);
         if tells {
             self.raise(INTERRUPT_CONFIG_CHANGED);
         }

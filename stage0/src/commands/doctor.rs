@@ -49,8 +49,7 @@ struct Probe {
     kvm: String,
     #[serde(default)]
     reason: String,
-    #[serde(default)]
-    no_owners: String,
+    no_owners: Option<String>,
 }
 
 impl Doctor {
@@ -179,15 +178,13 @@ fn landlock() -> Result<String> {
 }
 
 fn shared_folders(probe: &Probe) -> String {
-    match (nix::unistd::geteuid().is_root(), &*probe.no_owners) {
-        (true, _) => "files keep their owners".to_owned(),
-        (false, "") => {
-            "your own files are root's in a pod, your subordinate ids own the others".to_owned()
-        }
-        (false, why) => {
-            format!("your own files are root's in a pod, and there are no other owners: {why}")
-        }
-    }
+    let others = match (nix::unistd::geteuid().is_root(), probe.no_owners.as_deref()) {
+        (true, _) => return "files keep their owners".to_owned(),
+        (false, Some("")) => "your subordinate ids own the others",
+        (false, Some(why)) => &format!("there are no other owners: {why}"),
+        (false, None) => "of others the stage 1 tells nothing",
+    };
+    format!("your own files are root's in a pod, {others}")
 }
 
 fn data_directory(settings: &Settings) -> Result<String> {

@@ -157,13 +157,16 @@ fn enter_namespace(namespace: &mut Option<OwnedFd>) -> Result<()> {
 /// ids, if that can be.
 fn users_namespace(shares_folders: bool) -> Result<OwnedFd> {
     let (uid, gid) = (geteuid(), getegid());
-    if shares_folders && let Some(ids) = subordinate::of(uid, gid)? {
-        match user_namespace(|child| ids.map(child)) {
-            Ok(namespace) => return Ok(namespace),
-            Err(error) => crate::tell(&format!(
-                "all files of shared folders are root's: {error:#}"
-            )),
-        }
+    let mapped = || match subordinate::of(uid, gid)? {
+        Some(ids) => user_namespace(|child| ids.map(child)).map(Some),
+        None => Ok(None),
+    };
+    match shares_folders.then(mapped).transpose() {
+        Ok(Some(Some(namespace))) => return Ok(namespace),
+        Ok(_) => {}
+        Err(error) => crate::tell(&format!(
+            "all files of shared folders are root's: {error:#}"
+        )),
     }
     let (inside, group) = match shares_folders {
         true => (0, 0),

@@ -58,10 +58,11 @@ impl Ids {
 
 /// The fields, three at least, of the first line of `file` that is `wanted`; a file that is not there has none.
 fn find(file: &str, wanted: impl Fn(&[&str]) -> bool) -> Result<Option<Vec<String>>> {
-    let text = match fs::read_to_string(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        text => text.with_context(|| format!("read {file}"))?,
+    let bytes = match fs::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        bytes => bytes.with_context(|| format!("read {file}"))?,
     };
+    let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let found = lines.find(|fields| fields.len() >= 3 && wanted(fields));
     Ok(found.map(|fields| fields.into_iter().map(str::to_owned).collect()))

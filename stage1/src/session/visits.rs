@@ -82,7 +82,7 @@ impl Session<'_> {
             Request::Attach(wanted) => self.attach(&wanted, beside),
             Request::Shares(shares) => self.number_shares(&shares),
             Request::Add(app) => self.add(*app, beside.into_iter().next().map(File::from)),
-            Request::Fit(grown) => self.fit(&grown),
+            Request::Fit { grown, shrinks } => self.fit(&grown, shrinks),
             Request::Start(app) => self.start(&app),
             Request::StopApp(app) => {
                 let stopping = self.life.stop_app(&app)?;
@@ -170,10 +170,10 @@ impl Session<'_> {
         added.map(|()| Answer::Done.into())
     }
 
-    fn fit(&mut self, grown: &Grown) -> Result<Granted, String> {
+    fn fit(&mut self, grown: &Grown, shrinks: bool) -> Result<Granted, String> {
         let actions = self.life.set_cpus(grown.cpus)?;
         if let Some(size) = &self.size {
-            size.request(grown.plugged_mib);
+            size.request(grown.plugged_mib, shrinks);
         }
         Ok(Granted::Task(life::SIZE, actions))
     }

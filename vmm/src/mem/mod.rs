@@ -34,6 +34,10 @@ pub struct Size(Arc<Mutex<State>>);
 
 struct State {
     blocks: Blocks,
+    /// What was requested is the most, not the least.
+    shrinks: bool,
+    /// What was plugged when the driver was shown it, bytes.
+    shown: u64,
     /// Of the running device: its driver is told what is requested.
     driver: Option<Arc<dyn Interrupt>>,
 }
@@ -44,6 +48,8 @@ impl Mem {
     pub fn new(memory_mib: u32, pluggable_mib: u32, changed: EventFd) -> Self {
         let state = State {
             blocks: Blocks::new(memory::pluggable(memory_mib, pluggable_mib)),
+            shrinks: false,
+            shown: 0,
             driver: None,
         };
         let size = Size(Arc::new(Mutex::new(state)));
@@ -65,10 +71,12 @@ impl Mem {
         let (kind, of_blocks) = request.map_or((VIRTIO_MEM_RESP_ERROR, 0), |request| {
             state.execute(memory, request)
         });
-        state.show(false);
+        if state.shown != state.blocks.plugged_bytes() {
+            state.show(false);
+            // Fails only when the counter would overflow: then it is signalled.
+            let _ = self.changed.write(1);
+        }
         drop(state);
-        // Fails only when the counter would overflow: then it is signalled.
-        let _ = self.changed.write(1);
         let answer = [kind, 0, 0, 0, of_blocks].map(u16::to_le_bytes).concat();
         let to: Result<Writer<'_>, _> = chain.writer(memory);
         let to = to.ok().filter(|to| to.available_bytes() >= answer.len());
@@ -78,17 +86,22 @@ impl Mem {
 }
 
 impl Size {
-    /// The guest is to have plugged so many MiB, and is told.
-    pub fn request(&self, mib: u32) {
+    /// The guest is to have plugged so many MiB, and is told: not less, or, where it `shrinks`, not more.
+    pub fn request(&self, mib: u32, shrinks: bool) {
         let mut state = self.state();
         state.blocks.requested = u64::from(mib) << 20;
+        state.shrinks = shrinks;
         state.show(true);
     }
 
-    /// Whether the guest has plugged what it was told to.
+    /// Whether the guest has plugged what it was told to. It may keep what it cannot move for longer.
     pub fn is_reached(&self) -> bool {
-        let blocks = &self.state().blocks;
-        blocks.plugged_bytes() == blocks.requested
+        let state = self.state();
+        let (plugged, requested) = (state.blocks.plugged_bytes(), state.blocks.requested);
+        match state.shrinks {
+            true => plugged <= requested,
+            false => plugged >= requested,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -116,7 +129,8 @@ impl State {
     }
 
     /// A running device shows its driver how things stand, and `tells` it to look.
-    fn show(&self, tells: bool) {
+    fn show(&mut self, tells: bool) {
+        self.shown = self.blocks.plugged_bytes();
         if let Some(driver) = &self.driver {
             driver.set_config(self.blocks.config(), tells);
         }

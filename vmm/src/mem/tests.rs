@@ -110,7 +110,7 @@ fn blocks_are_plugged_as_far_as_they_are_requested_and_come_back_empty() {
     let machine = Machine::new();
     let size = machine.device.size();
     assert_eq!(machine.ask(PLUG, 0, 1), NACK);
-    size.request(8);
+    size.request(8, false);
     assert_eq!(machine.ask(PLUG, 0, 5), NACK);
     assert_eq!(machine.ask(PLUG, 2, 3), ACK);
     assert!(!size.is_reached());
@@ -119,7 +119,11 @@ fn blocks_are_plugged_as_far_as_they_are_requested_and_come_back_empty() {
     assert_eq!(machine.ask(PLUG, 6, 1), NACK);
     let byte = GuestAddress(machine.start + 3 * BLOCK_BYTES);
     machine.memory.write_obj(7u8, byte).unwrap();
-    size.request(2);
+    // More than was asked for is enough, unless it is to be less.
+    size.request(6, false);
+    assert!(size.is_reached());
+    size.request(2, true);
+    assert!(!size.is_reached());
     assert_eq!(machine.ask(UNPLUG, 3, 3), ACK);
     assert!(size.is_reached());
     assert_eq!(machine.ask(UNPLUG, 2, 1), ACK);
@@ -132,7 +136,7 @@ fn blocks_are_plugged_as_far_as_they_are_requested_and_come_back_empty() {
 #[test]
 fn state_tells_plugged_unplugged_and_mixed_blocks_apart() {
     let machine = Machine::new();
-    machine.device.size().request(128);
+    machine.device.size().request(128, false);
     assert_eq!(machine.ask(PLUG, 1, 2), ACK);
     let states = [(1, 2), (3, 61), (0, 3)].map(|(block, count)| machine.ask(STATE, block, count));
     let (plugged, unplugged) = (VIRTIO_MEM_STATE_PLUGGED, VIRTIO_MEM_STATE_UNPLUGGED);
@@ -143,7 +147,7 @@ fn state_tells_plugged_unplugged_and_mixed_blocks_apart() {
 #[test]
 fn request_that_overlaps_is_out_of_range_or_malformed_changes_nothing() {
     let machine = Machine::new();
-    machine.device.size().request(128);
+    machine.device.size().request(128, false);
     assert_eq!(machine.ask(PLUG, 1, 2), ACK);
     for (kind, block, count) in [
         (PLUG, 0, 2),
@@ -205,7 +209,7 @@ fn driver_reads_what_is_requested_whenever_that_was() {
     let bytes = 128 << 20;
     assert_eq!(words, [BLOCK_BYTES, 0, machine.start, bytes, bytes, 0, 0]);
     // Before the driver is there, and while it runs.
-    size.request(4);
+    size.request(4, false);
     let driver = Arc::new(Driver::default());
     let mock = MockSplitQueue::new(&machine.memory, 16);
     let queue = ActiveQueue {
@@ -224,7 +228,7 @@ fn driver_reads_what_is_requested_whenever_that_was() {
     assert_eq!(word(&driver.config.lock().unwrap(), 48), 4 << 20);
     assert_eq!(driver.told.load(Ordering::SeqCst), 1);
     // One that was stopped tells nobody.
-    size.request(6);
+    size.request(6, false);
     assert_eq!(word(&driver.config.lock().unwrap(), 48), 4 << 20);
     assert_eq!(word(&device.config(), 48), 6 << 20);
 }
@@ -237,7 +241,7 @@ proptest! {
     ) {
         let machine = Machine::new();
         for (kind, block, count, mib) in requests {
-            machine.device.size().request(mib);
+            machine.device.size().request(mib, false);
             let before = machine.plugged();
             machine.ask(kind, block, count);
             prop_assert!(machine.plugged() <= before.max(u64::from(mib) << 20));
