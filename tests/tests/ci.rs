@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use tests::{Finished, fairing_with_runtimes, finish, finish_within, proved, rounds, temporary};
+use tests::{
+    Finished, fairing_with_runtimes, finish, finish_with, finish_within, proved, rounds, temporary,
+};
 
 /// How long a job may take, emulated.
 const HOURS: Duration = Duration::from_secs(3 * 3600);
@@ -117,15 +119,15 @@ fn job_that_does_not_end_is_ended_with_what_it_wrote_kept() {
     assert!(log.contains("begun"), "{log}");
 }
 
-/// Builds what Debian has the source of, with its own tests, which say `passed`; gives the program.
-fn debian_package(name: &str, passed: &str) -> (Job, PathBuf) {
+/// Builds what Debian has the source of, with its own tests, which say `passed`; gives the program, which it leaves at `built`.
+fn debian_package(name: &str, built: &str, passed: &str) -> (Job, PathBuf) {
     let job = Job::new();
     // Not at the top of the git tree: there a package's maintainers build, with more tools than its users.
-    let unpack = format!("tar xf /usr/src/{name}_*.orig.tar.gz; mv {name}-* {name}");
+    let unpack = format!("tar xf /usr/src/{name}_*.orig.tar.?z; mv {name}-* {name}");
     job.run(&[], &unpack).expect_code(0);
     job.commit();
     let script = format!(
-        "cd {name}; FORCE_UNSAFE_CONFIGURE=1 ./configure >/out/configured; {BUILD}; cp {name} /out/"
+        "cd {name}; FORCE_UNSAFE_CONFIGURE=1 ./configure >/out/configured; {BUILD}; cp {built} /out/"
     );
     job.run(&["--cpus=1"], &script).expect_code(0);
     let log = fs::read_to_string(job.path("out/log")).expect("the log");
@@ -136,7 +138,7 @@ fn debian_package(name: &str, passed: &str) -> (Job, PathBuf) {
 
 #[test]
 fn job_builds_and_tests_a_small_debian_source_package() {
-    let (job, ed) = debian_package("ed", "tests completed successfully");
+    let (job, ed) = debian_package("ed", "ed", "tests completed successfully");
     let text = job.path("out/text");
     write(&text, "from the host\n");
     let mut edited = Command::new("sh");
@@ -151,8 +153,14 @@ fn job_builds_and_tests_a_small_debian_source_package() {
 #[test]
 fn job_builds_and_tests_a_larger_debian_source_package() {
     for _ in 0..rounds("larger Debian source packages built on a volume", 0, 1) {
-        let (_job, hello) = debian_package("hello", "PASS");
-        let hello = finish(&mut Command::new(hello));
-        assert_eq!(hello.expect_code(0).out(), "Hello, world!\n");
+        let (job, patch) = debian_package("patch", "src/patch", "# FAIL:  0");
+        let text = job.path("out/text");
+        write(&text, "from the host\n");
+        let change = "--- text\n+++ text\n@@ -1 +1 @@\n-from the host\n+patched\n";
+        let mut patched = Command::new(patch);
+        patched.arg("--directory").arg(job.path("out"));
+        finish_with(&mut patched, Some(change.into())).expect_code(0);
+        let text = fs::read_to_string(text).expect("the text");
+        assert_eq!(text, "patched\n");
     }
 }
