@@ -61,8 +61,8 @@ pub trait Interrupt: Send + Sync {
     fn used_buffer(&self);
     /// What the driver reads of the configuration space from now on, which it may be told.
     fn set_config(&self, config: Vec<u8>, tells: bool);
-    /// The device has met something only a reset can mend (DEVICE_NEEDS_RESET).
-    fn needs_reset(&self);
+    /// The device has met something only a reset can mend (DEVICE_NEEDS_RESET); `why` is for the log.
+    fn needs_reset(&self, why: &str);
 }
 
 /// Becomes readable, and stays so, when a running device must give itself back.

@@ -12,12 +12,17 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::device::Interrupt;
 use crate::mmio::spec::{INTERRUPT_CONFIG_CHANGED, INTERRUPT_USED_BUFFER};
 
+/// The log is the host's; a guest may reset a device and break it again as often as it likes.
+const MAX_FAULTS_LOGGED: u32 = 16;
+
 /// One interrupt line.
 pub struct IrqLine {
     status: AtomicU32,
     config: Mutex<Vec<u8>>,
     config_generation: AtomicU32,
     needs_reset: AtomicBool,
+    /// How often it did.
+    faults: AtomicU32,
     event: EventFd,
 }
 
@@ -32,6 +37,7 @@ impl IrqLine {
             config: Mutex::new(config),
             config_generation: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
+            faults: AtomicU32::new(0),
             event: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         })
     }
@@ -96,7 +102,10 @@ impl Interrupt for IrqLine {
         }
     }
 
-    fn needs_reset(&self) {
+    fn needs_reset(&self, why: &str) {
+        if self.faults.fetch_add(1, Ordering::SeqCst) < MAX_FAULTS_LOGGED {
+            tracing::warn!("a device needs a reset: {why}");
+        }
         self.needs_reset.store(true, Ordering::SeqCst);
         self.raise(INTERRUPT_CONFIG_CHANGED);
     }
@@ -122,7 +131,7 @@ mod tests {
     #[test]
     fn irq_line_reset_forgets_needs_reset() {
         let line = IrqLine::new(vec![]).unwrap();
-        line.needs_reset();
+        line.needs_reset("it is a test");
         assert!(line.wants_reset());
         line.reset();
         assert!(!line.wants_reset());

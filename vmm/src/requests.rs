@@ -32,20 +32,19 @@ pub fn serve(
     stop: &Stop,
     answer: impl FnMut(&GuestMemory, DescriptorChain<&GuestMemory>) -> Option<u32>,
 ) -> Vec<Queue> {
-    if serve_queues(name, told, &mut activation, stop, answer).is_none() {
-        activation.interrupt.needs_reset();
+    if let Err(why) = serve_queues(told, &mut activation, stop, answer) {
+        activation.interrupt.needs_reset(&format!("{name}: {why}"));
     }
     activation.into_queues()
 }
 
-/// Until told to stop; none when only a reset helps.
+/// Until told to stop; an error is why only a reset helps.
 fn serve_queues(
-    name: &str,
     told: Told,
     activation: &mut Activation,
     stop: &Stop,
     mut answer: impl FnMut(&GuestMemory, DescriptorChain<&GuestMemory>) -> Option<u32>,
-) -> Option<()> {
+) -> Result<(), &'static str> {
     let Activation {
         memory,
         features: _,
@@ -53,8 +52,7 @@ fn serve_queues(
         interrupt,
     } = activation;
     let Ok(wait) = Wait::new(queues.iter().map(|active| &active.kick), stop) else {
-        tracing::error!("{name}: no descriptor left to wait for requests");
-        return None;
+        return Err("no descriptor left to wait for requests");
     };
     loop {
         // Requests may be there before the first kick; they are served before a stop, too, however early it comes.
@@ -66,13 +64,12 @@ fn serve_queues(
                 continue;
             }
             let Some(left) = drain(memory, queue, &**interrupt, told, &mut answer) else {
-                tracing::warn!("{name}: the guest broke a queue");
-                return None;
+                return Err("the guest broke a queue");
             };
             more |= left;
         }
         if wait.stopped(more) {
-            return Some(());
+            return Ok(());
         }
     }
 }
@@ -160,7 +157,7 @@ pub mod counted {
             self.used.fetch_add(1, Ordering::SeqCst);
         }
         fn set_config(&self, _: Vec<u8>, _: bool) {}
-        fn needs_reset(&self) {
+        fn needs_reset(&self, _: &str) {
             self.needs_reset.fetch_add(1, Ordering::SeqCst);
         }
     }

@@ -29,7 +29,7 @@ struct Silent;
 impl Interrupt for Silent {
     fn used_buffer(&self) {}
     fn set_config(&self, _: Vec<u8>, _: bool) {}
-    fn needs_reset(&self) {}
+    fn needs_reset(&self, _: &str) {}
 }
 
 /// Guest memory and the device that works in it.

@@ -216,8 +216,8 @@ impl Device for Fs {
 
     fn run(self: Box<Self>, activation: Activation, stop: &Stop) -> (Box<dyn Device>, Vec<Queue>) {
         if let Err(error) = own_working_folder() {
-            tracing::error!("give the shared folders' thread a working folder of its own: {error}");
-            activation.interrupt.needs_reset();
+            let why = format!("shared folders: no working folder for their thread: {error}");
+            activation.interrupt.needs_reset(&why);
             return (self, activation.into_queues());
         }
         let queues = requests::serve(

@@ -36,6 +36,8 @@ struct State {
     blocks: Blocks,
     /// What was requested is the most, not the least.
     shrinks: bool,
+    /// The host could not plug or unplug something, which is told once.
+    failed: bool,
     /// What was plugged when the driver was shown it, bytes.
     shown: u64,
     /// Of the running device: its driver is told what is requested.
@@ -49,6 +51,7 @@ impl Mem {
         let state = State {
             blocks: Blocks::new(memory::pluggable(memory_mib, pluggable_mib)),
             shrinks: false,
+            failed: false,
             shown: 0,
             driver: None,
         };
@@ -121,7 +124,9 @@ impl State {
         }
         let (plugged, span) = (kind == VIRTIO_MEM_REQ_PLUG, self.blocks.span(&blocks));
         if let Err(error) = memory::set_usable(memory, span, plugged) {
-            tracing::warn!("plug or unplug {} bytes of memory: {error}", span.1);
+            if !std::mem::replace(&mut self.failed, true) {
+                tracing::warn!("plug or unplug {} bytes of memory: {error}", span.1);
+            }
             return (VIRTIO_MEM_RESP_BUSY, 0);
         }
         self.blocks.set(blocks, plugged);

@@ -195,7 +195,7 @@ impl Interrupt for Driver {
         *self.config.lock().unwrap() = config;
         self.told.fetch_add(tells.into(), Ordering::SeqCst);
     }
-    fn needs_reset(&self) {}
+    fn needs_reset(&self, _: &str) {}
 }
 
 #[test]

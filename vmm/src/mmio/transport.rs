@@ -153,8 +153,8 @@ impl Transport {
                 .all(|queue| !queue.ready() || queue.is_valid(&self.memory))
         });
         let Some(queues) = queues else {
-            tracing::warn!("guest set up a queue outside its memory or of a bad size");
-            self.irq.needs_reset();
+            let why = "the guest set up a queue outside its memory or of a bad size";
+            self.irq.needs_reset(why);
             return;
         };
         let order = Order {

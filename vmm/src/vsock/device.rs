@@ -66,13 +66,13 @@ impl Device for Vsock {
         stop: &Stop,
     ) -> (Box<dyn Device>, Vec<Queue>) {
         let session = Session::new(&mut self, &mut activation, stop);
-        let session = session.map_err(|error| tracing::error!("set up the vsock device: {error}"));
+        let session = session.map_err(|error| format!("set up the vsock device: {error}"));
         let served = session.and_then(|session| {
             let served = session.serve();
-            served.map_err(|fault| tracing::warn!("vsock queues are broken: {fault}"))
+            served.map_err(|fault| format!("vsock queues are broken: {fault}"))
         });
-        if served.is_err() {
-            activation.interrupt.needs_reset();
+        if let Err(why) = served {
+            activation.interrupt.needs_reset(&why);
         }
         (self, activation.into_queues())
     }

@@ -46,7 +46,7 @@ impl Interrupt for Line {
 
     fn set_config(&self, _: Vec<u8>, _: bool) {}
 
-    fn needs_reset(&self) {
+    fn needs_reset(&self, _: &str) {
         *self.broken.lock().unwrap() = true;
         self.used_buffer();
     }
