@@ -1,10 +1,11 @@
 //! What a guest access that KVM does not serve itself reaches: a virtio-mmio slot, or an I/O port (see `ports`). Called on
 //! vCPU threads.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::console::Console;
 use crate::layout::{SLOTS, slot_at};
+use crate::lock::lock;
 use crate::mmio::transport::Transport;
 
 /// The machine as its vCPUs see it.
@@ -43,9 +44,4 @@ impl Bus {
         let (index, offset) = slot_at(address)?;
         Some((lock(self.slots.get(index)?.as_ref()?), offset))
     }
-}
-
-/// Locks, whatever befell an earlier holder.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,15 +5,14 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::device::Interrupt;
+use crate::faults::Faults;
+use crate::lock::lock;
 use crate::mmio::spec::{INTERRUPT_CONFIG_CHANGED, INTERRUPT_USED_BUFFER};
-
-/// The log is the host's; a guest may reset a device and break it again as often as it likes.
-const MAX_FAULTS_LOGGED: u32 = 16;
 
 /// One interrupt line.
 pub struct IrqLine {
@@ -21,8 +20,7 @@ pub struct IrqLine {
     config: Mutex<Vec<u8>>,
     config_generation: AtomicU32,
     needs_reset: AtomicBool,
-    /// How often it did.
-    faults: AtomicU32,
+    faults: Faults,
     event: EventFd,
 }
 
@@ -37,7 +35,7 @@ impl IrqLine {
             config: Mutex::new(config),
             config_generation: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
-            faults: AtomicU32::new(0),
+            faults: Faults::default(),
             event: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         })
     }
@@ -59,7 +57,7 @@ impl IrqLine {
 
     /// The configuration space.
     pub fn config(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.config)
     }
 
     /// Changes with the configuration space.
@@ -103,9 +101,9 @@ impl Interrupt for IrqLine {
     }
 
     fn needs_reset(&self, why: &str) {
-        if self.faults.fetch_add(1, Ordering::SeqCst) < MAX_FAULTS_LOGGED {
-            tracing::warn!("a device needs a reset: {why}");
-        }
+        // A guest may reset a device and break it again as often as it likes.
+        self.faults
+            .log(format_args!("a device needs a reset: {why}"));
         self.needs_reset.store(true, Ordering::SeqCst);
         self.raise(INTERRUPT_CONFIG_CHANGED);
     }

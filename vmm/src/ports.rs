@@ -1,9 +1,10 @@
 //! The three I/O devices of the machine: the port that ends it, the keyboard controller's reset line and the console.
 //! Called on vCPU threads.
 
-use crate::bus::{Bus, lock};
+use crate::bus::Bus;
 use crate::end::End;
 use crate::layout::{END_PORT, KEYBOARD_PORT, SERIAL_PORT, SERIAL_PORT_END};
+use crate::lock::lock;
 
 /// The keyboard controller's "pulse the reset line".
 const KEYBOARD_RESET: u8 = 0xfe;

@@ -1,5 +1,5 @@
 //! How a device answers requests: chains of queues, one after the other, each with one answer, until it is told to stop.
-//! Disks and shared folders do; vsock, whose two directions wait for each other, does not.
+//! Disks, shared folders and memory do; vsock, whose two directions wait for each other, does not.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -138,12 +138,16 @@ impl Wait {
 }
 
 #[cfg(test)]
-pub mod counted {
-    //! What the tests of devices that answer requests look at.
+pub mod mock {
+    //! What the tests of devices that answer requests look at, and a driver that makes one.
 
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use crate::device::Interrupt;
+    use virtio_queue::desc::{RawDescriptor, split};
+    use virtio_queue::mock::MockSplitQueue;
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::*;
 
     /// Counts what the device raises.
     #[derive(Default)]
@@ -160,5 +164,46 @@ pub mod counted {
         fn needs_reset(&self, _: &str) {
             self.needs_reset.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// Makes one request of these bytes, which lies at the first address, with `room` for an answer at the second; how many bytes of
+    /// the answer the device says it wrote, and what is in all of the room. The queue lies at address 0.
+    pub fn exchange(
+        memory: &GuestMemory,
+        [request_at, answer_at]: [u64; 2],
+        request: &[u8],
+        room: u32,
+        answer: impl FnMut(&GuestMemory, DescriptorChain<&GuestMemory>) -> Option<u32>,
+    ) -> (usize, Vec<u8>) {
+        const NEXT: u16 = 1;
+        const WRITE: u16 = 2;
+        memory
+            .write_slice(request, GuestAddress(request_at))
+            .unwrap();
+        let readable = u32::try_from(request.len()).unwrap();
+        let mock = MockSplitQueue::new(memory, 16);
+        let mut queue: Queue = mock.create_queue().unwrap();
+        let next = if room > 0 { NEXT } else { 0 };
+        let chain = [
+            split::Descriptor::new(request_at, readable, next, 1),
+            split::Descriptor::new(answer_at, room, WRITE, 0),
+        ];
+        for (index, descriptor) in (0..).zip(chain) {
+            let raw = RawDescriptor::from(descriptor);
+            mock.desc_table().store(index, raw).unwrap();
+        }
+        mock.avail().ring().ref_at(0).unwrap().store(0);
+        mock.avail().idx().store(1);
+        let interrupt = Counted::default();
+        drain(memory, &mut queue, &interrupt, Told::Each, answer).expect("the queue is whole");
+        assert_eq!(mock.used().idx().load(), 1);
+        assert_eq!(interrupt.used.load(Ordering::SeqCst), 1);
+        let used = mock.used().ring().ref_at(0).unwrap().load().len();
+        assert!(used <= room, "{used} of {room} bytes");
+        let mut bytes = vec![0; room as usize];
+        memory
+            .read_slice(&mut bytes, GuestAddress(answer_at))
+            .unwrap();
+        (used as usize, bytes)
     }
 }

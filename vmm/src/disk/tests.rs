@@ -10,7 +10,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 use crate::device::ActiveQueue;
-use crate::requests::counted::Counted;
+use crate::requests::mock::Counted;
 use crate::requests::{Told, drain};
 
 mod chains;

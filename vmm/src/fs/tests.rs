@@ -4,18 +4,14 @@ use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use hostile::fuse::opcode::*;
 use hostile::fuse::{ROOT_ID, SUBMOUNTS, half, init, place, request};
 use proptest::prelude::*;
-use virtio_queue::desc::{RawDescriptor, split};
-use virtio_queue::mock::MockSplitQueue;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::GuestAddress;
 
 use super::*;
-use crate::requests::counted::Counted;
-use crate::requests::{Told, drain};
+use crate::requests::mock::exchange;
 
 mod outside;
 
@@ -24,8 +20,6 @@ const MEMORY_BYTES: usize = 0x40_0000;
 const REQUEST: u64 = 0x1_0000;
 const ANSWER: u64 = 0x10_0000;
 const ANSWER_BYTES: u32 = 0x4000;
-const NEXT: u16 = 1;
-const WRITABLE: u16 = 2;
 
 /// A shared folder with something beside it that is not shared.
 struct Host {
@@ -100,40 +94,10 @@ impl Host {
 
     /// Any bytes as a request; how many bytes the device says it wrote, and what is there.
     fn offer(&self, request: &[u8], room: u32) -> (usize, Vec<u8>) {
-        self.memory
-            .write_slice(request, GuestAddress(REQUEST))
-            .unwrap();
-        let readable = u32::try_from(request.len()).unwrap();
-        let mock = MockSplitQueue::new(&self.memory, 16);
-        let mut queue: Queue = mock.create_queue().unwrap();
-        let answer = if room > 0 { NEXT } else { 0 };
-        let chain = [
-            split::Descriptor::new(REQUEST, readable, answer, 1),
-            split::Descriptor::new(ANSWER, room, WRITABLE, 0),
-        ];
-        for (index, descriptor) in (0..).zip(chain) {
-            mock.desc_table()
-                .store(index, RawDescriptor::from(descriptor))
-                .unwrap();
-        }
-        mock.avail().ring().ref_at(0).unwrap().store(0);
-        mock.avail().idx().store(1);
-        let interrupt = Counted::default();
         let answer = |memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>| {
             Some(self.device.answer(memory, chain))
         };
-        drain(&self.memory, &mut queue, &interrupt, Told::Each, answer)
-            .expect("the queue is whole");
-        assert_eq!(mock.used().idx().load(), 1);
-        assert_eq!(interrupt.used.load(Ordering::SeqCst), 1);
-        let used = mock.used().ring().ref_at(0).unwrap().load();
-        let written = used.len() as usize;
-        assert!(written <= room as usize, "{written} of {room} bytes");
-        let mut bytes = vec![0; room as usize];
-        self.memory
-            .read_slice(&mut bytes, GuestAddress(ANSWER))
-            .unwrap();
-        (written, bytes)
+        exchange(&self.memory, [REQUEST, ANSWER], request, room, answer)
     }
 
     /// The node of `name` in `parent`, and its inode number; or the error.

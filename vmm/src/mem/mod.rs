@@ -8,7 +8,7 @@ mod blocks;
 mod spec;
 
 use std::io::{Read, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use virtio_queue::{DescriptorChain, Queue};
 use vmm_sys_util::eventfd::EventFd;
@@ -16,6 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 use self::blocks::{Blocks, Request};
 use self::spec::*;
 use crate::device::{Activation, Device, Interrupt, Stop};
+use crate::lock::lock;
 use crate::memory::{self, GuestMemory, Reader, Writer};
 use crate::requests::{self, Told};
 
@@ -38,8 +39,6 @@ struct State {
     shrinks: bool,
     /// The host could not plug or unplug something, which is told once.
     failed: bool,
-    /// What was plugged when the driver was shown it, bytes.
-    shown: u64,
     /// Of the running device: its driver is told what is requested.
     driver: Option<Arc<dyn Interrupt>>,
 }
@@ -52,7 +51,6 @@ impl Mem {
             blocks: Blocks::new(memory::pluggable(memory_mib, pluggable_mib)),
             shrinks: false,
             failed: false,
-            shown: 0,
             driver: None,
         };
         let size = Size(Arc::new(Mutex::new(state)));
@@ -69,22 +67,45 @@ impl Mem {
         let mut request = [0; REQUEST_BYTES];
         let from: Result<Reader<'_>, _> = chain.clone().reader(memory);
         let is_read = from.is_ok_and(|mut from| from.read_exact(&mut request).is_ok());
-        let mut state = self.size.state();
-        let request = state.blocks.parse(&request).filter(|_| is_read);
-        let (kind, of_blocks) = request.map_or((VIRTIO_MEM_RESP_ERROR, 0), |request| {
-            state.execute(memory, request)
-        });
-        if state.shown != state.blocks.plugged_bytes() {
-            state.show(false);
-            // Fails only when the counter would overflow: then it is signalled.
-            let _ = self.changed.write(1);
-        }
-        drop(state);
+        let request = self.size.state().blocks.parse(&request);
+        let (kind, of_blocks) = match request.filter(|_| is_read) {
+            Some(request) => self.execute(memory, request),
+            None => (VIRTIO_MEM_RESP_ERROR, 0),
+        };
         let answer = [kind, 0, 0, 0, of_blocks].map(u16::to_le_bytes).concat();
         let to: Result<Writer<'_>, _> = chain.writer(memory);
         let to = to.ok().filter(|to| to.available_bytes() >= answer.len());
         let written = to.and_then(|mut to| to.write_all(&answer).ok());
         written.map_or(0, |()| RESPONSE_BYTES)
+    }
+
+    /// Carries out a request; type of the answer, and state of the blocks for who asks for that. The host's side is not held up
+    /// meanwhile, however long it takes: this thread alone plugs and unplugs.
+    fn execute(&self, memory: &GuestMemory, request: Request) -> (u16, u16) {
+        let state = self.size.state();
+        if let Some(refusal) = state.blocks.refusal(&request) {
+            return (refusal, 0);
+        }
+        let Request { kind, blocks } = request;
+        if kind == VIRTIO_MEM_REQ_STATE {
+            return (VIRTIO_MEM_RESP_ACK, state.blocks.state(&blocks));
+        }
+        let (plugged, span) = (kind == VIRTIO_MEM_REQ_PLUG, state.blocks.span(&blocks));
+        drop(state);
+        let done = memory::set_usable(memory, span, plugged);
+        let mut state = self.size.state();
+        if let Err(error) = done {
+            if !std::mem::replace(&mut state.failed, true) {
+                tracing::warn!("plug or unplug {} bytes of memory: {error}", span.1);
+            }
+            return (VIRTIO_MEM_RESP_BUSY, 0);
+        }
+        state.blocks.set(blocks, plugged);
+        state.show(false);
+        drop(state);
+        // Fails only when the counter would overflow: then it is signalled.
+        let _ = self.changed.write(1);
+        (VIRTIO_MEM_RESP_ACK, 0)
     }
 }
 
@@ -108,34 +129,13 @@ impl Size {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
 impl State {
-    /// Carries out a request; type of the answer, and state of the blocks for who asks for that.
-    fn execute(&mut self, memory: &GuestMemory, request: Request) -> (u16, u16) {
-        if let Some(refusal) = self.blocks.refusal(&request) {
-            return (refusal, 0);
-        }
-        let Request { kind, blocks } = request;
-        if kind == VIRTIO_MEM_REQ_STATE {
-            return (VIRTIO_MEM_RESP_ACK, self.blocks.state(&blocks));
-        }
-        let (plugged, span) = (kind == VIRTIO_MEM_REQ_PLUG, self.blocks.span(&blocks));
-        if let Err(error) = memory::set_usable(memory, span, plugged) {
-            if !std::mem::replace(&mut self.failed, true) {
-                tracing::warn!("plug or unplug {} bytes of memory: {error}", span.1);
-            }
-            return (VIRTIO_MEM_RESP_BUSY, 0);
-        }
-        self.blocks.set(blocks, plugged);
-        (VIRTIO_MEM_RESP_ACK, 0)
-    }
-
     /// A running device shows its driver how things stand, and `tells` it to look.
-    fn show(&mut self, tells: bool) {
-        self.shown = self.blocks.plugged_bytes();
+    fn show(&self, tells: bool) {
         if let Some(driver) = &self.driver {
             driver.set_config(self.blocks.config(), tells);
         }

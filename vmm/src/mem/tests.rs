@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
-use virtio_queue::desc::{RawDescriptor, split};
 use virtio_queue::mock::MockSplitQueue;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
@@ -11,13 +10,10 @@ use vmm_sys_util::eventfd::EFD_NONBLOCK;
 use super::blocks::BLOCK_BYTES;
 use super::*;
 use crate::device::ActiveQueue;
-use crate::requests::counted::Counted;
-use crate::requests::{Told, drain};
+use crate::requests::mock::exchange;
 
 const REQUEST: u64 = 0x1_0000;
 const ANSWER: u64 = 0x2_0000;
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
 
 /// Blocks of 128 MiB.
 const BLOCKS: u16 = 64;
@@ -41,40 +37,14 @@ impl Machine {
 
     /// One request of these bytes, with so much room for an answer; what the device says it wrote of it.
     fn offer(&self, request: &[u8], room: u32) -> Vec<u8> {
-        let at = |address| GuestAddress(address);
-        self.memory.write_slice(request, at(REQUEST)).unwrap();
-        self.memory.write_slice(&[0xff; 32], at(ANSWER)).unwrap();
-        let mock = MockSplitQueue::new(&self.memory, 16);
-        let mut queue: Queue = mock.create_queue().unwrap();
-        let bytes = u32::try_from(request.len()).unwrap();
-        let next = if room > 0 { NEXT } else { 0 };
-        let chain = [
-            split::Descriptor::new(REQUEST, bytes, next, 1),
-            split::Descriptor::new(ANSWER, room, WRITE, 0),
-        ];
-        for (index, descriptor) in (0..).zip(chain) {
-            let raw = RawDescriptor::from(descriptor);
-            mock.desc_table().store(index, raw).unwrap();
-        }
-        mock.avail().ring().ref_at(0).unwrap().store(0);
-        mock.avail().idx().store(1);
+        let answer_at = GuestAddress(ANSWER);
+        self.memory.write_slice(&[0xff; 32], answer_at).unwrap();
         let answer = |memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>| {
             Some(self.device.answer(memory, chain))
         };
-        drain(
-            &self.memory,
-            &mut queue,
-            &Counted::default(),
-            Told::Each,
-            answer,
-        )
-        .expect("the queue is whole");
-        assert_eq!(mock.used().idx().load(), 1);
-        let used = mock.used().ring().ref_at(0).unwrap().load().len();
-        assert!(used <= room, "{used} of {room} bytes");
-        let mut answer = vec![0; used as usize];
-        self.memory.read_slice(&mut answer, at(ANSWER)).unwrap();
-        answer
+        let (used, mut bytes) = exchange(&self.memory, [REQUEST, ANSWER], request, room, answer);
+        bytes.truncate(used);
+        bytes
     }
 
     /// The answer to a whole request, and the state in it.

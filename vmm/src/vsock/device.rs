@@ -11,6 +11,7 @@ use super::session::Session;
 use super::spec::{VIRTIO_ID_VSOCK, VIRTIO_VSOCK_F_STREAM};
 use super::table::Table;
 use crate::device::{Activation, Device, Stop};
+use crate::faults::Faults;
 
 /// Says what a host port leads to: the host's end of a new connection, or `None` to refuse it.
 ///
@@ -26,7 +27,7 @@ pub struct Vsock {
     pub(super) table: Table,
     /// Resets due to the guest for connections it has and the table has not.
     pub(super) resets: VecDeque<Header>,
-    pub(super) faults_logged: u32,
+    pub(super) faults: Faults,
 }
 
 impl Vsock {
@@ -37,7 +38,7 @@ impl Vsock {
             connector,
             table: Table::default(),
             resets: VecDeque::new(),
-            faults_logged: 0,
+            faults: Faults::default(),
         }
     }
 }

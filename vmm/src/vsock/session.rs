@@ -23,9 +23,6 @@ const STOP: u64 = u64::MAX;
 const KICKED_RX: u64 = u64::MAX - 1;
 const KICKED_TX: u64 = u64::MAX - 2;
 
-/// Guest faults that are logged before the device falls silent about them.
-const MAX_FAULTS_LOGGED: u32 = 16;
-
 /// The most of a payload that is sent at once, bytes. A receive buffer of Linux is a page.
 const CHUNK_BYTES: usize = 4096;
 
@@ -220,11 +217,9 @@ impl<'m> Session<'m> {
     }
 
     /// Logs what the guest did wrong, the first few times.
-    pub(super) fn guest_fault(&mut self, what: &str) {
-        if self.vsock.faults_logged < MAX_FAULTS_LOGGED {
-            self.vsock.faults_logged += 1;
-            tracing::warn!("vsock packet of the guest: {what}");
-        }
+    pub(super) fn guest_fault(&self, what: &str) {
+        let faults = &self.vsock.faults;
+        faults.log(format_args!("vsock packet of the guest: {what}"));
     }
 }
 

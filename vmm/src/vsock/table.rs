@@ -1,5 +1,5 @@
-//! Every connection with its socket, found by number or by ports. Owned by the device; the numbers are never used
-//! twice, so a stale one finds nothing.
+//! Every connection with its socket, found by number or by ports. Owned by the device; the numbers are not used
+//! twice in a run, so a stale one finds nothing.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
