@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use nix::errno::Errno;
+
 const BPF_PROG_LOAD: u32 = 5;
 const BPF_PROG_ATTACH: u32 = 8;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
@@ -72,8 +74,5 @@ pub fn attach(cgroup: &File) -> io::Result<()> {
 fn bpf<T>(command: u32, attributes: &T) -> io::Result<i32> {
     // SAFETY: the kernel reads `attributes` as long as they are, and what the two commands point to, which is constant.
     let done = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
-    match i32::try_from(done) {
-        Ok(done) if done >= 0 => Ok(done),
-        _ => Err(io::Error::last_os_error()),
-    }
+    i32::try_from(Errno::result(done)?).map_err(io::Error::other)
 }

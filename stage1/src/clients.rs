@@ -226,6 +226,11 @@ impl Clients {
         }
     }
 
+    /// Whether somebody waits for `task`.
+    pub fn is_awaited(&self, task: TaskId) -> bool {
+        self.clients.iter().any(|client| client.task == Some(task))
+    }
+
     /// Tells whoever waits for `task`; after its last answer a client is let go.
     pub fn answer(&mut self, task: TaskId, answer: &Answer) {
         let waits = |client: &Client| client.task == Some(task);

@@ -63,35 +63,11 @@ impl Growth {
     ) -> Result<Grown> {
         let Self { start, most, caps } = self;
         let (bytes, unlimited) = limits.of_apps(|limits| limits.memory_bytes);
-        let promised_mib = bytes.div_ceil(1 << 20);
-        let most_mib = u64::from(most.memory_mib);
-        if let Some(own) = app.memory_bytes {
-            let (own_mib, room_mib) = (own.div_ceil(1 << 20), most_mib - MEMORY_OVERHEAD_MIB);
-            ensure!(
-                promised_mib <= room_mib,
-                "its limit of {own_mib} MiB does not fit: the pod's machine has at most {room_mib} MiB for apps, and {} MiB \
-                 are promised to others; give it less, remove another, or start a pod with more (app sandbox \
-                 --max-memory)",
-                promised_mib - own_mib
-            );
-        }
         let (promised_milli, _) = limits.of_apps(cpu_milli);
+        let promised_mib = bytes.div_ceil(1 << 20);
+        self.check_room(app, promised_mib, promised_milli, warnings)?;
+        let most_mib = u64::from(most.memory_mib);
         let most_milli = u64::from(most.cpus) * 1000;
-        if let Some(own) = cpu_milli(app) {
-            ensure!(
-                own <= most_milli,
-                "its limit of {own}m CPUs does not fit: the pod's machine has at most {}; give it less, or start a pod with \
-                 more (app sandbox --max-cpu)",
-                most.cpus
-            );
-            if promised_milli > most_milli {
-                warnings.push(format!(
-                    "the apps' limits of CPUs are {promised_milli}m together, and the pod's machine has at most {}: they \
-                     will share",
-                    most.cpus
-                ));
-            }
-        }
         // For all without a limit there is something, too.
         let beside_mib = if unlimited {
             DEFAULT_MEMORY_MIB
@@ -114,6 +90,45 @@ impl Growth {
                 ..Limits::default()
             },
         })
+    }
+
+    /// Refuses the app that has a limit of more than there is room for, beside those whose limits make up what is `promised`.
+    fn check_room(
+        &self,
+        app: &Limits,
+        promised_mib: u64,
+        promised_milli: u64,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        let most = &self.most;
+        let most_mib = u64::from(most.memory_mib);
+        let most_milli = u64::from(most.cpus) * 1000;
+        if let Some(own) = app.memory_bytes {
+            let (own_mib, room_mib) = (own.div_ceil(1 << 20), most_mib - MEMORY_OVERHEAD_MIB);
+            ensure!(
+                promised_mib <= room_mib,
+                "its limit of {own_mib} MiB does not fit: the pod's machine has at most {room_mib} MiB for apps, and {} MiB \
+                 are promised to others; give it less, remove another, or start a pod with more (app sandbox \
+                 --max-memory)",
+                promised_mib - own_mib
+            );
+        }
+        if let Some(own) = cpu_milli(app) {
+            ensure!(
+                own <= most_milli,
+                "its limit of {own}m CPUs does not fit: the pod's machine has at most {}; give it less, or start a pod with \
+                 more (app sandbox --max-cpu)",
+                most.cpus
+            );
+            if promised_milli > most_milli {
+                warnings.push(format!(
+                    "the apps' limits of CPUs are {promised_milli}m together, and the pod's machine has at most {}: they \
+                     will share",
+                    most.cpus
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -126,7 +126,9 @@ impl Session<'_> {
             for action in actions {
                 self.act(action, &machine)?;
             }
-            if self.size.as_ref().is_none_or(Size::is_reached) {
+            if self.clients.is_awaited(life::SIZE)
+                && self.size.as_ref().is_none_or(Size::is_reached)
+            {
                 self.clients.answer(life::SIZE, &Answer::Fits);
             }
         }

@@ -175,11 +175,8 @@ fn users_namespace(shares_folders: bool) -> Result<OwnedFd> {
     user_namespace(|child| {
         // What the kernel wants of one who has no power over groups.
         fs::write(format!("/proc/{child}/setgroups"), "deny")?;
-        fs::write(
-            format!("/proc/{child}/uid_map"),
-            format!("{inside} {uid} 1"),
-        )?;
-        fs::write(format!("/proc/{child}/gid_map"), format!("{group} {gid} 1"))
+        let (uids, gids) = (format!("{inside} {uid} 1"), format!("{group} {gid} 1"));
+        set_maps(child, &uids, &gids)
     })
 }
 
@@ -187,7 +184,10 @@ fn users_namespace(shares_folders: bool) -> Result<OwnedFd> {
 pub fn no_owners() -> Option<String> {
     let mapped = || -> Result<()> {
         let ids = subordinate::of(geteuid(), getegid())?;
-        let ids = ids.context("/etc/subuid and /etc/subgid have no ids for you (sudo usermod --add-subuids 200000-265535 --add-subgids 200000-265535 $USER)")?;
+        let ids = ids.context(
+            "/etc/subuid and /etc/subgid have no ids for you (sudo usermod --add-subuids 200000-265535 --add-subgids \
+             200000-265535 $USER)",
+        )?;
         user_namespace(|child| ids.map(child)).map(drop)
     };
     let why = |error| format!("{error:#}");
@@ -198,11 +198,14 @@ pub fn no_owners() -> Option<String> {
 
 /// A user namespace with one map for uids and gids.
 fn namespace_with(map: &str) -> Result<OwnedFd> {
-    let mapped = user_namespace(|child| {
-        fs::write(format!("/proc/{child}/uid_map"), map)?;
-        fs::write(format!("/proc/{child}/gid_map"), map)
-    });
-    mapped.with_context(|| format!("with the ids {:?}", map.trim()))
+    user_namespace(|child| set_maps(child, map, map))
+        .with_context(|| format!("with the ids {:?}", map.trim()))
+}
+
+/// Sets the ids of the user namespace of the process `child`, as far as this process may.
+fn set_maps(child: Pid, uids: &str, gids: &str) -> io::Result<()> {
+    fs::write(format!("/proc/{child}/uid_map"), uids)?;
+    fs::write(format!("/proc/{child}/gid_map"), gids)
 }
 
 /// A user namespace whose ids `map` sets, made by a child that lives no longer than that takes.
