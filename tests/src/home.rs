@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::{checkout, finish, proved, temporary, test_image};
@@ -30,9 +30,15 @@ impl Home {
         let mut copy = Command::new("cp");
         copy.arg("-r").args(programs).args(images).arg(home.path());
         finish(&mut copy).expect_code(0);
-        let owner = format!("{USER}:{USER}");
-        finish(Command::new("chown").args(["-R", &owner]).arg(home.path())).expect_code(0);
+        Self::give(home.path());
         Self(home)
+    }
+
+    /// Gives him what is at `path`, with all that is in it.
+    #[track_caller]
+    pub fn give(path: &Path) {
+        let owner = format!("{USER}:{USER}");
+        finish(Command::new("chown").args(["-R", &owner]).arg(path)).expect_code(0);
     }
 
     /// A file in it.

@@ -52,8 +52,7 @@ fn folder_shared_by_an_ordinary_user_has_his_files_as_the_pods_roots() {
     let folder = home.path("shared");
     fs::create_dir(&folder).expect("a folder");
     fs::write(folder.join("mine"), "mine\n").expect("a file");
-    let owner = format!("{USER}:{USER}");
-    finish(Command::new("chown").args(["-R", &owner]).arg(&folder)).expect_code(0);
+    Home::give(&folder);
     let volume = format!("--volume=data,kind=host,source={}", folder.display());
     let mut command = home.fairing(&kvm_group());
     command.args(["run", "--rm", "--user=0", "--group=0", "--stage1"]);
@@ -102,8 +101,7 @@ fn folder_shared_by_a_user_with_subordinate_ids_has_files_of_every_owner() {
 
     let folder = home.path("shared");
     fs::create_dir(&folder).expect("a folder");
-    let owner = format!("{USER}:{USER}");
-    finish(Command::new("chown").arg(&owner).arg(&folder)).expect_code(0);
+    Home::give(&folder);
     let volume = format!("-v={}:/data", folder.display());
     let image = home.path("odd");
     let run = |user: &str, script: &str| {

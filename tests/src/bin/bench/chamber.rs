@@ -25,19 +25,8 @@ const FIRMWARE: [&str; 4] = [
 /// Copies everything from the working directory's `target` and the folder of test images, imports busybox, and makes the
 /// copy this process's root.
 pub fn enter(images: &str) -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace: the benchmark needs root")?;
+    mount_tmpfs(FOLDER, "600M")?;
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .context("make mounts private")?;
-    fs::create_dir_all(FOLDER)?;
-    mount(
-        Some("tmpfs"),
-        FOLDER,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("mode=755,size=600M"),
-    )
-    .context("mount a tmpfs")?;
     copy("target/fairing", "/usr/bin/fairing")?;
     copy_tree("target/stage1-kvm", "/usr/lib/fairing/stage1-kvm")?;
     copy_tree(&format!("{images}/busybox"), "/root/busybox")?;
@@ -60,6 +49,18 @@ pub fn enter(images: &str) -> Result<()> {
     chroot(FOLDER).context("enter the tmpfs")?;
     std::env::set_current_dir("/")?;
     import()
+}
+
+/// Mounts a tmpfs of this `size` at `folder`, which goes with a mount namespace of this process's own.
+pub fn mount_tmpfs(folder: &str, size: &str) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace: the benchmark needs root")?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("make mounts private")?;
+    fs::create_dir_all(folder)?;
+    let options = format!("mode=755,size={size}");
+    let (kind, flags) = (Some("tmpfs"), MsFlags::empty());
+    mount(kind, folder, kind, flags, Some(&*options)).context("mount a tmpfs")
 }
 
 /// Puts busybox into the store, under the name [`IMAGE`], and its disk where the peer finds it.

@@ -111,7 +111,8 @@ fn only(parent: &str, end: &str) -> Result<String> {
     Ok(version.path().join(end).display().to_string())
 }
 
-fn output(command: &mut Command) -> Result<String> {
+/// What a command prints that succeeds.
+pub fn output(command: &mut Command) -> Result<String> {
     let done = command.output().context("start it")?;
     let told = String::from_utf8_lossy(&done.stderr);
     ensure!(done.status.success(), "{}: {told}", done.status);

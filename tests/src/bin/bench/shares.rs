@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use crate::shared_work::Worked;
+use crate::chamber::mount_tmpfs;
+use crate::shared_work::{Worked, output};
 use crate::subject;
 
 /// A tmpfs that goes with this process's mount namespace: all files that are worked on, and the store.
@@ -70,18 +72,7 @@ struct Bench {
 
 impl Bench {
     fn prepare(store: &str) -> Result<Self> {
-        unshare(CloneFlags::CLONE_NEWNS)
-            .context("make a mount namespace: the benchmark needs root")?;
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-        fs::create_dir_all(FOLDER)?;
-        mount(
-            Some("tmpfs"),
-            FOLDER,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some("mode=755,size=80%"),
-        )?;
+        mount_tmpfs(FOLDER, "80%")?;
         run("cp", &["-a", store, &format!("{FOLDER}/store")])?;
         for (from, to) in [
             ("target/fairing", "bin"),
@@ -143,26 +134,27 @@ impl Bench {
 
     fn qemu(&self, cache: &str) -> Result<Worked> {
         let socket = self.path("virtiofsd.socket");
+        // Listened at before either is there: nobody waits for it, and once the server has ended nobody answers.
+        let listener = UnixListener::bind(&socket).context("listen for QEMU")?;
+        fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty()))?;
         let mut server = Command::new(VIRTIOFSD);
-        server.arg(format!("--socket-path={socket}"));
+        server.arg(format!("--fd={}", listener.as_raw_fd()));
         server.args(["-o", &format!("source={}", self.path("data"))]);
         server.args(["-o", &format!("cache={cache}"), "-o", "xattr"]);
         let mut server = server
             .stderr(Stdio::null())
             .spawn()
             .context("start virtiofsd")?;
-        let worked = self.peer(&socket, &mut server);
+        drop(listener);
+        let worked = self.peer(&socket);
         // It ends with its only client; whatever became of that.
         let _ = server.kill();
         server.wait()?;
+        fs::remove_file(socket)?;
         worked
     }
 
-    fn peer(&self, socket: &str, server: &mut Child) -> Result<Worked> {
-        while !fs::exists(socket)? {
-            ensure!(server.try_wait()?.is_none(), "virtiofsd has ended");
-            std::thread::yield_now();
-        }
+    fn peer(&self, socket: &str) -> Result<Worked> {
         // Of the peer before.
         let _ = fs::remove_file(self.path(&format!("data/{FIGURES}")));
         let mut peer = subject::qemu_with_shares(&self.image, socket);
@@ -175,10 +167,8 @@ impl Bench {
 
 /// The figures that a command prints.
 fn figures(command: &mut Command) -> Result<Worked> {
-    let done = command.stdin(Stdio::null()).output().context("start it")?;
-    let told = String::from_utf8_lossy(&done.stderr);
-    ensure!(done.status.success(), "{}: {told}", done.status);
-    serde_json::from_slice(&done.stdout).context("read its figures")
+    let told = output(command.stdin(Stdio::null()))?;
+    serde_json::from_str(&told).context("read its figures")
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
