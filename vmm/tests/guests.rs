@@ -54,11 +54,11 @@ fn elf(code: &[u8]) -> File {
     file(&bytes)
 }
 
-fn machine(code: &[u8], cpus: u8) -> Machine {
+fn machine(code: &[u8], cpus: u8, pluggable_mib: u32) -> Machine {
     let config = Config {
         cpus,
         memory_mib: 16,
-        pluggable_mib: 0,
+        pluggable_mib,
         kernel: elf(code),
         initramfs: file(b"initramfs"),
         debug: false,
@@ -74,7 +74,7 @@ fn machine(code: &[u8], cpus: u8) -> Machine {
 }
 
 fn start(code: &[u8], cpus: u8) -> Running {
-    machine(code, cpus).start(|_| Ok(())).unwrap()
+    machine(code, cpus, 0).start(|_| Ok(())).unwrap()
 }
 
 fn run(code: &[u8]) -> Ended {
@@ -155,7 +155,7 @@ fn stop_race_with_start_is_never_lost() {
 #[test]
 fn every_thread_is_confined_before_the_owner_and_the_guest() {
     static KINDS: Mutex<Vec<ThreadKind>> = Mutex::new(Vec::new());
-    let running = machine(&POWER_OFF_42, 2).start(|kind| {
+    let running = machine(&POWER_OFF_42, 2, 0).start(|kind| {
         KINDS.lock().unwrap().push(kind);
         Ok(())
     });
@@ -169,7 +169,7 @@ fn every_thread_is_confined_before_the_owner_and_the_guest() {
 #[test]
 fn thread_that_cannot_be_confined_fails_the_start() {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
-    let error = machine(&SPIN, 2).start(|_| match CALLS.fetch_add(1, Ordering::SeqCst) {
+    let error = machine(&SPIN, 2, 0).start(|_| match CALLS.fetch_add(1, Ordering::SeqCst) {
         0 => Err(anyhow::anyhow!("no filter")),
         _ => Ok(()),
     });
@@ -208,6 +208,25 @@ fn boot_cpu_finds_boot_parameters_and_initramfs() {
     let mut code = vec![0x8b, 0x9e, 0x18, 0x02, 0, 0]; // mov ebx, [rsi + 0x218]
     code.extend([0x8a, 0x03, 0x66, 0xba, 0x00, 0x06, 0xee]); // mov al, [rbx]; mov dx, 0x600; out dx, al
     assert_eq!(run(&code).end, End::PoweredOff(b'i'));
+}
+
+#[test]
+fn memory_that_is_not_plugged_keeps_nothing_for_the_guest_that_writes_there() {
+    // Maps 2 MiB of its memory at 4 GiB by a table of its own, writes the code there, and ends with what it reads.
+    let end = |mapped: u64| {
+        let mut code = vec![0x48, 0xb8]; // mov rax, mapped | PRESENT | WRITABLE | LARGE_PAGE
+        code.extend((mapped | 0x83).to_le_bytes());
+        code.extend([0x48, 0x89, 0x04, 0x25, 0, 0, 1, 0]); // mov [0x1_0000], rax
+        code.extend([0x48, 0xc7, 0x04, 0x25, 0x20, 0xa0, 0, 0, 3, 0, 1, 0]); // mov qword [0xa020], 0x1_0003
+        code.extend([0x48, 0xb8, 0, 0, 0, 0, 1, 0, 0, 0]); // mov rax, 0x1_0000_0000
+        code.extend([0xc6, 0x00, 42, 0x8a, 0x00]); // mov byte [rax], 42; mov al, [rax]
+        code.extend([0x66, 0xba, 0x00, 0x06, 0xee]); // mov dx, 0x600; out dx, al
+        let running = machine(&code, 1, 128).start(|_| Ok(())).unwrap();
+        ended(running).end
+    };
+    assert_eq!(end(8 << 20), End::PoweredOff(42));
+    // Where memory to plug begins. KVM ends the guest; software that stands in for it need not.
+    assert_ne!(end(4 << 30), End::PoweredOff(42));
 }
 
 #[test]
