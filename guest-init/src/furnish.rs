@@ -16,17 +16,18 @@ use crate::cgroup::{self, Cgroup};
 use crate::mount_table::remount_read_only;
 use crate::place::Room;
 use crate::report::Report;
+use crate::syslog::Syslog;
 use crate::{app_files, app_root, app_view, volumes};
 
 /// Furnishes the place of `app`, and hands over what was made.
-pub fn run(app: &App, cgroup: &Cgroup, line: &OwnedFd) -> Result<()> {
-    let room = furnish(app, cgroup)?;
+pub fn run(app: &App, cgroup: &Cgroup, syslog: Option<&Syslog>, line: &OwnedFd) -> Result<()> {
+    let room = furnish(app, cgroup, syslog)?;
     let beside = [room.mounts.as_fd(), room.cgroups.as_fd()];
     packets::send(line.as_fd(), &Report::Furnished(room.account), &beside)
         .context("hand over the app's namespaces")
 }
 
-fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
+fn furnish(app: &App, cgroup: &Cgroup, syslog: Option<&Syslog>) -> Result<Room> {
     // Of the app's life before this one: an overlay cannot be mounted twice.
     cgroup.wait_until_empty()?;
     // Opened while they have names: the root to come may have no /proc.
@@ -54,6 +55,7 @@ fn furnish(app: &App, cgroup: &Cgroup) -> Result<Room> {
     let hostname = gethostname().context("read the host name")?;
     app_files::complete(&hostname.to_string_lossy())?;
     app_view::complete(app.restrict_paths)?;
+    syslog.map_or(Ok(()), Syslog::open)?;
     volumes::place(app)?;
     app_root::leave()?;
 

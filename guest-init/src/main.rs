@@ -35,6 +35,7 @@ mod report;
 mod stdio;
 mod streams;
 mod supervisor;
+mod syslog;
 mod task;
 mod volumes;
 

@@ -39,7 +39,8 @@ pub fn start(work: impl FnOnce(&OwnedFd) -> Result<(), Fault>) -> Result<(Pid, O
     std::process::exit(code)
 }
 
-fn line() -> Result<(OwnedFd, OwnedFd)> {
+/// The two ends of a line.
+pub fn line() -> Result<(OwnedFd, OwnedFd)> {
     let kind = SockType::SeqPacket;
     socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
         .context("make a socket pair")

@@ -137,7 +137,7 @@ impl Supervisor {
             return;
         }
         match message {
-            ToGuest::Start { task, app } => self.begin(task, |_| Task::start(task, *app)),
+            ToGuest::Start { task, app } => self.begin(task, |pod| Task::start(task, *app, pod)),
             ToGuest::Enter { task, entry } => {
                 let place = self.tasks.iter().find_map(|task| task.place(&entry.app));
                 let place = place.with_context(|| format!("app {:?} does not run", entry.app));

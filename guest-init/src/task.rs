@@ -19,9 +19,11 @@ use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OTHER};
 use crate::launch::Program;
 use crate::place::{Place, Room};
+use crate::pod_namespace::PodNamespace;
 use crate::removal::remove;
 use crate::report::{self, Report};
 use crate::streams::{Streams, Way};
+use crate::syslog::Syslog;
 use crate::{console, furnish, process};
 
 /// An app, an entry or a removal.
@@ -29,6 +31,8 @@ pub struct Task {
     id: TaskId,
     role: Role,
     streams: Streams,
+    /// An app's, while somebody reads it.
+    syslog: Option<Syslog>,
     life: Life,
 }
 
@@ -77,15 +81,20 @@ impl Task {
     ///
     /// # Errors
     /// Whatever goes wrong before a process is there.
-    pub fn start(id: TaskId, app: App) -> Result<Self> {
+    pub fn start(id: TaskId, app: App, pod: &mut PodNamespace) -> Result<Self> {
         ensure!(is_name(&app.name), "{:?} is no name for an app", app.name);
         let streams = Streams::connect(&app.stdio)?;
+        let syslog = match app.built_in {
+            true => None,
+            false => Some(pod.beside(|| Syslog::start(&streams.theirs))??),
+        };
         let place = Place {
             cgroup: Cgroup::make(&app)?,
             app,
             room: OnceCell::new(),
         };
-        Self::begin(id, Role::App(Rc::new(place)), streams, Step::Furnish)
+        let task = Self::new(id, Role::App(Rc::new(place)), streams);
+        Self { syslog, ..task }.begin(Step::Furnish)
     }
 
     /// Connects the streams of `entry` and starts it in `place`.
@@ -94,7 +103,7 @@ impl Task {
     /// Whatever goes wrong before its process is there.
     pub fn enter(id: TaskId, entry: Box<Entry>, place: Rc<Place>) -> Result<Self> {
         let streams = Streams::connect(&entry.stdio)?;
-        Self::begin(id, Role::Entry(entry, place), streams, Step::Main)
+        Self::new(id, Role::Entry(entry, place), streams).begin(Step::Main)
     }
 
     /// Begins to remove what an app left behind.
@@ -103,18 +112,22 @@ impl Task {
     /// Whatever goes wrong before a process is there.
     pub fn remove(id: TaskId, left: Left) -> Result<Self> {
         ensure!(is_name(&left.app), "{:?} is no name of an app", left.app);
-        Self::begin(id, Role::Removal(left), Streams::none(), Step::Main)
+        Self::new(id, Role::Removal(left), Streams::none()).begin(Step::Main)
     }
 
-    fn begin(id: TaskId, role: Role, streams: Streams, first: Step) -> Result<Self> {
-        let mut task = Self {
+    fn new(id: TaskId, role: Role, streams: Streams) -> Self {
+        Self {
             id,
             role,
             streams,
+            syslog: None,
             life: Life::Gone,
-        };
-        task.launch(first)?;
-        Ok(task)
+        }
+    }
+
+    fn begin(mut self, first: Step) -> Result<Self> {
+        self.launch(first)?;
+        Ok(self)
     }
 
     /// Whether it is the task `id`, and has not ended.
@@ -147,9 +160,14 @@ impl Task {
         }
     }
 
-    /// Whether its living process is `pid`.
+    /// Whether its living process, or who reads its log, is `pid`.
     pub fn is_process(&self, pid: Pid) -> bool {
-        matches!(self.life, Life::Alive { pid: own, .. } if own == pid)
+        matches!(self.life, Life::Alive { pid: own, .. } if own == pid) || self.is_read_by(pid)
+    }
+
+    fn is_read_by(&self, pid: Pid) -> bool {
+        let syslog = self.syslog.as_ref();
+        syslog.is_some_and(|syslog| syslog.is_read_by(pid))
     }
 
     /// Whether nothing is left of it.
@@ -298,7 +316,8 @@ impl Task {
             (Role::Over, _) => return Ok(()),
             (Role::Removal(left), _) => return Ok(remove(left)?),
             (Role::App(place), Step::Furnish) => {
-                return Ok(furnish::run(&place.app, &place.cgroup, line)?);
+                let syslog = self.syslog.as_ref();
+                return Ok(furnish::run(&place.app, &place.cgroup, syslog, line)?);
             }
             (Role::App(place), Step::PreStart) => Program::of_handler(place, &place.app.pre_start),
             (Role::App(place), Step::Main) => Program::of_app(place),
@@ -310,8 +329,13 @@ impl Task {
         program.launch(&self.streams.theirs, line)
     }
 
-    /// Its living process has died. Gives what came before.
+    /// A process of it has died. Gives what came before.
     pub fn died(&mut self, dead: Pid, status: Status) -> Option<ToHost> {
+        if self.is_read_by(dead) {
+            self.syslog = None;
+            self.take_last_words();
+            return None;
+        }
         let before = self.hear_of_launch();
         let Life::Alive { step, pid, .. } = &self.life else {
             return before;
@@ -363,8 +387,17 @@ impl Task {
     /// The rest of it is killed, and what was written is taken along.
     fn drain(&mut self, outcome: ToHost) {
         self.kill();
-        self.streams.take_last_words();
+        self.streams.end_input();
         self.life = Life::Draining(outcome);
+        self.syslog.iter().for_each(Syslog::end);
+        self.take_last_words();
+    }
+
+    /// Takes what was written along once nobody writes any more.
+    fn take_last_words(&mut self) {
+        if matches!(self.life, Life::Draining(_)) && self.syslog.is_none() {
+            self.streams.take_last_words();
+        }
     }
 
     /// Sees to the end of what an app has left that has ended: a command in it that was born while the app died, or what one has not
@@ -372,7 +405,10 @@ impl Task {
     pub fn hasten(&mut self) {
         match (&self.role, &self.life) {
             (Role::Entry(_, place), Life::Alive { .. }) => place.cgroup.kill(),
-            (_, Life::Draining(_)) => self.streams = Streams::none(),
+            (_, Life::Draining(_)) => {
+                self.streams = Streams::none();
+                self.syslog.iter().for_each(Syslog::kill);
+            }
             _ => {}
         }
     }
@@ -383,7 +419,7 @@ impl Task {
         let Life::Draining(outcome) = &self.life else {
             return None;
         };
-        if !self.streams.are_delivered() {
+        if self.syslog.is_some() || !self.streams.are_delivered() {
             return None;
         }
         let message = outcome.clone();

@@ -174,6 +174,27 @@ fn import_busybox() {
 }
 
 #[test]
+fn app_that_logs_by_syslog_is_heard_on_its_stderr_to_the_last_word() {
+    let script = "logger -t web one; exec 2>&-; logger -t web two; logger -t web three";
+    let finished = finish(&mut pod(&[], &[App("one", &["--user=7"], script)])).expect_code(0);
+    let err = finished.err();
+    let heard = err
+        .lines()
+        .filter_map(|line| Some(line.rsplit_once("web: ")?.1));
+    assert_eq!(heard.collect::<Vec<_>>(), ["one", "two", "three"], "{err}");
+}
+
+#[test]
+fn app_that_sends_syslog_what_is_never_closed_ends_as_any() {
+    let program = env!("CARGO_BIN_EXE_lingering_log");
+    let given = format!("--volume=program,kind=host,source={program},readOnly=true");
+    let flags = &["--mount=volume=program,target=/program"];
+    let finished = finish(&mut pod(&[&given], &[App("one", flags, "/program")])).expect_code(0);
+    assert_eq!(finished.out(), "sent\n", "{}", finished.err());
+    assert!(finished.err().contains("before\n"), "{}", finished.err());
+}
+
+#[test]
 fn handlers_run_before_and_after_the_app_with_its_environment_and_output() {
     import_busybox();
     let handler =
