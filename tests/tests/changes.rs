@@ -130,18 +130,29 @@ fn what_the_host_changes_is_seen_at_once_with_cache_none_and_never_with_always()
 
 #[test]
 fn tree_swapped_again_and_again_is_read_whole_and_in_order_with_cache_none() {
+    // Whoever resolved the one before the last has read it since.
+    swap_under_a_reader("follow", 2);
+}
+
+#[test]
+fn tree_whose_old_version_goes_at_once_is_read_whole_and_in_order_by_who_tries_again() {
+    swap_under_a_reader("chase", 1);
+}
+
+/// Swaps while an app does what `deed` says, and removes the version that is `kept` versions old.
+#[track_caller]
+fn swap_under_a_reader(deed: &str, kept: usize) {
     let tree = Tree::new();
     tree.swap(1);
     let mut reader = Reader::start(tree.0.path());
     let last = rounds("swaps", 20, 1000);
-    reader.0.write(&format!("follow /none {last}\n"));
+    reader.0.write(&format!("{deed} /none {last}\n"));
     for version in 2..last + 2 {
         let line = reader.0.line();
         assert!(line.starts_with("at "), "after swap {version}: {line}");
         tree.swap(version);
-        // Whoever resolved the one before the last has read it since.
-        if version > 2 {
-            tree.remove(version - 2);
+        if version > kept {
+            tree.remove(version - kept);
         }
     }
     assert_eq!(reader.0.line(), "followed");

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
@@ -66,7 +67,8 @@ impl Reader {
                 Ok("written".to_owned())
             }
             ["events"] => Ok(self.changes()),
-            ["follow", folder, rounds] => follow(folder, rounds.parse()?),
+            ["follow", folder, rounds] => follow(folder, rounds.parse()?, read_tree),
+            ["chase", folder, rounds] => follow(folder, rounds.parse()?, read_lasting_tree),
             _ => bail!("{words:?}: not understood"),
         }
     }
@@ -115,16 +117,31 @@ fn list(path: &str) -> Result<String> {
     Ok(names.join(" "))
 }
 
-/// Reads a tree that the host swaps meanwhile; says after every few readings which version it is at.
-fn follow(folder: &str, rounds: usize) -> Result<String> {
+/// Reads a tree that the host swaps meanwhile by `read`; says after every few readings which version it is at.
+fn follow(folder: &str, rounds: usize, read: fn(&str, u32) -> Result<u32>) -> Result<String> {
     let mut version = 0;
     for _ in 0..rounds {
         for _ in 0..READINGS {
-            version = read_tree(folder, version)?;
+            version = read(folder, version)?;
         }
         say(&format!("at {version}"))?;
     }
     Ok("followed".to_owned())
+}
+
+/// As `read_tree`, once no version goes away under it, as any may that is not the newest.
+fn read_lasting_tree(folder: &str, last: u32) -> Result<u32> {
+    loop {
+        match read_tree(folder, last) {
+            Err(error) if is_not_found(&error) => {}
+            read => return read,
+        }
+    }
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    io == Some(io::ErrorKind::NotFound) || error.downcast_ref() == Some(&Errno::ENOENT)
 }
 
 /// The version of the tree, which must be whole and none before `last`.
