@@ -1,7 +1,10 @@
 //! How pods end: exit codes, signals from within and from without.
 
+use std::fs;
+use std::process::Command;
+
 use tests::running::{Running, child_of, signal};
-use tests::{fairing, finish, rounds, run_sh};
+use tests::{fairing, finish, rounds, run_sh, store, wait_until};
 
 /// What `fairing list` calls the pod that is there.
 #[track_caller]
@@ -66,4 +69,32 @@ fn pod_whose_time_is_up_says_so_to_who_waits_for_it() {
     let waited = finish(fairing().args(["wait", uuid])).expect_code(0);
     assert_eq!(waited.out(), "124\n");
     finish(fairing().args(["rm", uuid])).expect_code(0);
+}
+
+#[test]
+fn process_that_has_the_pid_of_a_dead_pod_by_now_is_left_alone() {
+    let started = finish(&mut run_sh(&["-d"], "exec sleep 1000")).expect_code(0);
+    let uuid = started.out().trim().to_owned();
+    let of_pod = |words: &[&str]| finish(fairing().args(words).arg(&uuid));
+    let pid = of_pod(&["status", "--wait-ready"]).expect_code(0);
+    signal(pid.value("pid").parse().expect("a pid"), "KILL");
+    wait_until("the pod is dead", || {
+        of_pod(&["status"]).value("state") != "running"
+    });
+    let mut other = Command::new("sleep").arg("1000").spawn().expect("sleep");
+    let file = store().join("pods/run").join(&uuid).join("pid");
+    fs::write(&file, format!("{}\n", other.id())).expect("the pod has a pid");
+
+    assert_eq!(of_pod(&["status"]).value("state"), "exited");
+    let entered = finish(fairing().args(["enter", &uuid, "/bin/sh"])).expect_code(254);
+    assert!(entered.err().contains("not running"), "{}", entered.err());
+    for deed in [&["kill"][..], &["stop"], &["stop", "--force"], &["top"]] {
+        let done = of_pod(deed);
+        assert!(done.err().contains(&uuid), "{deed:?}: {}", done.err());
+    }
+    of_pod(&["rm"]).expect_code(0);
+    finish(fairing().args(["gc", "--grace-period=0s"])).expect_code(0);
+    assert_eq!(other.try_wait().expect("a child"), None);
+    other.kill().and_then(|()| other.wait()).expect("a child");
+    assert!(!file.exists());
 }
