@@ -46,7 +46,7 @@ const TRY: &str = "try() { fio --minimal \"$@\" /volume/jobs >/tmp/log 2>&1 || {
 
 #[test]
 fn blocks_written_to_a_volume_and_to_the_root_keep_their_checksums() {
-    let mib = rounds("MiB in each of fio's six files", 2, 64);
+    let mib = rounds("MiB in each of fio's six files", 2, 16);
     let folder = temporary("fairing-fio-");
     let disk = Mounted::ext4(folder.path(), "disk");
     fs::write(disk.path().join("jobs"), JOBS).expect("room for a file");

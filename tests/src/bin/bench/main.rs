@@ -41,7 +41,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["count", images] => print(&counted::measure(images)?),
         ["wall", images] => print(&wall::measure(images)?),
         ["shares", store] => print(&shares::measure(store)?),
-        ["work", folder] => print(&shared_work::run(folder)?),
+        ["work", folder, asked] => print(&shared_work::run(folder, asked)?),
         ["import", images, packed] => print(&imports::measure(images, packed)?),
         ["report", ref inputs @ .., output] => report::write(inputs, output),
         _ => bail!("this program is called by scripts/bench"),

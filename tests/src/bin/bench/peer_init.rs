@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 
-use crate::shared_work;
+use crate::shared_work::{self, LARGE};
 use crate::shares::{FIGURES, PLACE};
 use crate::subject::{
     BUSYBOX, END_PORT, MARK_EXEC, MARK_FIRST_BYTE, MARK_INIT, MARK_PORT, PEER_TAG,
@@ -18,7 +18,6 @@ use crate::subject::{
 
 /// Never returns; on failure the machine ends with a code of its own.
 pub fn run() -> ! {
-    let is_told = |word: &str| std::env::args().any(|argument| argument == word);
     let code = match if is_told("shares") { shares() } else { story() } {
         Ok(()) => 0,
         Err(error) => {
@@ -35,6 +34,10 @@ pub fn run() -> ! {
     std::process::exit(1);
 }
 
+fn is_told(word: &str) -> bool {
+    std::env::args().any(|argument| argument == word)
+}
+
 /// A file system at a folder.
 fn attach(kind: &str, source: &str, folder: &str) -> Result<()> {
     let flags = if kind == "erofs" {
@@ -42,7 +45,10 @@ fn attach(kind: &str, source: &str, folder: &str) -> Result<()> {
     } else {
         MsFlags::empty()
     };
-    mount(Some(source), folder, Some(kind), flags, None::<&str>)
+    // Keeps what it knows, as the others with `always`; requests as large as virtio-fs's would be.
+    let options =
+        (kind == "9p").then_some("trans=virtio,version=9p2000.L,cache=loose,msize=524288");
+    mount(Some(source), folder, Some(kind), flags, options)
         .with_context(|| format!("mount {kind} at {folder}"))
 }
 
@@ -56,10 +62,12 @@ fn shares() -> Result<()> {
     // The database's shared memory.
     fs::create_dir_all("/image/dev/shm")?;
     attach("tmpfs", "tmpfs", "/image/dev/shm")?;
-    attach("virtiofs", PEER_TAG, &format!("/image{PLACE}"))?;
+    let kind = if is_told("9p") { "9p" } else { "virtiofs" };
+    attach(kind, PEER_TAG, &format!("/image{PLACE}"))?;
     chroot("/image").context("enter the image")?;
     std::env::set_current_dir("/")?;
-    let worked = shared_work::run(PLACE)?;
+    let asked = if is_told(LARGE) { LARGE } else { "" };
+    let worked = shared_work::run(PLACE, asked)?;
     fs::write(
         format!("{PLACE}/{FIGURES}"),
         serde_json::to_string(&worked)?,

@@ -137,14 +137,16 @@ fn print_imports(imports: &Imports) {
 
 fn print_shares(shares: &Shares) {
     println!(
-        "\nshared folders{:>30}{:>18}{:>18}",
-        "git status", "after a pause", "a transaction"
+        "\nshared folders{:>34}{:>18}{:>18}{:>18}",
+        "git status", "after a pause", "a transaction", "of 50,000 files"
     );
     for (place, worked) in shares {
-        print!("  {place:<28}");
+        print!("  {place:<32}");
         for (what, of_host) in worked.named().iter().zip(shares[HOST].named()) {
-            let percent = percent(what.1, of_host.1);
-            print!("{:>12}{percent:>5}%", what.1);
+            match (what.1, of_host.1) {
+                (Some(took), Some(host)) => print!("{took:>12}{:>5}%", percent(took, host)),
+                _ => print!("{:>18}", "-"),
+            }
         }
         println!();
     }
@@ -188,6 +190,9 @@ fn print_targets(counted: &Counted, imports: &Imports, shares: &Shares) {
     }
     let [host, ours] = [HOST, OURS].map(|place| shares[place].named());
     for ((what, ours), (_, host)) in ours.into_iter().zip(host) {
+        let (Some(ours), Some(host)) = (ours, host) else {
+            continue;
+        };
         let percent = percent(ours, host);
         verdict(
             percent <= 200,

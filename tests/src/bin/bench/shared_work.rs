@@ -16,6 +16,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Transactions that are measured; a tenth of them goes before.
 const TRANSACTIONS: u64 = 200;
 
+/// The word for the large tree, and its name.
+pub const LARGE: &str = "large";
+
 /// Where PostgreSQL's sockets are.
 const SOCKETS: &str = "/tmp";
 
@@ -28,34 +31,46 @@ pub struct Worked {
     pub git_status_later: u64,
     /// One transaction of pgbench.
     pub transaction: u64,
+    /// As `git_status`, of the large tree, where it was asked for.
+    pub git_status_large: Option<u64>,
 }
 
 impl Worked {
     /// Each figure with its name.
-    pub fn named(&self) -> [(&'static str, u64); 3] {
+    pub fn named(&self) -> [(&'static str, Option<u64>); 4] {
         [
-            ("git status", self.git_status),
-            ("git status after a pause", self.git_status_later),
-            ("a transaction", self.transaction),
+            ("git status", Some(self.git_status)),
+            ("after a pause", Some(self.git_status_later)),
+            ("a transaction", Some(self.transaction)),
+            ("of 50,000 files", self.git_status_large),
         ]
     }
 }
 
-/// Does all of it in `folder`, which holds `tree` and `main`.
-pub fn run(folder: &str) -> Result<Worked> {
+/// Does all of it in `folder`, which holds `tree`, `main` and `large`; the last is worked on if it is `asked` for.
+pub fn run(folder: &str, asked: &str) -> Result<Worked> {
     let folder = Path::new(folder);
     let tree = folder.join("tree");
-    for _ in 0..2 {
-        git_status(&tree).context("git status for the first times")?;
-    }
     Ok(Worked {
-        git_status: git_status(&tree).context("git status")?,
+        git_status: warm_git_status(&tree)?,
         git_status_later: {
             thread::sleep(PAUSE);
             git_status(&tree).context("git status after a pause")?
         },
         transaction: transaction(&folder.join("main")).context("pgbench")?,
+        git_status_large: match asked {
+            LARGE => Some(warm_git_status(&folder.join(LARGE))?),
+            _ => None,
+        },
     })
+}
+
+/// The third in a row.
+fn warm_git_status(tree: &Path) -> Result<u64> {
+    for _ in 0..2 {
+        git_status(tree).context("git status for the first times")?;
+    }
+    git_status(tree).context("git status")
 }
 
 fn git_status(tree: &Path) -> Result<u64> {

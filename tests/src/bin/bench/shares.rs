@@ -1,5 +1,5 @@
-//! Shared folders beside the host itself, the writable layer over an image, and QEMU's virtio-fs: what a `git status` and a
-//! transaction of a database take in each, by a clock that counts instructions.
+//! Shared folders beside the host itself, the writable layer over an image, and QEMU's virtio-fs and 9p: what a `git status` and
+//! a transaction of a database take in each, by a clock that counts instructions.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::chamber::mount_tmpfs;
-use crate::shared_work::{Worked, output};
-use crate::subject;
+use crate::shared_work::{LARGE, Worked, output};
+use crate::subject::{self, Server};
 
 /// A tmpfs that goes with this process's mount namespace: all files that are worked on, and the store.
 const FOLDER: &str = "/run/fairing-shares";
@@ -49,18 +49,22 @@ pub fn measure(store: &str) -> Result<Shares> {
     let root = format!("-v={}:{PROGRAM}:ro", bench.path("data/bench"));
     put(
         "fairing, block root".to_owned(),
-        bench.fairing(&root, IN_IMAGE),
+        bench.fairing(&root, IN_IMAGE, LARGE),
     )?;
-    for cache in ["always", "auto"] {
+    for (cache, asked) in [("always", LARGE), ("auto", "")] {
         let share = format!("-v={}:{PLACE}:cache={cache}", bench.path("data"));
         put(
             format!("fairing, cache={cache}"),
-            bench.fairing(&share, PLACE),
+            bench.fairing(&share, PLACE, asked),
         )?;
     }
     put(
         "QEMU's virtiofsd, cache=always".to_owned(),
-        bench.qemu("always"),
+        bench.qemu_with_virtiofsd("always"),
+    )?;
+    put(
+        "QEMU's 9p, cache=loose".to_owned(),
+        bench.qemu(&Server::NineP(&bench.path("data"))),
     )?;
     Ok(shares)
 }
@@ -118,21 +122,21 @@ impl Bench {
         let mut command = Command::new("chroot");
         command
             .arg(self.path("debian"))
-            .args([PROGRAM, "work", PLACE]);
+            .args([PROGRAM, "work", PLACE, LARGE]);
         figures(&mut command)
     }
 
     /// In a pod with this share.
-    fn fairing(&self, share: &str, place: &str) -> Result<Worked> {
+    fn fairing(&self, share: &str, place: &str, asked: &str) -> Result<Worked> {
         let mut command = Command::new(self.path("bin/fairing"));
         command.args(["--dir", &self.path("store"), "run", "--rm"]);
         // Far more than any of it takes.
-        command.args(["--timeout=200s", "shares", share]);
-        command.args(["--exec", PROGRAM, "--", "work", place]);
+        command.args(["--timeout=900s", "shares", share]);
+        command.args(["--exec", PROGRAM, "--", "work", place, asked]);
         figures(&mut command)
     }
 
-    fn qemu(&self, cache: &str) -> Result<Worked> {
+    fn qemu_with_virtiofsd(&self, cache: &str) -> Result<Worked> {
         let socket = self.path("virtiofsd.socket");
         // Listened at before either is there: nobody waits for it, and once the server has ended nobody answers.
         let listener = UnixListener::bind(&socket).context("listen for QEMU")?;
@@ -146,7 +150,7 @@ impl Bench {
             .spawn()
             .context("start virtiofsd")?;
         drop(listener);
-        let worked = self.peer(&socket);
+        let worked = self.qemu(&Server::Virtiofs(&socket));
         // It ends with its only client; whatever became of that.
         let _ = server.kill();
         server.wait()?;
@@ -154,10 +158,10 @@ impl Bench {
         worked
     }
 
-    fn peer(&self, socket: &str) -> Result<Worked> {
+    fn qemu(&self, server: &Server) -> Result<Worked> {
         // Of the peer before.
         let _ = fs::remove_file(self.path(&format!("data/{FIGURES}")));
-        let mut peer = subject::qemu_with_shares(&self.image, socket);
+        let mut peer = subject::qemu_with_shares(&self.image, server, LARGE);
         let done = peer.output().context("start QEMU")?;
         let figures = File::open(self.path(&format!("data/{FIGURES}")));
         let figures = figures.with_context(|| format!("the peer left no figures: {done:?}"))?;

@@ -99,23 +99,46 @@ fn fairing(job: Job) -> Result<Command> {
     Ok(command)
 }
 
-/// QEMU's machine with a file system that the server at `socket` serves, whose PID 1 does the work on it.
-pub fn qemu_with_shares(image: &Path, socket: &str) -> Command {
-    let kernel = "target/stage1-kvm/rootfs/vmlinux";
-    let mut command = microvm("shares", kernel, image, "target/bench/initramfs");
-    command
-        .args([
-            "-object",
-            &format!("memory-backend-memfd,id=ram,size={MEMORY_MIB}M,share=on"),
-        ])
-        .args(["-machine", "memory-backend=ram"])
-        // The server knows no devices of before virtio 1.0, which are this machine's default.
-        .args(["-global", "virtio-mmio.force-legacy=false"])
-        .args(["-chardev", &format!("socket,id=server,path={socket}")])
-        .args([
-            "-device",
-            &format!("vhost-user-fs-device,chardev=server,tag={PEER_TAG}"),
-        ]);
+/// Who serves a shared folder in QEMU's machine.
+pub enum Server<'a> {
+    /// virtiofsd, at this socket.
+    Virtiofs(&'a str),
+    /// QEMU itself, this folder.
+    NineP(&'a str),
+}
+
+/// QEMU's machine with a shared folder, on whose files PID 1 works, those that are `asked` for among them.
+pub fn qemu_with_shares(image: &Path, server: &Server, asked: &str) -> Command {
+    let (kernel, kind) = match server {
+        Server::Virtiofs(_) => ("target/stage1-kvm/rootfs/vmlinux", "virtiofs"),
+        Server::NineP(_) => ("target/bench/vmlinux-9p", "9p"),
+    };
+    let words = format!("shares {kind} {asked}");
+    let mut command = microvm(&words, kernel, image, "target/bench/initramfs");
+    // The servers know no devices of before virtio 1.0, which are this machine's default.
+    command.args(["-global", "virtio-mmio.force-legacy=false"]);
+    match server {
+        Server::Virtiofs(socket) => command
+            .args([
+                "-object",
+                &format!("memory-backend-memfd,id=ram,size={MEMORY_MIB}M,share=on"),
+            ])
+            .args(["-machine", "memory-backend=ram"])
+            .args(["-chardev", &format!("socket,id=server,path={socket}")])
+            .args([
+                "-device",
+                &format!("vhost-user-fs-device,chardev=server,tag={PEER_TAG}"),
+            ]),
+        Server::NineP(folder) => command
+            .args([
+                "-fsdev",
+                &format!("local,id=folder,path={folder},security_model=passthrough"),
+            ])
+            .args([
+                "-device",
+                &format!("virtio-9p-device,fsdev=folder,mount_tag={PEER_TAG}"),
+            ]),
+    };
     command
 }
 
