@@ -40,7 +40,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     match arguments[..] {
         ["count", images] => print(&counted::measure(images)?),
         ["wall", images] => print(&wall::measure(images)?),
-        ["shares", store] => print(&shares::measure(store)?),
+        ["shares", store, place] => print(&shares::measure(store, place)?),
         ["work", folder, asked] => print(&shared_work::run(folder, asked)?),
         ["import", images, packed] => print(&imports::measure(images, packed)?),
         ["report", ref inputs @ .., output] => report::write(inputs, output),

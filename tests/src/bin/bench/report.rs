@@ -21,15 +21,20 @@ const PHASES: [&str; 7] = [
     "removal",
 ];
 
-/// Joins the files of the four measurements.
+/// Joins the files of the measurements.
 pub fn write(inputs: &[&str], output: &str) -> Result<()> {
-    let [counted, wall, imports, shares] = *inputs else {
-        bail!("four files of figures are reported");
+    let [counted, wall, imports, places @ ..] = inputs else {
+        bail!(
+            "files of counts, wall clock and imports are reported, and one for each place of shared folders"
+        );
     };
     let counted: Counted = read(counted)?;
     let wall: BTreeMap<Subject, u64> = read(wall)?;
     let imports: Imports = read(imports)?;
-    let shares: Shares = read(shares)?;
+    let mut shares = Shares::new();
+    for place in places {
+        shares.extend(read::<Shares>(place)?);
+    }
     print_phases(&counted);
     print_exits(&counted);
     print_idle(&counted);

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::chamber::mount_tmpfs;
@@ -34,39 +34,26 @@ pub const OURS: &str = "fairing, cache=always";
 /// By place, in words.
 pub type Shares = BTreeMap<String, Worked>;
 
-/// Measures every place but `cache=none`, with which each name of a path is a request: counting those takes too long.
-/// `store` holds Debian with git, PostgreSQL and what they work on.
-pub fn measure(store: &str) -> Result<Shares> {
+/// Measures one place of those that scripts/bench lists. Not among them is `cache=none`, with which each name of a path is a request:
+/// counting those takes too long. `store` holds Debian with git, PostgreSQL and what they work on.
+pub fn measure(store: &str, place: &str) -> Result<Shares> {
     let bench = Bench::prepare(store)?;
-    let mut shares = Shares::new();
-    let mut put = |place: String, worked: Result<Worked>| -> Result<()> {
-        let worked = worked.with_context(|| place.clone())?;
-        eprintln!("{place}: {worked:?}");
-        shares.insert(place, worked);
-        Ok(())
+    let data = bench.path("data");
+    let worked = match place {
+        HOST => bench.host(),
+        "fairing, block root" => {
+            let program = format!("-v={data}/bench:{PROGRAM}:ro");
+            bench.fairing(&program, IN_IMAGE, LARGE)
+        }
+        OURS => bench.fairing(&format!("-v={data}:{PLACE}:cache=always"), PLACE, LARGE),
+        // Each look at the large tree would be 50,000 requests.
+        "fairing, cache=auto" => bench.fairing(&format!("-v={data}:{PLACE}:cache=auto"), PLACE, ""),
+        "QEMU's virtiofsd, cache=always" => bench.qemu_with_virtiofsd("always"),
+        "QEMU's 9p, cache=loose" => bench.qemu(&Server::NineP(&data)),
+        _ => bail!("{place:?} is no place"),
     };
-    put(HOST.to_owned(), bench.host())?;
-    let root = format!("-v={}:{PROGRAM}:ro", bench.path("data/bench"));
-    put(
-        "fairing, block root".to_owned(),
-        bench.fairing(&root, IN_IMAGE, LARGE),
-    )?;
-    for (cache, asked) in [("always", LARGE), ("auto", "")] {
-        let share = format!("-v={}:{PLACE}:cache={cache}", bench.path("data"));
-        put(
-            format!("fairing, cache={cache}"),
-            bench.fairing(&share, PLACE, asked),
-        )?;
-    }
-    put(
-        "QEMU's virtiofsd, cache=always".to_owned(),
-        bench.qemu_with_virtiofsd("always"),
-    )?;
-    put(
-        "QEMU's 9p, cache=loose".to_owned(),
-        bench.qemu(&Server::NineP(&bench.path("data"))),
-    )?;
-    Ok(shares)
+    let worked = worked.with_context(|| place.to_owned())?;
+    Ok(Shares::from([(place.to_owned(), worked)]))
 }
 
 /// Everything that is needed, on the tmpfs.
