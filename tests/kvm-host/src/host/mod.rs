@@ -1,6 +1,7 @@
 //! An emulated host on the machine's side: where it is found, what it is made of, and the keeper that owns its
 //! processes.
 
+mod emulator;
 mod initramfs;
 pub mod keeper;
 mod modules;

@@ -10,11 +10,10 @@ use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 
-use super::{Shape, tsc};
+use super::{Shape, emulator, tsc};
 use crate::wire::spec::{PORT_NAME_PREFIX, PORTS};
 
 const FILE_SERVER: &str = "/usr/lib/qemu/virtiofsd";
-const EMULATOR: &str = "qemu-system-x86_64";
 
 /// Name of the file to which QEMU and the file servers write their complaints.
 pub const LOG: &str = "log";
@@ -90,7 +89,7 @@ fn start_emulator(shape: &Shape, log: &File) -> Result<Child> {
         .map(|number| listen(shape, &port_socket(number)))
         .collect::<Result<Vec<_>>>()?;
     sockets.iter().try_for_each(inherit)?;
-    let mut command = Command::new(EMULATOR);
+    let mut command = Command::new(emulator::prepare(&shape.dir)?);
     command
         .args(machine(shape))
         .args(files(shape))
