@@ -1,0 +1,47 @@
+//! `fairing image import`: what lies at a path enters the store.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::json::Json;
+use crate::cli::{Format, parse_bytes};
+use crate::images::{self, Importing};
+
+/// Imports images
+#[derive(Debug, Args)]
+pub struct Import {
+    /// An OCI layout, a `docker save` archive, an ACI, or a root file system: a folder or a tar, told apart by content
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Name to give; of an archive with several images, the one to take
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Refuse an image that would take more
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub max_image_size: Option<String>,
+    /// No progress
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub format: Option<Format>,
+}
+
+impl Import {
+    pub(super) fn run(&self, store: &image::Store) -> Result<i32> {
+        let importing = Importing {
+            max_image_size: self.max_image_size.as_deref(),
+            quiet: self.quiet,
+        };
+        for path in &self.paths {
+            let image = images::import(store, path, self.name.as_deref(), importing)?;
+            match self.format {
+                Some(format) => format.print(&Json::of(&image))?,
+                None => crate::print_line(&image.id)?,
+            }
+        }
+        Ok(0)
+    }
+}
