@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 
 use tar::{Builder, EntryType, Header};
 
+use crate::sparse::SparseMap;
+
 /// Extended attributes: names with values.
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -39,6 +41,8 @@ pub struct Entry<'a> {
 pub enum Kind<'a> {
     /// A file of this many bytes.
     File(u64),
+    /// A file with holes; its data is what is between them.
+    Sparse(&'a SparseMap),
     /// Another name of the entry that is called so.
     HardLink(&'a [u8]),
     /// A link to this.
@@ -64,11 +68,13 @@ impl Entry<'_> {
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_slice()));
         tar.append_pax_extensions(records)?;
-        let size = match self.kind {
-            Kind::File(size) => size,
-            _ => 0,
+        let (map, size): (&[u8], _) = match self.kind {
+            Kind::File(size) => (&[], size),
+            Kind::Sparse(map) => (&map.text, map.stored),
+            _ => (&[], 0),
         };
-        tar.append(&self.header(size)?, data.chain(io::repeat(0)).take(size))
+        let data = map.chain(data.chain(io::repeat(0)).take(size));
+        tar.append(&self.header(map.len() as u64 + size)?, data)
     }
 
     fn target(&self) -> &[u8] {
@@ -81,7 +87,7 @@ impl Entry<'_> {
     fn header(&self, size: u64) -> io::Result<Header> {
         let mut header = Header::new_ustar();
         header.set_entry_type(match self.kind {
-            Kind::File(_) => EntryType::Regular,
+            Kind::File(_) | Kind::Sparse(_) => EntryType::Regular,
             Kind::HardLink(_) => EntryType::Link,
             Kind::Symlink(_) => EntryType::Symlink,
             Kind::Character(..) => EntryType::Char,
@@ -122,8 +128,17 @@ impl Entry<'_> {
         add(self.path.len() > NAME_BYTES, "path", self.path);
         add(self.target().len() > NAME_BYTES, "linkpath", self.target());
         let decimal = |number: u64| number.to_string().into_bytes();
-        if let Kind::File(size) = self.kind {
-            add(size > MAX_OCTAL_11, "size", &decimal(size));
+        match self.kind {
+            Kind::File(size) => add(size > MAX_OCTAL_11, "size", &decimal(size)),
+            Kind::Sparse(map) => {
+                let stored = map.text.len() as u64 + map.stored;
+                add(stored > MAX_OCTAL_11, "size", &decimal(stored));
+                add(true, "GNU.sparse.major", b"1");
+                add(true, "GNU.sparse.minor", b"0");
+                add(true, "GNU.sparse.name", self.path);
+                add(true, "GNU.sparse.realsize", &decimal(map.size));
+            }
+            _ => {}
         }
         for (key, id) in [("uid", self.uid), ("gid", self.gid)] {
             add(id > MAX_OCTAL_7, key, &decimal(id.into()));
@@ -196,6 +211,27 @@ mod tests {
         let mut content = Vec::new();
         read.read_to_end(&mut content).expect("data");
         assert_eq!(content, b"abc\0\0\0", "filled up to its size");
+    }
+
+    #[test]
+    fn file_with_holes_is_its_map_and_its_data() {
+        let entry = Entry {
+            path: b"a",
+            kind: Kind::Sparse(&SparseMap::new(10_000, &[(4096, 3)])),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: (1, 0),
+            xattrs: &Xattrs::new(),
+        };
+        let tar = appended(&entry, b"abcd");
+        let mut archive = tar::Archive::new(&*tar);
+        let mut read = archive.entries().expect("a tar");
+        let mut read = read.next().expect("an entry").expect("a good one");
+        assert_eq!(read.header().size().expect("a size"), 512 + 3);
+        let mut content = Vec::new();
+        read.read_to_end(&mut content).expect("data");
+        assert_eq!(&content[512..], b"abc");
     }
 
     #[test]

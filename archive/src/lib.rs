@@ -6,6 +6,8 @@
 
 mod entry;
 mod pack;
+mod sparse;
 
 pub use entry::{Entry, Kind, Xattrs};
 pub use pack::pack;
+pub use sparse::SparseMap;

@@ -1,6 +1,7 @@
 //! From the word that names an image on the command line to the image in the store.
 
 use std::ffi::OsStr;
+use std::io::stdin;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -67,7 +68,7 @@ pub fn of_manifest(store: &Store, manifest: &PodManifest) -> Result<Vec<Image>> 
     manifest.apps.iter().map(find).collect()
 }
 
-/// Imports what lies at `path`, by its own name or another.
+/// Imports what lies at `path`, or, for `-`, comes on stdin, by its own name or another.
 ///
 /// # Errors
 /// The store's.
@@ -85,7 +86,11 @@ pub fn import(
         options.max_image_bytes = quantity::parse_whole(limit)?;
     }
     let progress = Progress::new(path, importing.quiet);
-    let image = store.import(path, &options, &|step| progress.tell(step));
+    let tell = |step| progress.tell(step);
+    let image = match path == Path::new("-") {
+        true => store.import_stream(stdin().lock(), &options, &tell),
+        false => store.import(path, &options, &tell),
+    };
     progress.end();
     image
 }

@@ -15,6 +15,7 @@ mod launch;
 mod layout;
 mod logs;
 mod names;
+mod out;
 mod pods;
 mod proc;
 mod processes;

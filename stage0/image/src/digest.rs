@@ -95,27 +95,31 @@ impl FromStr for Digest {
     }
 }
 
-enum Hash {
+/// A digest in the making.
+pub enum Hash {
     Sha256(Sha256),
     Sha512(Sha512),
 }
 
 impl Hash {
-    fn new(algorithm: Algorithm) -> Self {
+    /// Of nothing yet.
+    pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha256 => Self::Sha256(Sha256::new()),
             Algorithm::Sha512 => Self::Sha512(Sha512::new()),
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
+    /// Takes what comes next.
+    pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hash) => hash.update(bytes),
             Self::Sha512(hash) => hash.update(bytes),
         }
     }
 
-    fn finish(self) -> Digest {
+    /// The digest of all that came.
+    pub fn finish(self) -> Digest {
         match self {
             Self::Sha256(hash) => Digest {
                 algorithm: Algorithm::Sha256,

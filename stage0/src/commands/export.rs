@@ -1,10 +1,10 @@
 //! `fairing export`: an App Container Image of an app as its pod has left it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use contract::ImageManifest;
 use flate2::Compression;
@@ -13,6 +13,7 @@ use image::reframe;
 use tar::{Builder, Header};
 
 use super::Context;
+use crate::out::Out;
 use crate::pods::{Pod, State};
 use crate::reading::{self, Tree};
 
@@ -61,8 +62,8 @@ impl Export {
             name: ROOTFS,
         };
         reading::read(&pod, tree, context, |files| {
-            write_aci(&manifest, files, &out.file)
-                .with_context(|| format!("write {}", out.part.display()))
+            write_aci(&manifest, files, out.file())
+                .with_context(|| format!("write {}", out.part().display()))
         })?;
         out.keep()?;
         Ok(0)
@@ -93,59 +94,4 @@ fn write_aci(manifest: &[u8], files: &mut dyn Read, to: &File) -> Result<()> {
     reframe(files, ROOTFS, &mut aci)?;
     aci.into_inner()?.finish()?.flush()?;
     Ok(())
-}
-
-/// A file that has its name only when it is whole.
-struct Out {
-    file: File,
-    part: PathBuf,
-    path: PathBuf,
-    kept: bool,
-}
-
-impl Out {
-    fn create(path: &Path, overwrite: bool) -> Result<Self> {
-        // Where it is whatever this process's working directory is by then.
-        let path = std::path::absolute(path)?;
-        ensure!(
-            overwrite || !path.exists(),
-            "{} exists; --overwrite replaces it",
-            path.display()
-        );
-        let mut part = path.clone().into_os_string();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).open(&part);
-        let file = file.with_context(|| format!("make {}", part.display()))?;
-        ensure!(
-            file.try_lock().is_ok(),
-            "another command is writing {}",
-            part.display()
-        );
-        // What a command has left that was killed.
-        file.set_len(0)?;
-        Ok(Self {
-            file,
-            part,
-            path,
-            kept: false,
-        })
-    }
-
-    fn keep(mut self) -> Result<()> {
-        self.file.sync_all().context("write the image")?;
-        fs::rename(&self.part, &self.path)
-            .with_context(|| format!("make {}", self.path.display()))?;
-        self.kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for Out {
-    fn drop(&mut self) {
-        if !self.kept {
-            let _ = fs::remove_file(&self.part);
-        }
-    }
 }

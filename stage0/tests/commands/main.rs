@@ -3,6 +3,7 @@
 mod at_once;
 mod bad_input;
 mod ends;
+mod exported;
 mod help;
 mod pods;
 mod recorder;

@@ -11,7 +11,7 @@ use crate::scratch::Scratch;
 use crate::tree::{Form, Record};
 
 /// Chunks of one file; the list costs 4 bytes each.
-const MAX_CHUNKS: u64 = 65_536;
+pub(super) const MAX_CHUNKS: u64 = 65_536;
 /// Smallest chunk; shorter runs of zeros are holes of the image file only.
 const MIN_CHUNK_BITS: u8 = 16;
 /// Read and written at once.

@@ -3,6 +3,7 @@
 //! the folder walk, all on the importing thread. It never unpacks anything on the host.
 
 mod blocks;
+mod chunks;
 mod content;
 mod directory;
 mod emission;
@@ -27,6 +28,7 @@ use metadata::Metadata;
 use spec::{BLOCK, INODE_BYTES, NULL_ADDR, SUPER_OFFSET};
 use superblock::Superblock;
 
+pub(crate) use chunks::chunks;
 pub(crate) use content::{Content, Extent};
 pub(crate) use xattr::Xattrs;
 
@@ -56,6 +58,23 @@ pub struct Losses {
     pub count: u64,
     /// The first of them, each with the entry's name and the reason.
     pub first: Vec<String>,
+}
+
+impl Losses {
+    /// Notes what could not be kept of the entry at `path`, or that all of it could not.
+    pub(crate) fn add(&mut self, path: &[u8], what: &str) {
+        self.count += 1;
+        if self.first.len() < TOLD_LOSSES {
+            self.first.push(format!("{}: {what}", printed(path)));
+        }
+    }
+
+    /// Says on the log what could not be kept.
+    pub(crate) fn tell(&self) {
+        for lost in &self.first {
+            tracing::warn!("left out: {lost}");
+        }
+    }
 }
 
 /// A finished image.
@@ -233,10 +252,7 @@ impl Writer {
 
     /// Notes something that cannot be kept.
     pub(crate) fn lose(&mut self, path: &[u8], what: &str) {
-        self.losses.count += 1;
-        if self.losses.first.len() < TOLD_LOSSES {
-            self.losses.first.push(format!("{}: {what}", printed(path)));
-        }
+        self.losses.add(path, what);
     }
 
     /// Writes metadata and superblock.

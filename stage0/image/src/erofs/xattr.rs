@@ -31,6 +31,12 @@ pub(super) fn count(encoded_bytes: u32) -> u16 {
     u16::try_from(units).unwrap_or(u16::MAX)
 }
 
+/// Encoded bytes of attributes with this `i_xattr_icount`: the other way of [`count`].
+pub(super) fn bytes(count: u16) -> u64 {
+    let entries = u64::from(count).checked_sub(1);
+    entries.map_or(0, |entries| XATTR_HEADER_BYTES as u64 + entries * 4)
+}
+
 fn encode_one(name: &[u8], value: &[u8]) -> Result<Vec<u8>, &'static str> {
     if is_overlay_mark(name) {
         return Err("overlayfs would take it as its own mark");
@@ -88,7 +94,8 @@ mod tests {
     fn xattrs_of_known_prefix_are_padded_to_four_bytes() {
         let (bytes, lost) = encoded(&[(b"user.k", b"vvv")]);
         assert_eq!(bytes[12..], [1, 1, 3, 0, b'k', b'v', b'v', b'v']);
-        assert_eq!((count(20), lost), (3, 0));
+        assert_eq!((count(20), super::bytes(3), lost), (3, 20, 0));
+        assert_eq!((count(0), super::bytes(0)), (0, 0));
     }
 
     #[test]

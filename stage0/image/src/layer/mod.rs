@@ -8,7 +8,7 @@ mod pax;
 mod sparse;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io::Read;
 

@@ -97,6 +97,15 @@ pub fn appc_architecture(architecture: &str) -> &str {
     }
 }
 
+/// appc's name of an architecture in OCI's spelling.
+pub fn oci_architecture(architecture: &str) -> &str {
+    match architecture {
+        "aarch64" => "arm64",
+        "i386" => "386",
+        other => other,
+    }
+}
+
 fn label(name: &str, value: &str) -> Label {
     Label {
         name: name.to_owned(),

@@ -71,7 +71,19 @@ pub fn open(
     if metadata.is_dir() {
         return open_folder(path, wanted);
     }
-    let blob = Blob::open(path)?;
+    open_blob(Blob::open(path)?, wanted, spool, spool_bytes)
+}
+
+/// As [`open`] does, of an archive that is open.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_blob(
+    blob: Blob,
+    wanted: &Wanted<'_>,
+    spool: impl FnOnce() -> Result<File>,
+    spool_bytes: u64,
+) -> Result<Source> {
     let (compression, plain) = decompress(blob.reader())?;
     match sniff(plain, blob.object())? {
         Guess::Aci => Ok(Source::Tarball(Tarball { blob, is_aci: true })),
@@ -83,7 +95,8 @@ pub fn open(
             let archive = if compression == Compression::Plain {
                 blob.clone()
             } else {
-                spooled(&blob, spool()?, spool_bytes)?
+                let (_, plain) = decompress(blob.reader())?;
+                spooled(plain, spool()?, blob.object(), spool_bytes)?
             };
             let files = Files::Archive(Archive::index(archive)?);
             match open_parts(&files, wanted)? {
@@ -121,17 +134,15 @@ fn open_parts(files: &Files, wanted: &Wanted<'_>) -> Result<Option<Layers>> {
     Ok(None)
 }
 
-/// The decompressed content of `blob` in `file`: parts of an image are read in any order, a stream only in one.
-fn spooled(blob: &Blob, file: File, limit_bytes: u64) -> Result<Blob> {
-    let object = blob.object().to_owned();
-    let (_, plain) = decompress(blob.reader())?;
-    let mut plain = plain.take(limit_bytes.saturating_add(1));
-    let copied =
-        io::copy(&mut plain, &mut &file).with_context(|| format!("decompress {object}"))?;
+/// What `stream` yields, in `file`, called `object` in errors: parts of an image are read in any order, a stream only in one.
+///
+/// # Errors
+/// If there are more than `limit_bytes`, or they cannot be read or written.
+pub fn spooled(stream: impl Read, file: File, object: &str, limit_bytes: u64) -> Result<Blob> {
+    let mut stream = stream.take(limit_bytes.saturating_add(1));
+    let copied = io::copy(&mut stream, &mut &file).with_context(|| format!("read {object}"))?;
     if copied > limit_bytes {
-        bail!(
-            "{object} has more than {limit_bytes} bytes when decompressed, the limit for an image"
-        );
+        bail!("{object} has more than {limit_bytes} bytes, the limit for an image");
     }
-    Blob::of_file(file, object)
+    Blob::of_file(file, object.to_owned())
 }

@@ -28,6 +28,19 @@ pub fn split_reference(reference: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// `name` as docker spells it, with a tag; `None` if it takes no such name.
+pub fn docker_reference(name: &str) -> Option<String> {
+    let (repository, tag) = split_reference(name);
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let inner = |byte: u8| plain(byte) || b"._-:/".contains(&byte);
+    let part = |part: &str| {
+        let (first, last) = (part.bytes().next(), part.bytes().last());
+        first.is_some_and(plain) && last.is_some_and(plain)
+    };
+    let is_name = repository.bytes().all(inner) && repository.split('/').all(part);
+    is_name.then(|| format!("{repository}:{}", tag.unwrap_or("latest")))
+}
+
 /// The ACIdentifier (`^[a-z0-9]+([-._~/][a-z0-9]+)*$`) nearest to `text`; `None` if nothing is left.
 pub fn ac_identifier(text: &str) -> Option<String> {
     let mut identifier = String::new();
@@ -93,6 +106,16 @@ mod tests {
         assert_eq!(split_reference("debian:12"), ("debian", Some("12")));
         assert_eq!(split_reference("host:5000/a"), ("host:5000/a", None));
         assert_eq!(split_reference("a/b:1@sha256:00"), ("a/b", Some("1")));
+    }
+
+    #[test]
+    fn reference_that_docker_takes_has_a_tag() {
+        let named = |name| docker_reference(name);
+        assert_eq!(named("tool").as_deref(), Some("tool:latest"));
+        assert_eq!(named("h:5000/a/b:1").as_deref(), Some("h:5000/a/b:1"));
+        for name in ["", "Tool", "a//b", "a/", "-a", "a b"] {
+            assert_eq!(named(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! second waits for the first.
 
 use std::fs::Permissions;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -46,7 +47,24 @@ impl Import<'_> {
     pub fn run(&self, path: &Path) -> Result<Imported> {
         let desk = Workshop::unique(&self.place.tmp())?;
         let limit = self.options.max_image_bytes;
-        match source::open(path, &self.wanted, || desk.unlinked("spool"), limit)? {
+        let source = source::open(path, &self.wanted, || desk.unlinked("spool"), limit)?;
+        self.import(source, desk)
+    }
+
+    /// Imports what `stream` holds.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run); if it is longer than an image may be.
+    pub fn run_stream(&self, stream: impl Read) -> Result<Imported> {
+        let desk = Workshop::unique(&self.place.tmp())?;
+        let limit = self.options.max_image_bytes;
+        let blob = source::spooled(stream, desk.unlinked("stream")?, self.wanted.stem, limit)?;
+        let source = source::open_blob(blob, &self.wanted, || desk.unlinked("spool"), limit)?;
+        self.import(source, desk)
+    }
+
+    fn import(&self, source: Source, desk: Workshop) -> Result<Imported> {
+        match source {
             Source::Layers(layers) => self.layers(&layers),
             Source::Tarball(tarball) => self.tarball(&tarball, desk),
             Source::Folder(path) => self.folder(&path, desk),
@@ -148,9 +166,7 @@ impl Import<'_> {
         let filled = fill(&mut writer)?;
         self.meter.writing();
         let finished = writer.finish().context("write the image file")?;
-        for lost in &finished.losses.first {
-            tracing::warn!("left out: {lost}");
-        }
+        finished.losses.tell();
         file.set_permissions(Permissions::from_mode(0o444))
             .and_then(|()| file.sync_all())
             .context("make the image file durable")?;

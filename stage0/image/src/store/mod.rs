@@ -3,33 +3,39 @@
 //! Used by every `fairing` command, by many processes and threads at once, with no daemon: whatever is made appears by
 //! one rename, and what a killed process left in `tmp` the next one sweeps. `place` says where everything lies.
 
+mod export;
 mod identity;
 mod image;
 mod import;
 mod known;
 mod names;
 mod place;
+mod tags;
 mod workshop;
 
 #[cfg(test)]
 mod tests;
 
 use std::fs::{self, DirBuilder};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use crate::source::{self, Meter, Progress, Wanted};
-use import::Import;
+use import::{Import, Imported};
 use place::{FORMAT_VERSION, Place};
 use workshop::{FOLDER_MODE, Workshop, sweep};
 
+pub use export::Archive;
 pub use image::{Image, Kind};
 
 /// Fewest hexadecimal digits of an id that are taken without `sha512-` before them.
 const MIN_BARE_DIGITS: usize = 6;
+
+/// What an image is called that comes as a stream and has no name.
+const STREAM: &str = "stdin";
 
 /// A store that is open.
 #[derive(Clone, Debug)]
@@ -115,22 +121,46 @@ impl Store {
         options: &ImportOptions,
         progress: &dyn Fn(Progress),
     ) -> Result<Image> {
+        let stem = source::names::stem(source);
+        self.import_with(&stem, options, progress, |import| import.run(source))
+            .with_context(|| format!("import {}", source.display()))
+    }
+
+    /// Imports the image that `stream` holds, from a file without a name in the store.
+    ///
+    /// # Errors
+    /// As for [`import`](Self::import); if there is more than an image may have.
+    pub fn import_stream(
+        &self,
+        stream: impl Read,
+        options: &ImportOptions,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Image> {
+        self.import_with(STREAM, options, progress, |import| {
+            import.run_stream(stream)
+        })
+        .with_context(|| format!("import {STREAM}"))
+    }
+
+    fn import_with(
+        &self,
+        stem: &str,
+        options: &ImportOptions,
+        progress: &dyn Fn(Progress),
+        run: impl FnOnce(&Import) -> Result<Imported>,
+    ) -> Result<Image> {
         options.name.as_deref().map_or(Ok(()), names::check)?;
         sweep(&self.place.tmp())?;
-        let stem = source::names::stem(source);
-        let import = Import {
+        let imported = run(&Import {
             place: &self.place,
             options,
             wanted: Wanted {
                 architecture: &options.architecture,
                 name: options.name.as_deref(),
-                stem: &stem,
+                stem,
             },
             meter: Meter::new(progress),
-        };
-        let imported = import
-            .run(source)
-            .with_context(|| format!("import {}", source.display()))?;
+        })?;
         let given = options.name.clone().map(|name| vec![name]);
         for name in given.unwrap_or(imported.names) {
             if names::is_name(&name) {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::identity::is_id;
 use super::place::Place;
-use super::workshop::Workshop;
+use super::workshop::{Workshop, sync_folder};
 
 /// Longest escaped name; a Linux file name has at most 255 bytes.
 const MAX_FILE_NAME: usize = 255;
@@ -85,14 +85,42 @@ pub(super) fn write_id(place: &Place, target: &Path, id: &str) -> Result<()> {
 /// # Errors
 /// If a name cannot be read.
 pub fn resolve(place: &Place, reference: &str) -> Result<Option<String>> {
+    Ok(kept_as(place, reference)?.map(|(_, id)| id))
+}
+
+/// The name that a reference means, spelled as it is kept, and the id that it stands for.
+///
+/// # Errors
+/// If a name cannot be read.
+pub fn kept_as(place: &Place, reference: &str) -> Result<Option<(String, String)>> {
     for prefix in PREFIXES {
         for suffix in ["", ":latest"] {
-            if let Some(id) = read(place, &format!("{prefix}{reference}{suffix}"))? {
-                return Ok(Some(id));
+            let name = format!("{prefix}{reference}{suffix}");
+            if let Some(id) = read(place, &name)? {
+                return Ok(Some((name, id)));
             }
         }
     }
     Ok(None)
+}
+
+/// Forgets `name`; one that is not there is forgotten already.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn unbind(place: &Place, name: &str) -> Result<()> {
+    let path = place.names().join(encode(name).unwrap_or_default());
+    remove(&path)?;
+    sync_folder(&place.names())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The id that exactly `name` stands for.
@@ -145,12 +173,7 @@ pub(super) fn forget(folder: &Path, id: &str) -> Result<()> {
         if read_id(&path)?.as_deref() != Some(id) {
             continue;
         }
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {}", path.display()));
-            }
-            _ => {}
-        }
+        remove(&path)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::images::{self, Importing};
 /// Imports images
 #[derive(Debug, Args)]
 pub struct Import {
-    /// An OCI layout, a `docker save` archive, an ACI, or a root file system: a folder or a tar, told apart by content
+    /// An OCI layout, a `docker save` archive, an ACI, or a root file system: a folder or a tar, told apart by content; - is stdin
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Name to give; of an archive with several images, the one to take

@@ -1,10 +1,13 @@
 //! `fairing image`: the image store; a file for each subcommand.
 
+mod cat_manifest;
+mod export;
 mod import;
 mod inspect;
 mod json;
 mod list;
 mod rm;
+mod tag;
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
@@ -12,19 +15,25 @@ use clap::Subcommand;
 use super::Context;
 use crate::images;
 
+pub use cat_manifest::CatManifest;
+pub use export::Export;
 pub use import::Import;
 pub use inspect::Inspect;
 pub use list::List;
 pub use rm::Rm;
+pub use tag::{Tag, Untag};
 
-/// Imports, lists and removes images
+/// Looks after the images of the store
 #[derive(Debug, Subcommand)]
 pub enum Image {
     #[command(visible_alias = "fetch")]
     Import(Import),
     List(List),
-    #[command(visible_alias = "cat-manifest")]
     Inspect(Inspect),
+    CatManifest(CatManifest),
+    Tag(Tag),
+    Untag(Untag),
+    Export(Export),
     Rm(Rm),
 }
 
@@ -39,6 +48,10 @@ impl Image {
             Self::Import(import) => import.run(&store),
             Self::List(list) => list.run(&store),
             Self::Inspect(inspect) => inspect.run(&store),
+            Self::CatManifest(cat) => cat.run(&store),
+            Self::Tag(tag) => tag.run(&store),
+            Self::Untag(untag) => untag.run(&store),
+            Self::Export(export) => export.run(&store),
             Self::Rm(rm) => rm.run(&store),
         }
     }

@@ -2,7 +2,7 @@
 
 mod hostile;
 mod model;
-mod tars;
+pub(crate) mod tars;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -19,18 +19,18 @@ use crate::limits::Limits;
 
 /// What the reader says of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) mode: u16,
-    pub(super) owner: (u32, u32),
-    pub(super) time: (i64, u32),
-    pub(super) links: u32,
-    pub(super) inode: u64,
+pub(crate) struct Seen {
+    pub(crate) mode: u16,
+    pub(crate) owner: (u32, u32),
+    pub(crate) time: (i64, u32),
+    pub(crate) links: u32,
+    pub(crate) inode: u64,
     /// A file's content or a link's target.
-    pub(super) content: Vec<u8>,
+    pub(crate) content: Vec<u8>,
 }
 
 /// Applies layers and returns the image.
-pub(super) fn convert(layers: &[Vec<u8>], limits: Limits) -> Result<(Finished, Vec<u8>)> {
+pub(crate) fn convert(layers: &[Vec<u8>], limits: Limits) -> Result<(Finished, Vec<u8>)> {
     let output = tempfile::tempfile()?;
     let mut writer = Writer::new(output.try_clone()?, tempfile::tempfile()?, limits)?;
     for layer in layers {
@@ -40,14 +40,14 @@ pub(super) fn convert(layers: &[Vec<u8>], limits: Limits) -> Result<(Finished, V
     Ok((finished, bytes_of(&output)?))
 }
 
-pub(super) fn bytes_of(file: &File) -> Result<Vec<u8>> {
+pub(crate) fn bytes_of(file: &File) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 
 /// Reads an image back; the root under the empty path.
-pub(super) fn read_back(image: &[u8]) -> Result<BTreeMap<Vec<u8>, Seen>> {
+pub(crate) fn read_back(image: &[u8]) -> Result<BTreeMap<Vec<u8>, Seen>> {
     let image = EroFS::new(SliceImage::new(image))?;
     let root = image.get_inode(image.super_block().root_inode_id())?;
     let mut found = BTreeMap::from([(Vec::new(), seen(&image, root)?)]);

@@ -1,0 +1,96 @@
+//! Images in the forms that others read: an OCI layout, an archive of one, an archive as `docker save` writes it, an ACI.
+//!
+//! Called by the store, on the caller's thread. Whatever an image was made of, it leaves as one layer.
+
+use std::fs::File;
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::json;
+use tar::{Builder, Header};
+
+use super::configuration::configuration;
+use super::files::Files;
+use super::layer::Layer;
+use super::parts::Parts;
+use super::tar::{Form, append};
+use crate::source::names::docker_reference;
+use crate::store::Image;
+
+const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIGURATION_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Writes an OCI layout, its one image called `name`; gives the digest of the manifest. `spool` is an empty file.
+///
+/// # Errors
+/// If the image is damaged, or something cannot be written.
+pub fn oci(image: &Image, name: Option<&str>, spool: File, mut parts: Parts<'_>) -> Result<String> {
+    let layer = Layer::compressed(&Files::open(&image.rootfs)?, spool)?;
+    parts.add("oci-layout", LAYOUT.len() as u64, LAYOUT)?;
+    parts.add(&layer.digest.blob_path(), layer.bytes, &layer.file)?;
+    let configuration = serde_json::to_vec(&configuration(image, &layer.diff_id)?)?;
+    let digest = parts.add_blob(&configuration)?;
+    let manifest = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": {"mediaType": CONFIGURATION_TYPE, "digest": digest.to_string(), "size": configuration.len()},
+        "layers": [{"mediaType": LAYER_TYPE, "digest": layer.digest.to_string(), "size": layer.bytes}],
+    }))?;
+    let digest = parts.add_blob(&manifest)?.to_string();
+    let mut descriptor =
+        json!({"mediaType": MANIFEST_TYPE, "digest": digest, "size": manifest.len()});
+    if let Some(name) = name {
+        descriptor["annotations"] = json!({REF_NAME: name});
+    }
+    let index = json!({"schemaVersion": 2, "manifests": [descriptor]}).to_string();
+    parts.add("index.json", index.len() as u64, index.as_bytes())?;
+    parts.finish()?;
+    Ok(digest)
+}
+
+/// Writes an archive as `docker save` does, with those of the image's names that docker takes.
+///
+/// # Errors
+/// As for [`oci`].
+pub fn docker(image: &Image, name: Option<&str>, spool: File, mut parts: Parts<'_>) -> Result<()> {
+    let layer = Layer::plain(&Files::open(&image.rootfs)?, spool)?;
+    let file = format!("{}.tar", layer.digest.hex());
+    parts.add(&file, layer.bytes, &layer.file)?;
+    let configuration = serde_json::to_vec(&configuration(image, &layer.diff_id)?)?;
+    let digest = crate::digest::Digest::of(crate::digest::Algorithm::Sha256, &configuration);
+    let config = format!("{}.json", digest.hex());
+    parts.add(
+        &config,
+        configuration.len() as u64,
+        configuration.as_slice(),
+    )?;
+    let tags: Vec<_> = name.and_then(docker_reference).into_iter().collect();
+    let manifest = json!([{"Config": config, "RepoTags": tags, "Layers": [file]}]).to_string();
+    parts.add("manifest.json", manifest.len() as u64, manifest.as_bytes())?;
+    parts.finish()
+}
+
+/// Writes an App Container Image, compressed by gzip.
+///
+/// # Errors
+/// As for [`oci`].
+pub fn aci(image: &Image, to: impl Write) -> Result<()> {
+    let files = Files::open(&image.rootfs)?;
+    let mut aci = Builder::new(GzEncoder::new(to, Compression::fast()));
+    let manifest = serde_json::to_vec(&image.manifest)?;
+    let mut header = Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(manifest.len() as u64);
+    aci.append_data(&mut header, "manifest", manifest.as_slice())
+        .context("write the manifest")?;
+    append(&files, Form::Aci, &mut aci)?.tell();
+    let ended = aci.into_inner().and_then(GzEncoder::finish);
+    ended
+        .and_then(|mut to| to.flush())
+        .context("end the archive")
+}

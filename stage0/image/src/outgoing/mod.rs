@@ -1,0 +1,15 @@
+//! Images on their way out of the store: their files read back from the EROFS file, without a mount and without root.
+
+mod configuration;
+mod device;
+mod export;
+mod files;
+mod layer;
+mod parts;
+mod sum;
+mod tar;
+#[cfg(test)]
+mod tests;
+
+pub use export::{aci, docker, oci};
+pub use parts::Parts;
