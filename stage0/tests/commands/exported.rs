@@ -206,3 +206,88 @@ fn archives_are_loaded_by_podman_and_come_back_from_it() {
         run(&mut podman(&["rmi", "--all"]));
     }
 }
+
+#[test]
+fn rendered_tree_is_what_umoci_unpacks() {
+    let host = host();
+    let out = host.path("rendered");
+    host.stdout(&["image", "render", NAME, text(&out)]);
+    let list = |folder: &Path| {
+        let list = "find . -printf '%P %y %s %n %T@ %l\\n' | sort; getfattr -R -d -m '^user.note' . 2>&1; find . -type f | sort | xargs sha256sum";
+        run(Command::new("sh").args(["-c", list]).current_dir(folder))
+    };
+    let (bundle, image) = (
+        host.path("bundle"),
+        format!("{}:{NAME}", text(&host.path("layout"))),
+    );
+    run(Command::new("umoci").args(["unpack", "--rootless", "--image", &image, text(&bundle)]));
+    assert_eq!(list(&out), list(&bundle.join("rootfs")));
+    let kept = host.output(&["image", "render", NAME, text(&out)]);
+    assert_eq!(kept.status.code(), Some(254), "{kept:?}");
+    let whole = host.path("extracted");
+    host.stdout(&["image", "extract", NAME, text(&whole)]);
+    assert_eq!(list(&whole.join("rootfs")), list(&out));
+    let manifest = fs::read_to_string(whole.join("manifest")).expect("a manifest");
+    assert_eq!(
+        manifest.trim(),
+        host.stdout(&["image", "cat-manifest", "--pretty-print=false", NAME])
+            .trim()
+    );
+    host.stdout(&[
+        "image",
+        "extract",
+        "--rootfs-only",
+        "--overwrite",
+        NAME,
+        text(&whole),
+    ]);
+    assert_eq!(list(&whole), list(&out));
+}
+
+/// A folder of the image becomes a link where its files would go: of a tar made for that, and below a name that is there.
+#[test]
+fn rendered_files_stay_in_their_folder() {
+    let host = Host::new(RECORD);
+    let outside = host.path("outside");
+    fs::create_dir(&outside).expect("a folder");
+    let mut tar = tar::Builder::new(File::create(host.path("evil.tar")).expect("a file"));
+    let mut add = |path: &str, kind, content: &[u8]| {
+        let entry = Entry {
+            path: path.as_bytes(),
+            kind,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: (1, 0),
+            xattrs: &Xattrs::new(),
+        };
+        entry.append(&mut tar, content).expect("room");
+    };
+    add("out", Kind::Symlink(text(&outside).as_bytes()), b"");
+    add("up", Kind::Symlink(b"../../outside"), b"");
+    add("d", Kind::Directory, b"");
+    add("d/f", Kind::File(1), b"x");
+    add("d/l", Kind::Symlink(b"f"), b"");
+    tar.into_inner().expect("a tar");
+    host.stdout(&[
+        "image",
+        "import",
+        "--name=evil",
+        text(&host.path("evil.tar")),
+    ]);
+    let out = host.path("rendered");
+    host.stdout(&["image", "render", "evil", text(&out)]);
+    assert_eq!(fs::read_dir(&outside).expect("a folder").count(), 0);
+    assert_eq!(fs::read_link(out.join("out")).expect("a link"), outside);
+    // What is asked for is a folder of its own, whoever has put a link there.
+    let link = host.path("link");
+    std::os::unix::fs::symlink(&outside, &link).expect("a link");
+    fs::write(outside.join("kept"), "").expect("a file");
+    assert_eq!(
+        host.output(&["image", "render", "evil", text(&link)])
+            .status
+            .code(),
+        Some(254)
+    );
+    assert_eq!(fs::read_dir(&outside).expect("a folder").count(), 1);
+}

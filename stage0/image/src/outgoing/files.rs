@@ -27,6 +27,7 @@ pub struct Files {
 }
 
 /// A name in the image, and what it stands for.
+#[derive(Clone)]
 pub struct Found {
     /// Without a slash before it; empty for the root.
     pub path: Vec<u8>,

@@ -6,10 +6,13 @@ mod export;
 mod files;
 mod layer;
 mod parts;
+mod render;
 mod sum;
 mod tar;
 #[cfg(test)]
 mod tests;
 
 pub use export::{aci, docker, oci};
+pub use files::Files;
 pub use parts::Parts;
+pub use render::render;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::workshop::Workshop;
 use super::{Image, Store};
-use crate::outgoing::{Parts, aci, docker, oci};
+use crate::outgoing::{Files, Parts, aci, docker, oci, render};
 
 /// The archives that an image can be written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,5 +54,23 @@ impl Store {
             oci(image, name, spool, parts)
         });
         written.with_context(|| format!("export image {} to {}", image.id, folder.display()))
+    }
+
+    /// Makes the files of `image` in `folder`, which is empty: under root just as the image has them, else as the caller's, without
+    /// devices, set-id bits and what else is root's.
+    ///
+    /// # Errors
+    /// If the image is damaged, or something cannot be made; what was made by then stays.
+    pub fn render(&self, image: &Image, folder: &Path) -> Result<()> {
+        let rendered = Files::open(&image.rootfs).and_then(|files| render(&files, folder));
+        let rendered = rendered.with_context(|| {
+            format!(
+                "put the files of image {} into {}",
+                image.id,
+                folder.display()
+            )
+        })?;
+        rendered.tell();
+        Ok(())
     }
 }

@@ -1,15 +1,16 @@
 //! `fairing image export`: an image leaves the store for other programs.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufWriter, Write, stdout};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use image::{Archive, Image, Store};
 
 use super::find;
-use crate::out::Out;
+use crate::out::{Out, OutFolder};
 
 /// Writes an image for other programs
 #[derive(Debug, Args)]
@@ -82,32 +83,14 @@ impl Export {
         }
     }
 
-    /// Makes a folder, whole or not at all; one that holds something stays as it is.
     fn layout(&self, store: &Store, image: &Image, name: Option<&str>) -> Result<i32> {
-        let out = std::path::absolute(&self.out)?;
-        let is_free = fs::read_dir(&out).map_or(!out.exists(), |mut found| found.next().is_none());
-        ensure!(
-            is_free,
-            "{} exists; a layout is made in a new folder",
-            out.display()
-        );
-        let mut part = out.clone().into_os_string();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        fs::create_dir(&part).with_context(|| {
-            format!(
-                "make folder {} (if a command has left it that was killed, remove it)",
-                part.display()
-            )
-        })?;
-        let written = store.write_layout(image, name, &part).and_then(|_| {
-            fs::rename(&part, &out).with_context(|| format!("make {}", out.display()))
-        });
-        if written.is_err() {
-            // The failure itself is what is told.
-            let _ = fs::remove_dir_all(&part);
-        }
-        written.map(|()| 0)
+        let out = OutFolder::create(&self.out, self.overwrite)?;
+        store.write_layout(image, name, out.part())?;
+        // As files are that commands make.
+        fs::set_permissions(out.part(), Permissions::from_mode(0o755))
+            .with_context(|| format!("let others read {}", out.part().display()))?;
+        out.keep()?;
+        Ok(0)
     }
 }
 

@@ -6,6 +6,7 @@ mod import;
 mod inspect;
 mod json;
 mod list;
+mod render;
 mod rm;
 mod tag;
 
@@ -20,6 +21,7 @@ pub use export::Export;
 pub use import::Import;
 pub use inspect::Inspect;
 pub use list::List;
+pub use render::{Extract, Render};
 pub use rm::Rm;
 pub use tag::{Tag, Untag};
 
@@ -34,6 +36,8 @@ pub enum Image {
     Tag(Tag),
     Untag(Untag),
     Export(Export),
+    Render(Render),
+    Extract(Extract),
     Rm(Rm),
 }
 
@@ -52,6 +56,8 @@ impl Image {
             Self::Tag(tag) => tag.run(&store),
             Self::Untag(untag) => untag.run(&store),
             Self::Export(export) => export.run(&store),
+            Self::Render(render) => render.run(&store),
+            Self::Extract(extract) => extract.run(&store),
             Self::Rm(rm) => rm.run(&store),
         }
     }
