@@ -1,5 +1,6 @@
 //! From the word that names an image on the command line to the image in the store.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::stdin;
 use std::path::Path;
@@ -9,6 +10,7 @@ use contract::pod::{PodApp, PodImage};
 use contract::{PodManifest, quantity};
 use image::{Image, ImportOptions, Store};
 
+use crate::pods::Pods;
 use crate::progress::Progress;
 use crate::settings::Settings;
 
@@ -66,6 +68,27 @@ pub fn of_manifest(store: &Store, manifest: &PodManifest) -> Result<Vec<Image>> 
         })
     };
     manifest.apps.iter().map(find).collect()
+}
+
+/// The images that pods use, by id, with the UUIDs of the pods.
+///
+/// # Errors
+/// If the pods cannot be listed.
+pub fn users(pods: &Pods) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for pod in pods.all()? {
+        // One without a manifest is not laid out yet, or on its way out.
+        let Ok(manifest) = pod.manifest() else {
+            continue;
+        };
+        for app in manifest.apps {
+            let pods = users.entry(app.image.id).or_default();
+            if !pods.iter().any(|uuid| uuid == pod.uuid()) {
+                pods.push(pod.uuid().to_owned());
+            }
+        }
+    }
+    Ok(users)
 }
 
 /// Imports what lies at `path`, or, for `-`, comes on stdin, by its own name or another.

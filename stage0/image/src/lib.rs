@@ -22,4 +22,4 @@ pub use erofs::{Finished, Losses, Writer};
 pub use limits::Limits;
 pub use received::{Place, extract, reframe};
 pub use source::Progress;
-pub use store::{Archive, Image, ImportOptions, Kind, Store};
+pub use store::{Archive, Image, ImportOptions, Kind, Lease, Store};

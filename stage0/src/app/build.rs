@@ -324,6 +324,9 @@ mod tests {
                 rootfs_bytes: 0,
                 imported: std::time::UNIX_EPOCH,
                 digest: None,
+                used: std::time::UNIX_EPOCH,
+                rootfs_digest: None,
+                lease: None,
             };
             apps.len()
         ];

@@ -209,6 +209,9 @@ mod tests {
             rootfs_bytes: 0,
             imported: std::time::UNIX_EPOCH,
             digest: None,
+            used: std::time::UNIX_EPOCH,
+            rootfs_digest: None,
+            lease: None,
         };
         check(&manifest, &[image])
     }

@@ -5,6 +5,7 @@ mod bad_input;
 mod ends;
 mod exported;
 mod help;
+mod kept;
 mod pods;
 mod recorder;
 mod versions;

@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 use contract::{ImageManifest, annotation};
 use serde::{Deserialize, Serialize};
 
+use super::lease::Lease;
 use super::place::{MANIFEST, Place, RECORD, ROOTFS};
 use super::workshop::Workshop;
+use crate::digest::Digest;
 use crate::source::convert::{CMD, ENTRYPOINT};
 
 /// What an image was before it was imported.
@@ -42,8 +44,14 @@ pub struct Image {
     pub rootfs_bytes: u64,
     /// When it was imported.
     pub imported: SystemTime,
+    /// When a command last looked it up.
+    pub used: SystemTime,
     /// Digest of the OCI manifest, if there was one.
     pub digest: Option<String>,
+    /// Digest of the EROFS file; images of an earlier fairing have none.
+    pub rootfs_digest: Option<String>,
+    /// Keeps the image in the store, where it was looked up to be used.
+    pub lease: Option<Lease>,
 }
 
 /// What the store keeps beside the manifest.
@@ -54,11 +62,14 @@ pub struct Record {
     pub imported: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// Of the EROFS file. Earlier versions of fairing write none and pass over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<String>,
 }
 
 impl Record {
-    /// The record of an image imported now.
-    pub fn now(kind: Kind, digest: Option<String>) -> Self {
+    /// The record of an image imported now, its file with the digest `rootfs`.
+    pub fn now(kind: Kind, digest: Option<String>, rootfs: &Digest) -> Self {
         let imported = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -66,6 +77,7 @@ impl Record {
             kind,
             imported,
             digest,
+            rootfs: Some(rootfs.to_string()),
         }
     }
 
@@ -85,6 +97,13 @@ impl Record {
                 .with_context(|| format!("write {name}"))?;
         }
         Ok(())
+    }
+}
+
+/// Notes that the image `id` is used now, in the time of its record. Who may not is no user whom others wait for.
+pub(super) fn touch(place: &Place, id: &str) {
+    if let Ok(record) = fs::File::open(place.image(id).join(RECORD)) {
+        let _ = record.set_modified(SystemTime::now());
     }
 }
 
@@ -112,7 +131,14 @@ impl Image {
             rootfs_bytes: rootfs.metadata().with_context(damaged)?.len(),
             rootfs,
             imported: UNIX_EPOCH + Duration::from_secs(record.imported),
+            used: folder
+                .join(RECORD)
+                .metadata()
+                .and_then(|found| found.modified())
+                .with_context(damaged)?,
             digest: record.digest,
+            rootfs_digest: record.rootfs,
+            lease: None,
         }))
     }
 

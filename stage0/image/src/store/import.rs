@@ -8,13 +8,15 @@ use std::fs::Permissions;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use contract::ImageManifest;
 
 use super::image::{Image, Kind, Record};
 use super::known::Key;
 use super::place::{Place, ROOTFS};
+use super::verify::digest_of;
 use super::workshop::Workshop;
 use super::{ImportOptions, discard, identity, names};
 use crate::digest::{Algorithm, Digest, Hashing};
@@ -86,13 +88,13 @@ impl Import<'_> {
         if self.sound(&imported.id)?.is_some() {
             return Ok(imported);
         }
-        self.build(&workshop, |writer| layers.write(writer, &self.meter))?;
+        let (_, rootfs) = self.build(&workshop, |writer| layers.write(writer, &self.meter))?;
         let digest = layers.digest.as_ref().map(Digest::to_string);
         self.deliver(
             workshop,
             &imported.id,
             &layers.manifest,
-            &Record::now(Kind::Oci, digest),
+            &Record::now(Kind::Oci, digest, &rootfs),
         )?;
         Ok(imported)
     }
@@ -105,7 +107,7 @@ impl Import<'_> {
             let names = self.names(tarball, &image.manifest);
             return Ok(Imported { id, names });
         }
-        let merged = self.build(&workshop, |writer| {
+        let (merged, rootfs) = self.build(&workshop, |writer| {
             tarball.write(writer, &self.wanted, &self.meter)
         })?;
         let (id, kind) = if tarball.is_aci {
@@ -115,7 +117,12 @@ impl Import<'_> {
             (id, Kind::RootFs)
         };
         let names = self.names(tarball, &merged.manifest);
-        self.deliver(workshop, &id, &merged.manifest, &Record::now(kind, None))?;
+        self.deliver(
+            workshop,
+            &id,
+            &merged.manifest,
+            &Record::now(kind, None, &rootfs),
+        )?;
         key.remember(&self.key(tarball)?, self.place, &id)?;
         Ok(Imported { id, names })
     }
@@ -135,7 +142,7 @@ impl Import<'_> {
 
     fn folder(&self, path: &Path, workshop: Workshop) -> Result<Imported> {
         self.meter.begin(1, 1, 0);
-        self.build(&workshop, |writer| {
+        let (_, rootfs) = self.build(&workshop, |writer| {
             writer
                 .apply_folder(path)
                 .with_context(|| format!("read folder {}", path.display()))
@@ -147,19 +154,24 @@ impl Import<'_> {
         let name = self.wanted.name.unwrap_or(self.wanted.stem);
         let manifest = source::convert::bare(name, self.wanted.architecture);
         let id = identity::of_parts(&manifest, [&digest])?;
-        self.deliver(workshop, &id, &manifest, &Record::now(Kind::RootFs, None))?;
+        self.deliver(
+            workshop,
+            &id,
+            &manifest,
+            &Record::now(Kind::RootFs, None, &rootfs),
+        )?;
         Ok(Imported {
             id,
             names: self.stem(),
         })
     }
 
-    /// Makes the image file in `workshop`, its files put there by `fill`.
+    /// Makes the image file in `workshop`, its files put there by `fill`; gives its digest, too.
     fn build<T>(
         &self,
         workshop: &Workshop,
         fill: impl FnOnce(&mut Writer) -> Result<T>,
-    ) -> Result<T> {
+    ) -> Result<(T, Digest)> {
         let file = workshop.create(ROOTFS, 0o600)?;
         let output = file.try_clone().context("duplicate a descriptor")?;
         let mut writer = Writer::new(output, workshop.unlinked("scratch")?, self.limits())?;
@@ -167,10 +179,17 @@ impl Import<'_> {
         self.meter.writing();
         let finished = writer.finish().context("write the image file")?;
         finished.losses.tell();
-        file.set_permissions(Permissions::from_mode(0o444))
-            .and_then(|()| file.sync_all())
-            .context("make the image file durable")?;
-        Ok(filled)
+        // The disk and the processor need not wait for one another.
+        let (durable, digest) = thread::scope(|scope| {
+            let digest = scope.spawn(|| digest_of(&workshop.join(ROOTFS)));
+            let durable = file
+                .set_permissions(Permissions::from_mode(0o444))
+                .and_then(|()| file.sync_all());
+            (durable, digest.join())
+        });
+        durable.context("make the image file durable")?;
+        let digest = digest.map_err(|_| anyhow!("the reader of the image file panicked"))??;
+        Ok((filled, digest))
     }
 
     fn deliver(

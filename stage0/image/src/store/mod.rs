@@ -8,9 +8,12 @@ mod identity;
 mod image;
 mod import;
 mod known;
+mod lease;
 mod names;
 mod place;
+mod removal;
 mod tags;
+mod verify;
 mod workshop;
 
 #[cfg(test)]
@@ -26,10 +29,12 @@ use anyhow::{Context, Result, bail};
 use crate::source::{self, Meter, Progress, Wanted};
 use import::{Import, Imported};
 use place::{FORMAT_VERSION, Place};
+use removal::discard;
 use workshop::{FOLDER_MODE, Workshop, sweep};
 
 pub use export::Archive;
 pub use image::{Image, Kind};
+pub use lease::Lease;
 
 /// Fewest hexadecimal digits of an id that are taken without `sha512-` before them.
 const MIN_BARE_DIGITS: usize = 6;
@@ -225,18 +230,19 @@ impl Store {
         Ok(images)
     }
 
-    /// Removes `image` and its names; pods that have a link to its file keep it.
-    ///
-    /// # Errors
-    /// If it cannot be removed; it is gone wholly or not at all.
-    pub fn remove(&self, image: &Image) -> Result<()> {
-        names::forget(&self.place.names(), &image.id)?;
-        names::forget(&self.place.sources(), &image.id)?;
-        discard(&self.place, &image.id)
-    }
-
+    /// The image `id`, which stays while this is there, and has been used now.
     fn get(&self, id: &str) -> Result<Option<Image>> {
-        Image::load(&self.place, id, of_id(&names::all(&self.place)?, id))
+        let Some(lease) = Lease::share(&self.place.image(id))? else {
+            return Ok(None);
+        };
+        let image = Image::load(&self.place, id, of_id(&names::all(&self.place)?, id))?;
+        if image.is_some() {
+            image::touch(&self.place, id);
+        }
+        Ok(image.map(|image| Image {
+            lease: Some(lease),
+            ..image
+        }))
     }
 
     fn ids(&self) -> Result<Vec<String>> {
@@ -249,17 +255,6 @@ impl Store {
         ids.retain(|id| identity::is_id(id));
         ids.sort();
         Ok(ids)
-    }
-}
-
-/// Takes the image `id` out of the store by one rename, and removes it then.
-fn discard(place: &Place, id: &str) -> Result<()> {
-    let workshop = Workshop::unique(&place.tmp())?;
-    match fs::rename(place.image(id), workshop.join("removed")) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove image {id}"))
-        }
-        _ => workshop::sync_folder(&place.images()),
     }
 }
 

@@ -30,4 +30,12 @@ impl Store {
         kept.iter()
             .try_for_each(|name| names::unbind(&self.place, name))
     }
+
+    /// Whether `reference` means an image by a name.
+    ///
+    /// # Errors
+    /// If names cannot be read.
+    pub fn is_name(&self, reference: &str) -> Result<bool> {
+        Ok(names::kept_as(&self.place, reference)?.is_some())
+    }
 }

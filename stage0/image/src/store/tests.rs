@@ -315,9 +315,50 @@ fn removed_image_is_gone_and_comes_back() {
     let path = bench.folder("layout", &layout(gzip));
     let before = bench.state();
     let image = bench.import(&path).unwrap();
-    bench.store.remove(&image).unwrap();
+    let id = image.id.clone();
+    assert!(bench.store.remove_unless(image, |_| Ok(false)).unwrap());
     assert_eq!(bench.state(), before);
-    assert_eq!(bench.import(&path).unwrap().id, image.id);
+    assert_eq!(bench.import(&path).unwrap().id, id);
+}
+
+#[test]
+fn image_in_use_stays_and_is_removed_when_nobody_has_it() {
+    let bench = Bench::new();
+    let path = bench.folder("layout", &layout(gzip));
+    let used = bench.import(&path).unwrap();
+    let found = |reference| bench.store.find(reference).unwrap().unwrap();
+    let removed = |image: Image| bench.store.remove_unless(image, |_| Ok(false)).unwrap();
+    let id = used.id.clone();
+    assert!(!removed(found(&id)));
+    drop(used);
+    assert!(!bench.store.remove_unless(found(&id), |_| Ok(true)).unwrap());
+    // Who comes while reasons are looked for waits, and finds none.
+    let store = bench.store.clone();
+    let reference = id.clone();
+    let (mut late, listed) = (None, bench.store.list().unwrap().remove(0));
+    let gone = bench.store.remove_unless(listed, |_| {
+        late = Some(std::thread::spawn(move || {
+            store.find(&reference).unwrap().is_none()
+        }));
+        Ok(false)
+    });
+    assert!(gone.unwrap() && late.unwrap().join().unwrap());
+}
+
+#[test]
+fn image_is_verified_against_what_its_import_recorded() {
+    let bench = Bench::new();
+    let image = bench
+        .import(&bench.folder("layout", &layout(gzip)))
+        .unwrap();
+    bench.store.verify(&image).unwrap();
+    let record = bench.store.place.image(&image.id).join("record.json");
+    let mut old: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    old.as_object_mut().unwrap().remove("rootfs").unwrap();
+    fs::write(&record, old.to_string()).unwrap();
+    let image = bench.store.find(&image.id).unwrap().unwrap();
+    let error = bench.store.verify(&image).unwrap_err().to_string();
+    assert!(error.contains("recorded no digest"), "{error}");
 }
 
 #[test]
@@ -579,7 +620,7 @@ fn tar_that_has_not_changed_is_not_read_again() {
     assert_eq!(two.id().unwrap(), None);
     names::write_id(&bench.store.place, one.file(), &image.id).unwrap();
     assert_eq!(one.id().unwrap(), Some(image.id.clone()));
-    bench.store.remove(&image).unwrap();
+    assert!(bench.store.remove_unless(image, |_| Ok(false)).unwrap());
     assert_eq!(one.id().unwrap(), None);
 }
 

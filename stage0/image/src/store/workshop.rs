@@ -193,7 +193,8 @@ fn hold(path: &Path) -> io::Result<File> {
     }
 }
 
-fn open_folder(path: &Path) -> io::Result<File> {
+/// Opens the folder at `path`, which is no link.
+pub fn open_folder(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
@@ -201,7 +202,7 @@ fn open_folder(path: &Path) -> io::Result<File> {
 }
 
 /// Whether `folder` is what `path` names now.
-fn is_at(folder: &File, path: &Path) -> bool {
+pub fn is_at(folder: &File, path: &Path) -> bool {
     let (Ok(held), Ok(named)) = (folder.metadata(), fs::symlink_metadata(path)) else {
         return false;
     };

@@ -2,6 +2,7 @@
 
 mod cat_manifest;
 mod export;
+mod gc;
 mod import;
 mod inspect;
 mod json;
@@ -9,6 +10,7 @@ mod list;
 mod render;
 mod rm;
 mod tag;
+mod verify;
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
@@ -18,12 +20,14 @@ use crate::images;
 
 pub use cat_manifest::CatManifest;
 pub use export::Export;
+pub use gc::Gc;
 pub use import::Import;
 pub use inspect::Inspect;
 pub use list::List;
 pub use render::{Extract, Render};
 pub use rm::Rm;
 pub use tag::{Tag, Untag};
+pub use verify::Verify;
 
 /// Looks after the images of the store
 #[derive(Debug, Subcommand)]
@@ -38,7 +42,9 @@ pub enum Image {
     Export(Export),
     Render(Render),
     Extract(Extract),
+    Verify(Verify),
     Rm(Rm),
+    Gc(Gc),
 }
 
 impl Image {
@@ -58,7 +64,9 @@ impl Image {
             Self::Export(export) => export.run(&store),
             Self::Render(render) => render.run(&store),
             Self::Extract(extract) => extract.run(&store),
-            Self::Rm(rm) => rm.run(&store),
+            Self::Verify(verify) => verify.run(&store),
+            Self::Rm(rm) => rm.run(&store, &context.pods),
+            Self::Gc(gc) => gc.run(&store, &context.pods),
         }
     }
 }

@@ -1,0 +1,58 @@
+//! `fairing image gc`: images that nobody uses leave the store.
+//!
+//! rkt removes by age alone, as its images come from the network again; podman's prune leaves those with a name, as some are
+//! nowhere else. Here both are asked: how long nobody used it, and, but for --all, whether it has a name.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use clap::Args;
+use image::{Image, Store};
+
+use crate::cli::parse_duration;
+use crate::images::users;
+use crate::pods::Pods;
+
+/// Removes images without a name that nobody has used for some time
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// Those with names, too
+    #[arg(short, long)]
+    pub all: bool,
+    /// How long an image is kept after it was used
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    pub grace_period: Duration,
+}
+
+impl Gc {
+    pub(super) fn run(&self, store: &Store, pods: &Pods) -> Result<i32> {
+        let mut code = 0;
+        for image in store.list()? {
+            let id = image.id.clone();
+            // The pods and names that count are those of the moment in which nobody else has the image.
+            let removed = store.remove_unless(image, |_| {
+                let now = store.list()?;
+                let image = now.iter().find(|image| image.id == id);
+                let pods = users(pods)?;
+                Ok(!image.is_some_and(|image| self.is_due(image, &pods)))
+            });
+            match removed {
+                Ok(true) => crate::print_line(&id)?,
+                Ok(false) => {}
+                Err(error) => {
+                    crate::warn(&error);
+                    code = crate::FAILED;
+                }
+            }
+        }
+        Ok(code)
+    }
+
+    fn is_due(&self, image: &Image, users: &BTreeMap<String, Vec<String>>) -> bool {
+        let idle = SystemTime::now().duration_since(image.used);
+        !users.contains_key(&image.id)
+            && (self.all || image.names.is_empty())
+            && idle.is_ok_and(|idle| idle >= self.grace_period)
+    }
+}

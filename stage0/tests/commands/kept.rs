@@ -1,0 +1,87 @@
+//! Images that stay, and images that go.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+
+use crate::recorder::{Host, RECORD};
+
+/// A store with one image, called `tool` and `also`, that no pod uses; and its id.
+fn host() -> (Host, String) {
+    let host = Host::new(RECORD);
+    let image = host.path("image.tar");
+    let image = image.to_str().expect("text");
+    let id = host.stdout(&["image", "import", "--name=tool", image]);
+    host.stdout(&["image", "tag", "tool", "also"]);
+    (host, id.trim().to_owned())
+}
+
+fn names(host: &Host) -> String {
+    let listed = host.stdout(&["image", "list", "--no-legend", "--fields=name"]);
+    listed.trim().to_owned()
+}
+
+fn refused(host: &Host, words: &[&str]) -> String {
+    let output = host.output(words);
+    assert_eq!(output.status.code(), Some(254), "{output:?}");
+    String::from_utf8(output.stderr).expect("text")
+}
+
+#[test]
+fn names_come_and_go_and_the_image_with_the_last() {
+    let (host, id) = host();
+    assert_eq!(names(&host), "also,tool");
+    refused(&host, &["image", "tag", "tool", "fine", "../bad"]);
+    refused(&host, &["image", "untag", "tool", "also", "other"]);
+    assert_eq!(names(&host), "also,tool");
+    host.stdout(&["image", "rm", "also"]);
+    assert_eq!(names(&host), "tool");
+    host.stdout(&["image", "untag", "tool"]);
+    host.stdout(&["image", "tag", &id[..20], "again"]);
+    assert_eq!(host.stdout(&["image", "rm", "again"]).trim(), id);
+    assert_eq!(names(&host), "");
+}
+
+#[test]
+fn image_that_a_pod_uses_is_removed_only_by_force() {
+    let (host, id) = host();
+    host.pod("run", &[]).status().expect("fairing starts");
+    let told = refused(&host, &["image", "rm", &id]);
+    assert!(told.contains(&host.pods("run")[0]), "{told}");
+    host.stdout(&["image", "gc", "--all", "--grace-period=0"]);
+    assert!(names(&host).contains("tool"), "{}", names(&host));
+    host.stdout(&["image", "rm", "--force", &id]);
+    assert_eq!(names(&host), "");
+}
+
+#[test]
+fn gc_takes_what_has_no_name_and_was_not_used_for_so_long() {
+    let (host, id) = host();
+    assert_eq!(host.stdout(&["image", "gc", "--grace-period=0"]), "");
+    host.stdout(&["image", "untag", "tool"]);
+    assert_eq!(host.stdout(&["image", "gc"]), "");
+    assert_eq!(host.stdout(&["image", "gc", "--grace-period=0"]).trim(), id);
+    let (host, id) = self::host();
+    assert_eq!(
+        host.stdout(&["image", "gc", "--all", "--grace-period=0"])
+            .trim(),
+        id
+    );
+}
+
+#[test]
+fn image_whose_file_changed_is_told() {
+    let (host, id) = host();
+    assert_eq!(host.stdout(&["image", "verify", "tool"]).trim(), id);
+    let file = host
+        .path("data/store/images")
+        .join(&id)
+        .join("rootfs.erofs");
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("mode");
+    let open = fs::File::options()
+        .write(true)
+        .open(&file)
+        .expect("the file");
+    open.write_all_at(b"!", 100).expect("a byte");
+    let told = refused(&host, &["image", "verify", "tool"]);
+    assert!(told.contains("damaged"), "{told}");
+}
