@@ -85,3 +85,26 @@ fn image_whose_file_changed_is_told() {
     let told = refused(&host, &["image", "verify", "tool"]);
     assert!(told.contains("damaged"), "{told}");
 }
+
+#[test]
+fn space_of_an_image_that_a_pod_uses_is_not_to_be_reclaimed() {
+    let (host, id) = host();
+    let space = || -> serde_json::Value {
+        let told = host.stdout(&["image", "df", "--format=json"]);
+        serde_json::from_str(&told).expect("JSON")
+    };
+    let free = space();
+    let size = &free[0]["size"];
+    assert_eq!(
+        (&free[0]["what"], &free[0]["reclaimable"]),
+        (&id.clone().into(), size)
+    );
+    assert!(size.as_u64().expect("bytes") >= 4096, "{free}");
+    host.pod("run", &[]).status().expect("fairing starts");
+    let used = space();
+    assert_eq!(
+        (&used[0]["pods"], &used[0]["reclaimable"]),
+        (&1.into(), &0.into())
+    );
+    host.stdout(&["image", "df"]);
+}

@@ -12,6 +12,7 @@ mod lease;
 mod names;
 mod place;
 mod removal;
+mod space;
 mod tags;
 mod verify;
 mod workshop;

@@ -1,6 +1,7 @@
 //! `fairing image`: the image store; a file for each subcommand.
 
 mod cat_manifest;
+mod df;
 mod export;
 mod gc;
 mod import;
@@ -19,6 +20,7 @@ use super::Context;
 use crate::images;
 
 pub use cat_manifest::CatManifest;
+pub use df::Df;
 pub use export::Export;
 pub use gc::Gc;
 pub use import::Import;
@@ -45,6 +47,7 @@ pub enum Image {
     Verify(Verify),
     Rm(Rm),
     Gc(Gc),
+    Df(Df),
 }
 
 impl Image {
@@ -67,6 +70,7 @@ impl Image {
             Self::Verify(verify) => verify.run(&store),
             Self::Rm(rm) => rm.run(&store, &context.pods),
             Self::Gc(gc) => gc.run(&store, &context.pods),
+            Self::Df(df) => df.run(&store, &context.pods),
         }
     }
 }

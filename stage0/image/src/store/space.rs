@@ -1,0 +1,71 @@
+//! What of the disk the store takes. Files that come and go meanwhile count or do not.
+
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{Image, Store};
+
+/// Bytes of the unit in which Linux counts a file's blocks.
+const UNIT_BYTES: u64 = 512;
+
+impl Store {
+    /// Bytes of the disk that the files of `image` take.
+    ///
+    /// # Errors
+    /// If they cannot be looked at.
+    pub fn image_space(&self, image: &Image) -> Result<u64> {
+        measured(&self.place.image(&image.id))
+    }
+
+    /// Bytes of the disk that work in progress takes.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    pub fn work_space(&self) -> Result<u64> {
+        measured(&self.place.tmp())
+    }
+
+    /// Bytes of the disk that downloads take which are kept for the next.
+    ///
+    /// # Errors
+    /// If they cannot be looked at.
+    pub fn blob_space(&self) -> Result<u64> {
+        measured(&self.place.dir().join("blobs"))
+    }
+}
+
+fn measured(path: &Path) -> Result<u64> {
+    bytes(path).with_context(|| format!("measure {}", path.display()))
+}
+
+/// What is at `path` takes, and what is below it; nothing, if it is not there.
+fn bytes(path: &Path) -> io::Result<u64> {
+    let Some(found) = there(fs::symlink_metadata(path))? else {
+        return Ok(0);
+    };
+    let own = taken(&found);
+    if !found.is_dir() {
+        return Ok(own);
+    }
+    let Some(entries) = there(fs::read_dir(path))? else {
+        return Ok(own);
+    };
+    entries
+        .map(|entry| bytes(&entry?.path()))
+        .try_fold(own, |sum, bytes| Ok(sum.saturating_add(bytes?)))
+}
+
+fn taken(found: &Metadata) -> u64 {
+    found.blocks().saturating_mul(UNIT_BYTES)
+}
+
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
