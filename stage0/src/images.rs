@@ -19,7 +19,7 @@ use crate::settings::Settings;
 /// # Errors
 /// If it cannot be made or read.
 pub fn store(settings: &Settings) -> Result<Store> {
-    Store::open(&settings.dir.join("store"))
+    Ok(Store::open(&settings.dir.join("store"))?.limited_to(settings.max_store_bytes))
 }
 
 /// How an import is limited and told of.

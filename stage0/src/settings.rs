@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use contract::UidRange;
+use contract::{UidRange, quantity};
 use serde::Deserialize;
 
 use crate::cli::GlobalFlags;
@@ -24,6 +24,8 @@ pub struct Settings {
     pub stage1_images: Option<PathBuf>,
     /// `pod-uids` of the first configuration file that has it.
     pub pod_uids: Option<UidRange>,
+    /// Bytes that the store may take: `--max-store-size`, or `max-store-size` of the first configuration file that has it.
+    pub max_store_bytes: Option<u64>,
     /// Values of `--insecure-options`.
     pub insecure_options: Vec<String>,
 }
@@ -38,6 +40,8 @@ struct ConfigFile {
     stage1_images: Option<PathBuf>,
     /// The uids that pods may run under, `FIRST:COUNT`.
     pod_uids: Option<String>,
+    /// As `--max-store-size` takes it.
+    max_store_size: Option<String>,
 }
 
 impl Settings {
@@ -50,6 +54,8 @@ impl Settings {
         let dir = flags.dir.clone().unwrap_or_else(|| default_dir(root));
         let user_config = flags.user_config.clone().or_else(user_config_dir);
         let (mut stage1, mut stage1_images, mut pod_uids) = (None, None, None);
+        let size = |text: &String| quantity::parse_whole(text);
+        let mut max_store_bytes = flags.max_store_size.as_ref().map(size).transpose()?;
         for folder in [
             user_config,
             Some(flags.local_config.clone()),
@@ -63,6 +69,11 @@ impl Settings {
             let uids =
                 uids.with_context(|| format!("read pod-uids in configuration {}", path.display()))?;
             pod_uids = pod_uids.or(uids);
+            let bytes = file.max_store_size.as_ref().map(size).transpose();
+            let bytes = bytes.with_context(|| {
+                format!("read max-store-size in configuration {}", path.display())
+            })?;
+            max_store_bytes = max_store_bytes.or(bytes);
             stage1_images = stage1_images.or(file.stage1_images);
             stage1 = stage1.or_else(|| file.stage1.map(|name| (name, path)));
         }
@@ -74,6 +85,7 @@ impl Settings {
             stage1,
             stage1_images,
             pod_uids,
+            max_store_bytes,
             insecure_options: flags.insecure_options.clone(),
         })
     }

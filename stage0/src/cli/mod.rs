@@ -32,7 +32,8 @@ Configuration: config.toml in --user-config, --local-config and --system-config;
   stage1 = \"kvm\"                  Stage 1 of pods that name none: as --stage1 takes it
   stage1-images = \"/srv/stage1s\"  Folder of the stage 1s that --stage1-from-dir names
   pod-uids = \"1879048192:268304384\"   Under root each pod has a uid of its own, of the first 65536 of this range \
- (FIRST:COUNT), or with shared folders 65536 of the rest";
+ (FIRST:COUNT), or with shared folders 65536 of the rest
+  max-store-size = \"20Gi\"        What the images may take of the disk: as --max-store-size takes it";
 
 /// Runs each pod in a virtual machine of its own
 #[derive(Debug, Parser)]
@@ -123,6 +124,15 @@ pub struct GlobalFlags {
         help_heading = "Global options"
     )]
     pub user_config: Option<PathBuf>,
+    /// Refuse images that would make the store take more
+    #[arg(
+        long,
+        global = true,
+        value_name = "BYTES",
+        value_parser = parse_bytes,
+        help_heading = "Global options"
+    )]
+    pub max_store_size: Option<String>,
     /// Protections to switch off: capabilities, paths, seccomp, all-run, all (rkt's others are accepted)
     #[arg(long, global = true, value_name = "LIST", value_delimiter = ',', value_parser = INSECURE_OPTIONS, hide_possible_values = true, help_heading = "Global options")]
     pub insecure_options: Vec<String>,

@@ -108,3 +108,34 @@ fn space_of_an_image_that_a_pod_uses_is_not_to_be_reclaimed() {
     );
     host.stdout(&["image", "df"]);
 }
+
+#[test]
+fn image_that_the_store_has_no_room_for_is_refused_and_others_stay() {
+    let (host, _) = host();
+    let large = host.path("large.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&large).expect("a file"));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(4 << 20);
+    let content = vec![7; 4 << 20];
+    tar.append_data(&mut header, "large", &*content)
+        .expect("room");
+    tar.into_inner().expect("a tar");
+    let import = [
+        "image",
+        "import",
+        "--name=large",
+        large.to_str().expect("text"),
+    ];
+    let told = refused(&host, &[&["--max-store-size=2Mi"], &import[..]].concat());
+    assert!(
+        told.contains("max-store-size") && told.contains("image df"),
+        "{told}"
+    );
+    assert_eq!(names(&host), "also,tool");
+    fs::create_dir(host.path("config")).expect("a folder");
+    let config = host.path("config/config.toml");
+    fs::write(&config, "max-store-size = \"2Mi\"\n").expect("a file");
+    refused(&host, &import);
+    fs::write(&config, "max-store-size = \"8Mi\"\n").expect("a file");
+    host.stdout(&import);
+}

@@ -47,6 +47,8 @@ const STREAM: &str = "stdin";
 #[derive(Clone, Debug)]
 pub struct Store {
     place: Place,
+    /// Bytes that it may take.
+    max_bytes: Option<u64>,
 }
 
 /// How to import.
@@ -89,10 +91,19 @@ impl Store {
                 .create(&folder)
                 .with_context(|| format!("create {}", folder.display()))?;
         }
-        let store = Self { place };
+        let store = Self {
+            place,
+            max_bytes: None,
+        };
         store.check_version()?;
         sweep(&store.place.tmp())?;
         Ok(store)
+    }
+
+    /// The same store, that refuses images which would make it take more than that many bytes.
+    #[must_use]
+    pub fn limited_to(self, max_bytes: Option<u64>) -> Self {
+        Self { max_bytes, ..self }
     }
 
     fn check_version(&self) -> Result<()> {
@@ -157,6 +168,13 @@ impl Store {
     ) -> Result<Image> {
         options.name.as_deref().map_or(Ok(()), names::check)?;
         sweep(&self.place.tmp())?;
+        let room = self.room()?;
+        let options = &ImportOptions {
+            max_image_bytes: room.map_or(options.max_image_bytes, |room| {
+                room.min(options.max_image_bytes)
+            }),
+            ..options.clone()
+        };
         let imported = run(&Import {
             place: &self.place,
             options,
@@ -166,7 +184,15 @@ impl Store {
                 stem,
             },
             meter: Meter::new(progress),
-        })?;
+        });
+        let imported = match room {
+            None => imported?,
+            Some(room) => imported.with_context(|| {
+                format!(
+                    "the store may take {room} bytes more (max-store-size; `fairing image df` shows what takes the others)"
+                )
+            })?,
+        };
         let given = options.name.clone().map(|name| vec![name]);
         for name in given.unwrap_or(imported.names) {
             if names::is_name(&name) {

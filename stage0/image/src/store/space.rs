@@ -21,6 +21,15 @@ impl Store {
         measured(&self.place.image(&image.id))
     }
 
+    /// Bytes that the store may still take; `None` if nobody said. Imports under way count with what they have taken by now.
+    ///
+    /// # Errors
+    /// If what it takes cannot be measured.
+    pub(super) fn room(&self) -> Result<Option<u64>> {
+        let room = |max: u64| Ok(max.saturating_sub(measured(self.place.dir())?));
+        self.max_bytes.map(room).transpose()
+    }
+
     /// Bytes of the disk that work in progress takes.
     ///
     /// # Errors
