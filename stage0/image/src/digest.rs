@@ -96,8 +96,11 @@ impl FromStr for Digest {
 }
 
 /// A digest in the making.
+#[derive(Clone)]
 pub enum Hash {
+    /// Of `sha256`.
     Sha256(Sha256),
+    /// Of `sha512`.
     Sha512(Sha512),
 }
 

@@ -18,6 +18,19 @@ mod source;
 mod store;
 mod tree;
 
+/// Documents and digests of OCI images, for who has an image to fetch or to send.
+pub mod oci {
+    pub use crate::digest::{Algorithm, Digest, Hash};
+    pub use crate::source::document::{
+        Descriptor, Index, MAX_JSON_BYTES, Manifest, Platform, parse,
+    };
+    pub use crate::source::layers::{MAX_LAYERS, check_platform};
+    pub use crate::source::layout::{INDEX, MARK};
+    pub use crate::source::select::{
+        Candidate, Documents, Several, is_configuration, is_index, select,
+    };
+}
+
 pub use erofs::{Finished, Losses, Writer};
 pub use limits::Limits;
 pub use received::{Place, extract, reframe};

@@ -11,6 +11,7 @@ use super::document::{self, Configuration, MAX_JSON_BYTES, SavedImage};
 use super::files::{Files, check};
 use super::layers::{Layers, check_platform, pair};
 use super::names::clean;
+use super::select::Documents as _;
 use crate::digest::{Algorithm, Digest};
 
 /// The file that marks such an archive.

@@ -16,12 +16,17 @@ pub const MAX_JSON_BYTES: u64 = 4 << 20;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
+    /// Kind of what it points to.
     #[serde(default, deserialize_with = "or_null")]
     pub media_type: String,
+    /// Of its content.
     pub digest: String,
+    /// In bytes.
     pub size: u64,
+    /// What it is for, where the index says.
     #[serde(default)]
     pub platform: Option<Platform>,
+    /// What its author says besides.
     #[serde(default, deserialize_with = "or_null")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -29,8 +34,10 @@ pub struct Descriptor {
 /// What a manifest was built for.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct Platform {
+    /// As Go spells it.
     #[serde(default, deserialize_with = "or_null")]
     pub os: String,
+    /// As Go spells it.
     #[serde(default, deserialize_with = "or_null")]
     pub architecture: String,
 }
@@ -38,6 +45,7 @@ pub struct Platform {
 /// An index of manifests and further indexes.
 #[derive(Debug, Deserialize)]
 pub struct Index {
+    /// Most wanted first.
     #[serde(default, deserialize_with = "or_null")]
     pub manifests: Vec<Descriptor>,
 }
@@ -45,9 +53,12 @@ pub struct Index {
 /// One image: its configuration and its layers, lowest first.
 #[derive(Debug, Deserialize)]
 pub struct Manifest {
+    /// Points to how it is run.
     pub config: Descriptor,
+    /// Lowest first.
     #[serde(default, deserialize_with = "or_null")]
     pub layers: Vec<Descriptor>,
+    /// What its author says besides.
     #[serde(default, deserialize_with = "or_null")]
     pub annotations: BTreeMap<String, String>,
 }

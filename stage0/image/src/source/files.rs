@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::archive::Archive;
 use super::document::{self, Descriptor, MAX_JSON_BYTES};
+use super::select::Documents;
 use crate::blob::Blob;
 use crate::digest::Digest;
 
@@ -21,14 +22,6 @@ pub enum Files {
 }
 
 impl Files {
-    /// What holds the parts, for errors.
-    pub fn object(&self) -> String {
-        match self {
-            Self::Folder(path) => path.display().to_string(),
-            Self::Archive(archive) => archive.object().to_owned(),
-        }
-    }
-
     /// Whether there is a part called `name`.
     pub fn has(&self, name: &str) -> bool {
         match self {
@@ -68,11 +61,25 @@ impl Files {
         Ok((blob, digest))
     }
 
-    /// The document that `descriptor` points to, its digest checked.
+    /// The document called `name`.
     ///
     /// # Errors
-    /// If it is missing, too large, altered, or not such a document.
-    pub fn document<T: DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T> {
+    /// If it is missing, too large, or not such a document.
+    pub fn named_document<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let blob = self.find(name)?;
+        document::parse(&blob.read_all(MAX_JSON_BYTES)?, blob.object())
+    }
+}
+
+impl Documents for Files {
+    fn object(&self) -> String {
+        match self {
+            Self::Folder(path) => path.display().to_string(),
+            Self::Archive(archive) => archive.object().to_owned(),
+        }
+    }
+
+    fn document<T: DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T> {
         let (blob, digest) = self.blob(descriptor)?;
         let bytes = blob.read_all(MAX_JSON_BYTES)?;
         check(
@@ -81,15 +88,6 @@ impl Files {
             blob.object(),
         )?;
         document::parse(&bytes, blob.object())
-    }
-
-    /// The document called `name`.
-    ///
-    /// # Errors
-    /// If it is missing, too large, or not such a document.
-    pub fn named_document<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let blob = self.find(name)?;
-        document::parse(&blob.read_all(MAX_JSON_BYTES)?, blob.object())
     }
 }
 

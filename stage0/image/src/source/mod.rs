@@ -6,12 +6,13 @@
 mod archive;
 pub(crate) mod convert;
 mod docker;
-mod document;
+pub(crate) mod document;
 mod files;
-mod layers;
-mod layout;
+pub(crate) mod layers;
+pub(crate) mod layout;
 mod meter;
 pub(crate) mod names;
+pub(crate) mod select;
 mod sniff;
 mod tarball;
 #[cfg(test)]
