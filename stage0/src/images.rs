@@ -12,6 +12,7 @@ use image::{Image, ImportOptions, Store};
 
 use crate::pods::Pods;
 use crate::progress::Progress;
+use crate::registries::{self, Pulling};
 use crate::settings::Settings;
 
 /// Opens the store of the data directory.
@@ -31,11 +32,16 @@ pub struct Importing<'a> {
     pub quiet: bool,
 }
 
-/// The image that `word` names: a path is imported, anything else looked up in the store.
+/// The image that `word` names: a path is imported, anything else looked up in the store or pulled from a registry.
 ///
 /// # Errors
-/// If there is neither, or the import fails.
-pub fn resolve(store: &Store, word: &OsStr, importing: Importing) -> Result<Image> {
+/// If it is none of these, or the import fails.
+pub fn resolve(
+    store: &Store,
+    word: &OsStr,
+    importing: Importing,
+    pulling: Pulling,
+) -> Result<Image> {
     let path = Path::new(word);
     if path.exists() {
         return import(store, path, None, importing);
@@ -43,12 +49,7 @@ pub fn resolve(store: &Store, word: &OsStr, importing: Importing) -> Result<Imag
     let Some(name) = word.to_str() else {
         bail!("{} does not exist", path.display());
     };
-    store.find(name)?.with_context(|| {
-        format!(
-            "{name:?} is neither a path nor an image of the store; `fairing image list` shows those, \
-             and a command to run goes after --"
-        )
-    })
+    registries::resolve(store, name, importing, pulling)
 }
 
 /// The images of a manifest's apps, in order, by their ids or else by their names.

@@ -21,6 +21,7 @@ mod proc;
 mod processes;
 mod progress;
 mod reading;
+mod registries;
 mod settings;
 mod stage1;
 mod table;

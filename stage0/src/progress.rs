@@ -1,4 +1,4 @@
-//! A bar on stderr while an image is imported; nothing where stderr is no terminal.
+//! A bar on stderr while an image is fetched and imported; nothing where stderr is no terminal.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// What a bar shows.
 const TEMPLATE: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {eta}";
 
-/// Imports faster than this show no bar, in milliseconds.
+/// What is faster than this shows no bar, in milliseconds.
 const PATIENCE_MS: u64 = 300;
 
-/// The bar of one import.
+/// The bar of one image.
 pub struct Progress {
     bar: ProgressBar,
     image: String,
@@ -22,6 +22,12 @@ pub struct Progress {
 impl Progress {
     /// A bar for the import of `path`.
     pub fn new(path: &Path, quiet: bool) -> Self {
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        Self::of_name(&name.to_string_lossy(), quiet)
+    }
+
+    /// A bar for the image called `name`.
+    pub fn of_name(name: &str, quiet: bool) -> Self {
         let bar = ProgressBar::new(0);
         if quiet || !std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -29,14 +35,9 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style);
         }
-        let image = path
-            .file_name()
-            .unwrap_or(path.as_os_str())
-            .to_string_lossy()
-            .into_owned();
         Self {
             bar,
-            image,
+            image: name.to_owned(),
             begun: std::time::Instant::now(),
         }
     }
@@ -63,6 +64,17 @@ impl Progress {
                 self.bar.tick();
             }
         }
+    }
+
+    /// Shows how far a pull is.
+    pub fn tell_pull(&self, step: registry::Progress) {
+        if self.begun.elapsed() < Duration::from_millis(PATIENCE_MS) {
+            return;
+        }
+        self.bar.set_length(step.bytes_total.max(step.bytes_done));
+        self.bar
+            .set_message(format!("{} {} layers", self.image, step.layers));
+        self.bar.set_position(step.bytes_done);
     }
 
     /// Takes the bar away.

@@ -35,4 +35,4 @@ pub use erofs::{Finished, Losses, Writer};
 pub use limits::Limits;
 pub use received::{Place, extract, reframe};
 pub use source::Progress;
-pub use store::{Archive, Image, ImportOptions, Kind, Lease, Store};
+pub use store::{Archive, Desk, Image, ImportOptions, Kind, Lease, Store};

@@ -2,6 +2,7 @@
 
 mod app_flags;
 mod pod_flags;
+mod registry_flags;
 mod split;
 mod stage1_flags;
 mod values;
@@ -12,6 +13,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 pub use app_flags::{AppFlags, AppOnly, StdinMode};
 pub use pod_flags::{NameFlags, PodFlags, Rootfs, SandboxFlags, StartFlags};
+pub use registry_flags::{PullPolicy, RegistryFlags};
 pub use split::{AppWords, split};
 pub use stage1_flags::Stage1Flags;
 pub use values::{
@@ -33,7 +35,10 @@ Configuration: config.toml in --user-config, --local-config and --system-config;
   stage1-images = \"/srv/stage1s\"  Folder of the stage 1s that --stage1-from-dir names
   pod-uids = \"1879048192:268304384\"   Under root each pod has a uid of its own, of the first 65536 of this range \
  (FIRST:COUNT), or with shared folders 65536 of the rest
-  max-store-size = \"20Gi\"        What the images may take of the disk: as --max-store-size takes it";
+  max-store-size = \"20Gi\"        What the images may take of the disk: as --max-store-size takes it
+
+Registries, logins and certificates are those of podman and docker: containers-registries.conf(5), \
+containers-auth.json(5), containers-certs.d(5), config.json with its credential helpers.";
 
 /// Runs each pod in a virtual machine of its own
 #[derive(Debug, Parser)]
@@ -133,7 +138,7 @@ pub struct GlobalFlags {
         help_heading = "Global options"
     )]
     pub max_store_size: Option<String>,
-    /// Protections to switch off: capabilities, paths, seccomp, all-run, all (rkt's others are accepted)
+    /// Protections to switch off: capabilities, paths, seccomp, all-run; tls, http, all-fetch; all (rkt's others are accepted)
     #[arg(long, global = true, value_name = "LIST", value_delimiter = ',', value_parser = INSECURE_OPTIONS, hide_possible_values = true, help_heading = "Global options")]
     pub insecure_options: Vec<String>,
     /// Accepted for rkt's sake: no keys are fetched

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use contract::image::Variable;
 use contract::quantity;
 
+use super::registry_flags::{PullPolicy, RegistryFlags};
 use super::stage1_flags::Stage1Flags;
 use super::values::{assignment, key_value, parse_duration, quantity_bytes, quantity_cores};
 
@@ -70,9 +71,18 @@ pub struct PodFlags {
     /// Say nothing but errors
     #[arg(short = 'q', long)]
     pub quiet: bool,
-    /// Accepted for rkt's sake: images come from files and the store
-    #[arg(long, value_enum, value_name = "POLICY", hide = true)]
-    pub pull_policy: Option<PullPolicy>,
+    /// When a registry is asked: new, for images that the store lacks; never; update, whether there is a newer one
+    #[arg(
+        long,
+        visible_alias = "pull",
+        value_enum,
+        value_name = "POLICY",
+        hide_possible_values = true,
+        default_value = "new"
+    )]
+    pub pull_policy: PullPolicy,
+    #[command(flatten)]
+    pub registry: RegistryFlags,
     /// rkt's user namespaces, which a machine of its own makes needless
     #[arg(long, hide = true)]
     pub private_users: bool,
@@ -174,12 +184,4 @@ pub enum Rootfs {
     Best,
     /// As directories, which the host mounts.
     Shared,
-}
-
-/// When rkt would look for a newer image.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum PullPolicy {
-    New,
-    Never,
-    Update,
 }

@@ -11,6 +11,7 @@ use crate::cli::{AppFlags, AppWords, PodFlags, Rootfs};
 use crate::images::{self, Importing};
 use crate::layout;
 use crate::pods::{Folder, Lock, Pod};
+use crate::registries::Pulling;
 use crate::stage1::{self, Stage1};
 
 /// Lays a pod out for a later `run-prepared`, and prints its UUID
@@ -74,6 +75,7 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
         max_image_size: flags.max_image_size.as_deref(),
         quiet: flags.quiet,
     };
+    let pulling = Pulling::new(flags.pull_policy, &flags.registry, &context.settings);
     let (text, manifest, images) = match &flags.pod_manifest {
         Some(path) => {
             let PodFile { bytes, manifest } = PodFile::read(path)?;
@@ -84,7 +86,7 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
             let images = request
                 .apps
                 .iter()
-                .map(|app| images::resolve(&store, &app.image, importing))
+                .map(|app| images::resolve(&store, &app.image, importing, pulling))
                 .collect::<Result<Vec<_>>>()?;
             let manifest = pod_manifest(request, &images)?;
             (serde_json::to_vec(&manifest)?, manifest, images)

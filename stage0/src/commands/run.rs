@@ -22,14 +22,14 @@ use crate::settings::Settings;
 
 /// What the help ends with.
 const AFTER_HELP: &str = "\
-IMAGE is an OCI layout or a `docker save` archive, an ACI, a root file system (each a folder or a tar), or the name or
-id of an image imported before. Arguments after -- replace the Cmd of an OCI image and follow its Entrypoint; to an
+IMAGE is an OCI layout or a `docker save` archive, an ACI, a root file system (each a folder or a tar), the name or id of
+an image of the store, or docker://NAME in a registry, where any name is looked for that the store does not have. Arguments after -- replace the Cmd of an OCI image and follow its Entrypoint; to an
 ACI's exec they are appended. Several images, each with its own flags and arguments ended by ---, make a pod of several
 apps.
 
 Examples:
   fairing run debian.tar -- sh -c 'uname -a'
-  fairing run -it --rm debian.tar -- bash
+  fairing run -it --rm docker://debian -- bash
   fairing run --memory=1Gi --cpus=2 -e LANG=C image.aci";
 
 /// Runs a command from an image in a virtual machine of its own

@@ -7,6 +7,7 @@
 //! images/ID/record.json       kind, digest and time of the import
 //! names/NAME                  the ID that NAME stands for; NAME is escaped (see `store::names`)
 //! sources/KEY                 the ID of the image that a tar became (see `store::known`)
+//! blobs/ALGORITHM/HEX         blobs that were fetched from registries, kept for other images (see crate `registry`)
 //! tmp/X/                      work in progress, held by a flock on the folder X; what nobody holds is rubbish
 //! ```
 
@@ -60,6 +61,11 @@ impl Place {
     /// Tars imported before.
     pub fn sources(&self) -> PathBuf {
         self.0.join("sources")
+    }
+
+    /// Blobs fetched from registries.
+    pub fn blobs(&self) -> PathBuf {
+        self.0.join("blobs")
     }
 
     /// Work in progress.

@@ -52,6 +52,11 @@ impl Workshop {
         Self::enter(tmp, &format!("work-{}-{number}", std::process::id()))
     }
 
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of `name` in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -7,9 +7,10 @@ use clap::Args;
 
 use crate::app::added_app;
 use crate::apps::Apps;
-use crate::cli::{AppFlags, AppWords, parse_bytes};
+use crate::cli::{AppFlags, AppWords, PullPolicy, RegistryFlags, parse_bytes};
 use crate::commands::Context;
 use crate::images::{self, Importing};
+use crate::registries::Pulling;
 
 /// Adds an app to a running pod, without starting it
 #[derive(Debug, Args)]
@@ -27,6 +28,18 @@ pub struct Add {
     /// Refuse to import an image that would take more
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub max_image_size: Option<String>,
+    /// When a registry is asked: new, for images that the store lacks; never; update, whether there is a newer one
+    #[arg(
+        long,
+        visible_alias = "pull",
+        value_enum,
+        value_name = "POLICY",
+        hide_possible_values = true,
+        default_value = "new"
+    )]
+    pub pull_policy: PullPolicy,
+    #[command(flatten)]
+    pub registry: RegistryFlags,
     /// Say nothing but errors
     #[arg(short = 'q', long)]
     pub quiet: bool,
@@ -45,7 +58,8 @@ impl Add {
             quiet: self.quiet,
         };
         let store = images::store(&context.settings)?;
-        let image = images::resolve(&store, &self.image, importing)?;
+        let pulling = Pulling::new(self.pull_policy, &self.registry, &context.settings);
+        let image = images::resolve(&store, &self.image, importing, pulling)?;
         let words = AppWords {
             image: self.image,
             flags: self.app,

@@ -8,6 +8,7 @@ mod import;
 mod inspect;
 mod json;
 mod list;
+mod pull;
 mod render;
 mod rm;
 mod tag;
@@ -26,6 +27,7 @@ pub use gc::Gc;
 pub use import::Import;
 pub use inspect::Inspect;
 pub use list::List;
+pub use pull::Pull;
 pub use render::{Extract, Render};
 pub use rm::Rm;
 pub use tag::{Tag, Untag};
@@ -35,6 +37,7 @@ pub use verify::Verify;
 #[derive(Debug, Subcommand)]
 pub enum Image {
     #[command(visible_alias = "fetch")]
+    Pull(Pull),
     Import(Import),
     List(List),
     Inspect(Inspect),
@@ -58,6 +61,7 @@ impl Image {
     pub fn run(self, context: &Context) -> Result<i32> {
         let store = images::store(&context.settings)?;
         match self {
+            Self::Pull(pull) => pull.run(&store, &context.settings),
             Self::Import(import) => import.run(&store),
             Self::List(list) => list.run(&store),
             Self::Inspect(inspect) => inspect.run(&store),

@@ -1,0 +1,44 @@
+//! Flags of commands that talk to registries.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use registry::Credentials;
+
+/// How registries are reached, beside what this host's containers-registries.conf(5) and logins say.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Options of registries")]
+pub struct RegistryFlags {
+    /// Log in to the registry so, whatever logins are kept
+    #[arg(long, value_name = "USER:PASSWORD", value_parser = credentials)]
+    pub creds: Option<Credentials>,
+    /// File with logins [default: $REGISTRY_AUTH_FILE, or else those of podman and docker]
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Folder with the registry's ca.crt, client.cert and client.key [default: that of its name in
+    /// /etc/containers/certs.d or /etc/docker/certs.d]
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+    /// =false: whoever answers is trusted, and plain text will do; =true: neither, whatever registries.conf says
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub tls_verify: Option<bool>,
+}
+
+/// When a registry is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    /// If the store lacks the image.
+    #[default]
+    #[value(alias = "missing", alias = "ifnotpresent")]
+    New,
+    /// Not at all.
+    Never,
+    /// Whether the name stands for another image by now.
+    #[value(alias = "always", alias = "newer")]
+    Update,
+}
+
+fn credentials(text: &str) -> Result<Credentials> {
+    text.parse()
+}

@@ -1,0 +1,63 @@
+//! `fairing image pull`: images of registries enter the store; rkt's `fetch`, so paths do, too.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::json::Json;
+use crate::cli::{Format, PullPolicy, RegistryFlags, parse_bytes};
+use crate::images::{self, Importing};
+use crate::registries::Pulling;
+use crate::settings::Settings;
+
+/// Fetches images from registries
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// [docker://]NAME[:TAG|@DIGEST], or a path; a name without a registry is looked for as registries.conf says, or else in
+    /// docker.io
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<OsString>,
+    /// When a registry is asked: update, whether the name stands for another image by now; new, for images that the store
+    /// lacks; never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "POLICY",
+        hide_possible_values = true,
+        default_value = "update"
+    )]
+    pub pull_policy: PullPolicy,
+    /// Refuse an image that would take more
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub max_image_size: Option<String>,
+    /// No progress
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// As JSON: json, or json-pretty to read
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub format: Option<Format>,
+    #[command(flatten)]
+    pub registry: RegistryFlags,
+    /// Accepted for rkt's sake: ids are whole
+    #[arg(long, hide = true)]
+    pub full: bool,
+}
+
+impl Pull {
+    pub(super) fn run(&self, store: &image::Store, settings: &Settings) -> Result<i32> {
+        let importing = Importing {
+            max_image_size: self.max_image_size.as_deref(),
+            quiet: self.quiet,
+        };
+        let pulling = Pulling::new(self.pull_policy, &self.registry, settings);
+        for word in &self.images {
+            let image = images::resolve(store, word, importing, pulling)?;
+            match self.format {
+                Some(format) => format.print(&Json::of(&image))?,
+                None => crate::print_line(&image.id)?,
+            }
+        }
+        Ok(0)
+    }
+}

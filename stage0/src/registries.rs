@@ -1,0 +1,198 @@
+//! From a name on the command line to an image of the store, by way of registries.
+//!
+//! Called by `images` for words that are no paths, and by `image push`. What is pulled is laid out on a desk in the
+//! store, and imported from there as any OCI layout.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use contract::quantity;
+use image::{Image, ImportOptions, Store};
+use registry::{Access, Blobs, Found, Options, Patience, Reference, Verify};
+
+use crate::cli::{PullPolicy, RegistryFlags};
+use crate::images::Importing;
+use crate::progress::Progress;
+use crate::settings::Settings;
+
+/// What says that an image is a registry's, as in rkt and skopeo.
+const SCHEME: &str = "docker://";
+
+/// Fetched blobs are kept for other images up to this many bytes.
+const KEPT_BYTES: u64 = 4 << 30;
+
+/// When registries are asked, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Pulling<'a> {
+    policy: PullPolicy,
+    flags: &'a RegistryFlags,
+    insecure: bool,
+}
+
+impl<'a> Pulling<'a> {
+    /// As the flags of one command and the global ones say.
+    pub fn new(policy: PullPolicy, flags: &'a RegistryFlags, settings: &Settings) -> Self {
+        let insecure = ["tls", "http", "all-fetch", "all"];
+        let given = |option: &String| insecure.contains(&option.as_str());
+        Self {
+            policy,
+            flags,
+            insecure: settings.insecure_options.iter().any(given),
+        }
+    }
+
+    /// How registries are reached.
+    ///
+    /// # Errors
+    /// If the host's configuration is malformed.
+    pub fn access(&self, max_bytes: u64) -> Result<Access> {
+        let verify = match self.flags.tls_verify {
+            Some(true) => Verify::Yes,
+            Some(false) => Verify::No,
+            None if self.insecure => Verify::No,
+            None => Verify::Configured,
+        };
+        Access::new(Options {
+            credentials: self.flags.creds.clone(),
+            authfile: self.flags.authfile.clone(),
+            cert_dir: self.flags.cert_dir.clone(),
+            verify,
+            max_bytes,
+            patience: Patience::default(),
+        })
+    }
+}
+
+/// The image that `word` names: of the store, or of a registry if the policy allows to ask one.
+///
+/// # Errors
+/// If nobody has it, or it cannot be pulled; the error says what was tried.
+pub fn resolve(store: &Store, word: &str, importing: Importing, pulling: Pulling) -> Result<Image> {
+    let policy = pulling.policy;
+    let named = word.strip_prefix(SCHEME);
+    if named.is_none()
+        && (policy != PullPolicy::Update || is_id(word))
+        && let Some(image) = store.find(word)?
+    {
+        return Ok(image);
+    }
+    let missing = || {
+        format!(
+            "{word:?} is neither a path nor an image of the store (`fairing image list` shows those; a command to run goes \
+             after --)"
+        )
+    };
+    if is_id(word) || word.starts_with(['.', '/']) {
+        bail!(missing());
+    }
+    let options = options(importing)?;
+    let access = pulling.access(options.max_image_bytes)?;
+    let candidates = match named {
+        Some(name) => vec![
+            name.parse()
+                .with_context(|| format!("read the reference {word:?}"))?,
+        ],
+        None => access.candidates(word).with_context(missing)?,
+    };
+    if policy != PullPolicy::Update
+        && let Some(image) = known(store, &candidates)?
+    {
+        return Ok(image);
+    }
+    if policy == PullPolicy::Never {
+        bail!(
+            "{}, and --pull-policy=never forbids to ask a registry",
+            missing()
+        );
+    }
+    let mut failed = Vec::new();
+    for reference in &candidates {
+        match pull(store, &access, reference, &options, importing.quiet) {
+            Ok(image) => return Ok(image),
+            Err(error) => failed.push(error),
+        }
+    }
+    let only = failed.pop().filter(|_| failed.is_empty());
+    match (only, named) {
+        (Some(error), Some(_)) => Err(error),
+        (Some(error), None) => Err(error).with_context(missing),
+        (None, _) => {
+            let tried: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+            bail!(
+                "{}, and none of {} could be pulled",
+                missing(),
+                tried.join(", ")
+            )
+        }
+    }
+}
+
+/// Whether a word is an id or a digest, which no registry knows by itself.
+fn is_id(word: &str) -> bool {
+    word.starts_with("sha512-") || word.starts_with("sha256:")
+}
+
+fn options(importing: Importing) -> Result<ImportOptions> {
+    let mut options = ImportOptions::default();
+    if let Some(limit) = importing.max_image_size {
+        options.max_image_bytes = quantity::parse_whole(limit)?;
+    }
+    Ok(options)
+}
+
+/// The first of `candidates` that the store has, by its whole name or by its digest.
+fn known(store: &Store, candidates: &[Reference]) -> Result<Option<Image>> {
+    for reference in candidates {
+        let digest = reference.digest().map(ToString::to_string);
+        for word in std::iter::once(reference.to_string()).chain(digest) {
+            if let Some(image) = store.find(&word)? {
+                return Ok(Some(image));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn pull(
+    store: &Store,
+    access: &Access,
+    reference: &Reference,
+    options: &ImportOptions,
+    quiet: bool,
+) -> Result<Image> {
+    let found = access.find(reference, &options.architecture)?;
+    if let Some(image) = store.find(&found.digest().to_string())? {
+        store.tag(&image, &[reference.to_string()])?;
+        let named = store.find(&image.id)?;
+        return named.with_context(|| format!("image {} was removed meanwhile", image.id));
+    }
+    let blobs = Blobs::new(store.blobs());
+    let image =
+        fetch(store, &found, &blobs, options, quiet).with_context(|| format!("pull {reference}"));
+    if let Err(error) = blobs.trim(KEPT_BYTES) {
+        crate::warn(&error);
+    }
+    image
+}
+
+fn fetch(
+    store: &Store,
+    found: &Found,
+    blobs: &Blobs,
+    options: &ImportOptions,
+    quiet: bool,
+) -> Result<Image> {
+    let desk = store.desk()?;
+    let layout = desk.join("layout");
+    fs::create_dir(&layout).with_context(|| format!("create {}", layout.display()))?;
+    let progress = Progress::of_name(&found.reference().to_string(), quiet);
+    let fetched = found.fetch(blobs, &layout, &|step| progress.tell_pull(step));
+    let image = fetched.and_then(|()| store.import(&layout, options, &|step| progress.tell(step)));
+    progress.end();
+    if image.is_err() {
+        // Should one be damaged, the next attempt must not find it again.
+        let digests: Vec<_> = found.blobs().collect();
+        blobs.forget(&digests);
+    }
+    image
+}
