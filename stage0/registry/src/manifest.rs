@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use image::oci::{
-    self, Algorithm, Descriptor, Digest, Documents, Index, MAX_JSON_BYTES, Manifest, Several,
+    self, Algorithm, Descriptor, Digest, Documents, Index, MAX_JSON_BYTES, Manifest, Platform,
+    Several,
 };
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -62,7 +63,8 @@ pub fn find(client: Client, architecture: &str) -> Result<Chosen> {
         media_type,
         digest: digest.to_string(),
         size: top.bytes.len() as u64,
-        platform: None,
+        // Which an image is for its configuration says, and that is looked at before its layers.
+        platform: Some(Platform::default()),
         annotations: BTreeMap::new(),
     };
     let documents = Fetched {

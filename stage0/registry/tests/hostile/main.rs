@@ -1,0 +1,8 @@
+//! Pulls from a registry that misbehaves: a server of the tests' own, on loopback, without TLS.
+
+mod blobs;
+mod documents;
+mod double;
+mod image;
+mod logins;
+mod refusals;
