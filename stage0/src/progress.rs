@@ -77,6 +77,13 @@ impl Progress {
         self.bar.set_position(step.bytes_done);
     }
 
+    /// Shows how far a push is.
+    pub fn tell_push(&self, bytes_done: u64, bytes_total: u64) {
+        self.bar.set_length(bytes_total);
+        self.bar.set_message(self.image.clone());
+        self.bar.set_position(bytes_done);
+    }
+
     /// Takes the bar away.
     pub fn end(&self) {
         self.bar.finish_and_clear();

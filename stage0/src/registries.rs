@@ -196,3 +196,31 @@ fn fetch(
     }
     image
 }
+
+/// Sends `image` to the registry that `destination` names; gives the digest of its manifest there.
+///
+/// # Errors
+/// If the image is damaged, or the registry does not take it.
+pub fn push(
+    store: &Store,
+    image: &Image,
+    destination: &str,
+    pulling: Pulling,
+    quiet: bool,
+) -> Result<String> {
+    let reference: Reference = destination
+        .strip_prefix(SCHEME)
+        .unwrap_or(destination)
+        .parse()
+        .with_context(|| format!("read the destination {destination:?}"))?;
+    let desk = store.desk()?;
+    let layout = desk.join("layout");
+    store.write_layout(image, Some(&reference.to_string()), &layout)?;
+    let access = pulling.access(u64::MAX)?;
+    let progress = Progress::of_name(&reference.to_string(), quiet);
+    let pushed = registry::push(&access, &layout, &reference, &|done, total| {
+        progress.tell_push(done, total);
+    });
+    progress.end();
+    Ok(pushed?.digest.to_string())
+}

@@ -95,7 +95,7 @@ impl Export {
 }
 
 /// What the image is called by the word that names it, or at all.
-fn name<'a>(image: &'a Image, word: &str) -> Option<&'a str> {
+pub(super) fn name<'a>(image: &'a Image, word: &str) -> Option<&'a str> {
     let is_meant = |name: &&String| *name == word || name.strip_suffix(":latest") == Some(word);
     let names = &image.names;
     let name = names.iter().find(is_meant).or(names.first());

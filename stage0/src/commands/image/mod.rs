@@ -9,6 +9,7 @@ mod inspect;
 mod json;
 mod list;
 mod pull;
+mod push;
 mod render;
 mod rm;
 mod tag;
@@ -28,6 +29,7 @@ pub use import::Import;
 pub use inspect::Inspect;
 pub use list::List;
 pub use pull::Pull;
+pub use push::Push;
 pub use render::{Extract, Render};
 pub use rm::Rm;
 pub use tag::{Tag, Untag};
@@ -38,6 +40,7 @@ pub use verify::Verify;
 pub enum Image {
     #[command(visible_alias = "fetch")]
     Pull(Pull),
+    Push(Push),
     Import(Import),
     List(List),
     Inspect(Inspect),
@@ -62,6 +65,7 @@ impl Image {
         let store = images::store(&context.settings)?;
         match self {
             Self::Pull(pull) => pull.run(&store, &context.settings),
+            Self::Push(push) => push.run(&store, &context.settings),
             Self::Import(import) => import.run(&store),
             Self::List(list) => list.run(&store),
             Self::Inspect(inspect) => inspect.run(&store),
