@@ -8,4 +8,6 @@ mod help;
 mod kept;
 mod pods;
 mod recorder;
+mod registries;
+mod registry;
 mod versions;

@@ -1,0 +1,374 @@
+//! Images of registries: pulled, pushed, looked for; with the registry that Debian has, and other programs' images.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use crate::recorder::{Host, RECORD};
+use crate::registry::{Guard, LOGIN, Layout, Registry};
+
+/// An image of two layers, which says in its Cmd what it is for.
+fn small(host: &Host, name: &str) -> PathBuf {
+    let layout = Layout::new(host.path(name));
+    let image = layout.image("amd64", &[("a", b"below"), ("b", name.as_bytes())]);
+    layout.of(&image)
+}
+
+fn pull(host: &Host, name: &str) -> String {
+    host.stdout(&["image", "pull", name]).trim().to_owned()
+}
+
+#[track_caller]
+fn refused(output: &Output, reason: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(254), "{text}");
+    assert!(text.contains(reason), "{reason:?} not in: {text}");
+}
+
+fn text(path: &std::path::Path) -> &str {
+    path.to_str().expect("a name of ours")
+}
+
+#[test]
+fn image_of_each_builder_is_pulled_and_pushed_back() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
+    let layout = small(&host, "tool");
+    registry.push(&layout, "by/skopeo");
+    let tar = host.path("image.tar");
+    let script = r#"set -e
+        storage="--root=$PWD/storage --runroot=$PWD/run --storage-driver=vfs"
+        podman $storage import -q "$2" localhost/x && podman $storage push -q --tls-verify=false localhost/x "$1/by/podman"
+        container=$(buildah $storage from scratch) && buildah $storage add -q "$container" "$2" &&
+        buildah $storage commit -q "$container" localhost/y && buildah $storage push -q --tls-verify=false localhost/y "$1/by/buildah""#;
+    registry.run(&["bash", "-c", script, "bash", &registry.host, text(&tar)]);
+    for builder in ["skopeo", "podman", "buildah"] {
+        let name = registry.name(&format!("by/{builder}"));
+        let id = pull(&host, &name);
+        assert_eq!(pull(&host, &format!("docker://{name}:latest")), id);
+        let back = registry.name(&format!("back/{builder}:1"));
+        let digest = host.stdout(&["image", "push", &name, &back]);
+        let seen = registry.run(&[
+            "skopeo",
+            "inspect",
+            "--tls-verify=false",
+            "--format={{.Digest}}",
+            &format!("docker://{back}"),
+        ]);
+        assert_eq!(seen, digest);
+    }
+    // The way that an image takes changes nothing of it.
+    let name = registry.name("by/skopeo:latest");
+    let imported = host.stdout(&["image", "import", "--name", &name, text(&layout)]);
+    assert_eq!(imported.trim(), pull(&host, &name));
+    assert_eq!(
+        fs::read_dir(host.path("data/store/tmp"))
+            .expect("a folder")
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn index_of_two_architectures_gives_this_hosts_image() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
+    let layout = Layout::new(host.path("layout"));
+    let images = ["arm64", "amd64"].map(|name| layout.image(name, &[("a", name.as_bytes())]));
+    let index = layout.index(&images);
+    registry.push(&layout.of(&index), "multi");
+    let id = pull(&host, &registry.name("multi"));
+    let manifest = host.stdout(&["image", "cat-manifest", &id]);
+    assert!(
+        manifest.contains("\"amd64\"") && !manifest.contains("arm64"),
+        "{manifest}"
+    );
+    assert_eq!(
+        registry.blobs_asked_for().len(),
+        2,
+        "{:?}",
+        registry.blobs_asked_for()
+    );
+}
+
+#[test]
+fn guarded_registry_lets_in_who_has_certificate_and_password() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::Everything));
+    let layout = small(&host, "tool");
+    let (from, to) = (format!("oci:{}", layout.display()), registry.name("tool"));
+    let certs = registry.path("certs");
+    let for_skopeo = format!("--dest-cert-dir={}", certs.display());
+    registry.run(&[
+        "skopeo",
+        "copy",
+        "-q",
+        &for_skopeo,
+        "--dest-creds",
+        LOGIN,
+        &from,
+        &format!("docker://{to}"),
+    ]);
+
+    let certs = format!("--cert-dir={}", certs.display());
+    let bare = host.output(&["image", "pull", &to]);
+    refused(&bare, "is not trusted");
+    refused(
+        &host.output(&["image", "pull", &to, &certs]),
+        "UNAUTHORIZED",
+    );
+    let wrong = host.output(&["image", "pull", &to, &certs, "--creds=user:guess"]);
+    refused(&wrong, "--creds");
+    assert!(!String::from_utf8_lossy(&wrong.stderr).contains("guess"));
+    let self_certs = format!("--cert-dir={}", registry.path("self-certs").display());
+    refused(
+        &host.output(&["image", "pull", &to, &self_certs, "--creds", LOGIN]),
+        "is not trusted",
+    );
+
+    let id = host.stdout(&["image", "pull", &to, &certs, "--creds", LOGIN]);
+    let back = registry.name("back");
+    host.stdout(&["image", "push", &certs, "--creds", LOGIN, id.trim(), &back]);
+
+    let authfile = registry.path("auth.json");
+    let login = [
+        "skopeo",
+        "login",
+        "--authfile",
+        text(&authfile),
+        &certs,
+        "-u",
+        "user",
+        "-p",
+        "secret",
+        &registry.host,
+    ];
+    registry.run(&login);
+    for image in [&to, &back] {
+        host.stdout(&[
+            "image",
+            "pull",
+            image,
+            &certs,
+            "--authfile",
+            text(&authfile),
+        ]);
+    }
+    assert!(
+        host.command(&["image", "pull", &to, &certs])
+            .env("REGISTRY_AUTH_FILE", &authfile)
+            .status()
+            .expect("fairing starts")
+            .success()
+    );
+}
+
+#[test]
+fn credential_helper_is_asked_for_the_password() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::Everything));
+    let helper = host.path("docker-credential-test");
+    let script = "#!/bin/sh\nread -r server || :\ncase $1-$server in\nget-127.0.0.1:*) echo '{\"Username\":\"user\",\"Secret\":\"secret\"}' ;;\n*) echo 'credentials not found in native keychain'; exit 1 ;;\nesac\n";
+    fs::write(&helper, script).expect("a helper");
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let certs = format!("--cert-dir={}", registry.path("certs").display());
+    let path = format!(
+        "{}:{}",
+        host.path(".").display(),
+        std::env::var("PATH").expect("a PATH")
+    );
+    for config in [
+        r#"{"credsStore":"test"}"#.to_owned(),
+        format!(r#"{{"credHelpers":{{"{}":"test"}}}}"#, registry.host),
+    ] {
+        fs::write(host.path("config.json"), config).expect("a configuration");
+        let missing = host
+            .command(&["image", "pull", &registry.name("missing"), &certs])
+            .env("DOCKER_CONFIG", host.path("."))
+            .env("PATH", &path)
+            .output()
+            .expect("fairing starts");
+        refused(&missing, "MANIFEST_UNKNOWN");
+    }
+}
+
+#[test]
+fn registry_that_vouches_for_itself_is_trusted_by_its_own_certificate_or_by_none() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::SelfSigned));
+    let layout = small(&host, "tool");
+    registry.push(&layout, "tool");
+    let name = registry.name("tool");
+    refused(&host.output(&["image", "pull", &name]), "is not trusted");
+    let certs = format!("--cert-dir={}", registry.path("self-certs").display());
+    host.stdout(&["image", "pull", &name, &certs]);
+    host.stdout(&["image", "pull", &name, "--tls-verify=false"]);
+    host.stdout(&["--insecure-options=tls", "image", "pull", &name]);
+}
+
+#[test]
+fn plain_text_is_spoken_on_loopback_unless_it_is_forbidden() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
+    registry.push(&small(&host, "tool"), "tool");
+    let name = registry.name("tool");
+    refused(
+        &host.output(&["image", "pull", &name, "--tls-verify"]),
+        "ask for",
+    );
+    pull(&host, &name);
+}
+
+/// The host's registries.conf for one command.
+fn configured(host: &Host, conf: &str, words: &[&str]) -> Command {
+    let path = host.path("registries.conf");
+    fs::write(&path, conf).expect("a configuration");
+    let mut command = host.command(words);
+    command.env("CONTAINERS_REGISTRIES_CONF", path);
+    command
+}
+
+#[test]
+fn name_that_the_store_lacks_is_looked_for_as_registries_conf_says() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
+    registry.push(&small(&host, "tool"), "tool:2");
+    let (stage1, there) = (host.path("stage1"), &registry.host);
+    // Nobody listens on the first.
+    for (conf, word) in [
+        (
+            format!("unqualified-search-registries = [\"127.0.0.1:1\", \"{there}\"]"),
+            "tool:2",
+        ),
+        (format!("[aliases]\nshort = \"{there}/tool\""), "short:2"),
+        (
+            format!("[[registry]]\nprefix = \"registry.invalid/x\"\nlocation = \"{there}\""),
+            "registry.invalid/x/tool:2",
+        ),
+        (
+            format!(
+                "[[registry]]\nlocation = \"127.0.0.1:1\"\n[[registry.mirror]]\nlocation = \"{there}\""
+            ),
+            "docker://127.0.0.1:1/tool:2",
+        ),
+    ] {
+        let words = ["run", "--stage1", text(&stage1), word];
+        let status = configured(&host, &conf, &words)
+            .status()
+            .expect("fairing starts");
+        assert_eq!(status.code(), Some(42), "{word}");
+    }
+    let conf = "unqualified-search-registries = [\"127.0.0.1:1\", \"127.0.0.1:2\"]";
+    let words = ["run", "--stage1", text(&stage1), "missing"];
+    let tried = configured(&host, conf, &words)
+        .output()
+        .expect("fairing starts");
+    refused(
+        &tried,
+        "127.0.0.1:1/missing:latest, 127.0.0.1:2/missing:latest",
+    );
+    let none = configured(&host, "unqualified-search-registries = []", &words).output();
+    refused(
+        &none.expect("fairing starts"),
+        "neither a path nor an image of the store",
+    );
+    let conf = "[[registry]]\nlocation = \"127.0.0.1:1\"\nblocked = true";
+    let blocked = configured(&host, conf, &["image", "pull", "127.0.0.1:1/x"]).output();
+    refused(&blocked.expect("fairing starts"), "is blocked");
+}
+
+#[test]
+fn pull_policy_says_when_the_registry_is_asked() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
+    registry.push(&small(&host, "old"), "tool");
+    let (name, stage1) = (registry.name("tool"), host.path("stage1"));
+    let run = |policy: &str| {
+        let policy = format!("--pull-policy={policy}");
+        host.output(&["run", "--stage1", text(&stage1), &policy, &name])
+    };
+    refused(&run("never"), "--pull-policy=never");
+    assert_eq!(run("new").status.code(), Some(42));
+    let asked = registry.requests().len();
+    registry.push(&small(&host, "new"), "tool");
+    for policy in ["new", "never"] {
+        assert_eq!(run(policy).status.code(), Some(42));
+    }
+    assert_eq!(registry.requests().len(), asked);
+    let names = |host: &Host| host.stdout(&["image", "list", "--format=json"]);
+    assert_eq!(names(&host).matches("\"id\"").count(), 1);
+    for _ in 0..2 {
+        assert_eq!(run("update").status.code(), Some(42));
+        assert_eq!(names(&host).matches("\"id\"").count(), 2);
+    }
+    let blobs = registry.blobs_asked_for();
+    assert!(blobs.values().all(|count| *count == 1), "{blobs:?}");
+}
+
+#[test]
+fn fifty_pulls_at_once_fetch_each_layer_once() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
+    let shared: Vec<_> = (0..3u8).map(|seed| vec![seed; 1 << 20]).collect();
+    for index in 0..10 {
+        let layout = Layout::new(host.path(&format!("layout-{index}")));
+        let own = format!("image {index}");
+        let files = [
+            ("a", &*shared[0]),
+            ("b", &shared[1]),
+            ("c", &shared[2]),
+            ("d", own.as_bytes()),
+        ];
+        let image = layout.image("amd64", &files);
+        registry.push(&layout.of(&image), &format!("image-{index}"));
+    }
+    let children: Vec<_> = (0..50)
+        .map(|index| {
+            let name = registry.name(&format!("image-{}", index % 10));
+            let mut command = host.command(&["image", "pull", "-q", &name]);
+            command
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("fairing starts")
+        })
+        .collect();
+    let ids: Vec<_> = children
+        .into_iter()
+        .map(|child| {
+            let output = child.wait_with_output().expect("its end");
+            assert!(output.status.success(), "{output:?}");
+            output.stdout
+        })
+        .collect();
+    assert!((10..50).all(|index| ids[index] == ids[index % 10]));
+    let blobs = registry.blobs_asked_for();
+    assert_eq!(
+        blobs.len(),
+        10 + 10 + 3,
+        "configurations, own layers, shared ones: {blobs:?}"
+    );
+    assert!(blobs.values().all(|count| *count == 1), "{blobs:?}");
+}
+
+#[test]
+fn large_image_is_pulled_in_little_memory() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
+    // Does not compress, and differs in each layer.
+    let mut state = 1u64;
+    let mut noise = || {
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        };
+        (0..5 << 19).flat_map(|_| next()).collect::<Vec<_>>()
+    };
+    let layers = [noise(), noise(), noise(), noise(), noise()];
+    let layout = Layout::new(host.path("layout"));
+    let files: Vec<_> = layers.iter().map(|layer| ("a", &layer[..])).collect();
+    let image = layout.image("amd64", &files);
+    registry.push(&layout.of(&image), "large");
+    let fairing = host.command(&["image", "pull", &registry.name("large")]);
+    // All that is written to counts, the stacks of all threads included.
+    let output = Command::new("prlimit")
+        .arg(format!("--data={}", 64 << 20))
+        .arg(fairing.get_program())
+        .args(fairing.get_args())
+        .output()
+        .expect("prlimit starts");
+    assert!(output.status.success(), "{output:?}");
+}
