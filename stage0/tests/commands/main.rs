@@ -6,6 +6,7 @@ mod ends;
 mod exported;
 mod help;
 mod kept;
+mod many_pulls;
 mod pods;
 mod recorder;
 mod registries;

@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+
+use image::oci::{Algorithm, Digest};
 
 use crate::recorder::{Host, RECORD};
 use crate::registry::{Guard, LOGIN, Layout, Registry};
@@ -15,7 +17,7 @@ fn small(host: &Host, name: &str) -> PathBuf {
     layout.of(&image)
 }
 
-fn pull(host: &Host, name: &str) -> String {
+pub fn pull(host: &Host, name: &str) -> String {
     host.stdout(&["image", "pull", name]).trim().to_owned()
 }
 
@@ -42,7 +44,11 @@ fn image_of_each_builder_is_pulled_and_pushed_back() {
         container=$(buildah $storage from scratch) && buildah $storage add -q "$container" "$2" &&
         buildah $storage commit -q "$container" localhost/y && buildah $storage push -q --tls-verify=false localhost/y "$1/by/buildah""#;
     registry.run(&["bash", "-c", script, "bash", &registry.host, text(&tar)]);
-    for builder in ["skopeo", "podman", "buildah"] {
+    let from = format!("oci:{}", layout.display());
+    let to = format!("docker://{}", registry.name("by/docker"));
+    let plain = "--dest-tls-verify=false";
+    registry.run(&["skopeo", "copy", "-q", "--format=v2s2", plain, &from, &to]);
+    for builder in ["skopeo", "podman", "buildah", "docker"] {
         let name = registry.name(&format!("by/{builder}"));
         let id = pull(&host, &name);
         assert_eq!(pull(&host, &format!("docker://{name}:latest")), id);
@@ -77,6 +83,18 @@ fn index_of_two_architectures_gives_this_hosts_image() {
     let index = layout.index(&images);
     registry.push(&layout.of(&index), "multi");
     let id = pull(&host, &registry.name("multi"));
+    let top = registry.run(&[
+        "skopeo",
+        "inspect",
+        "--raw",
+        "--tls-verify=false",
+        &format!("docker://{}", registry.name("multi")),
+    ]);
+    let digest = Digest::of(Algorithm::Sha256, top.as_bytes());
+    let by_digest = format!("docker://{}@{digest}", registry.name("multi"));
+    assert_eq!(pull(&host, &by_digest), id);
+    let never = ["image", "pull", "--pull-policy=never", &by_digest];
+    assert_eq!(host.stdout(&never).trim(), id);
     let manifest = host.stdout(&["image", "cat-manifest", &id]);
     assert!(
         manifest.contains("\"amd64\"") && !manifest.contains("arm64"),
@@ -299,76 +317,23 @@ fn pull_policy_says_when_the_registry_is_asked() {
 }
 
 #[test]
-fn fifty_pulls_at_once_fetch_each_layer_once() {
+fn proxy_of_the_environment_is_used() {
     let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
-    let shared: Vec<_> = (0..3u8).map(|seed| vec![seed; 1 << 20]).collect();
-    for index in 0..10 {
-        let layout = Layout::new(host.path(&format!("layout-{index}")));
-        let own = format!("image {index}");
-        let files = [
-            ("a", &*shared[0]),
-            ("b", &shared[1]),
-            ("c", &shared[2]),
-            ("d", own.as_bytes()),
-        ];
-        let image = layout.image("amd64", &files);
-        registry.push(&layout.of(&image), &format!("image-{index}"));
+    registry.push(&small(&host, "tool"), "tool");
+    let proxy = format!("http://{}", registry.host);
+    let words = [
+        "image",
+        "pull",
+        "--tls-verify=false",
+        "registry.invalid/tool",
+    ];
+    for (excepted, found) in [("", true), ("registry.invalid", false)] {
+        let mut command = host.command(&words);
+        command.env("HTTP_PROXY", &proxy).env("http_proxy", &proxy);
+        let output = command
+            .env("NO_PROXY", excepted)
+            .env("no_proxy", excepted)
+            .output();
+        assert_eq!(output.expect("fairing starts").status.success(), found);
     }
-    let children: Vec<_> = (0..50)
-        .map(|index| {
-            let name = registry.name(&format!("image-{}", index % 10));
-            let mut command = host.command(&["image", "pull", "-q", &name]);
-            command
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("fairing starts")
-        })
-        .collect();
-    let ids: Vec<_> = children
-        .into_iter()
-        .map(|child| {
-            let output = child.wait_with_output().expect("its end");
-            assert!(output.status.success(), "{output:?}");
-            output.stdout
-        })
-        .collect();
-    assert!((10..50).all(|index| ids[index] == ids[index % 10]));
-    let blobs = registry.blobs_asked_for();
-    assert_eq!(
-        blobs.len(),
-        10 + 10 + 3,
-        "configurations, own layers, shared ones: {blobs:?}"
-    );
-    assert!(blobs.values().all(|count| *count == 1), "{blobs:?}");
-}
-
-#[test]
-fn large_image_is_pulled_in_little_memory() {
-    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
-    // Does not compress, and differs in each layer.
-    let mut state = 1u64;
-    let mut noise = || {
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        };
-        (0..5 << 19).flat_map(|_| next()).collect::<Vec<_>>()
-    };
-    let layers = [noise(), noise(), noise(), noise(), noise()];
-    let layout = Layout::new(host.path("layout"));
-    let files: Vec<_> = layers.iter().map(|layer| ("a", &layer[..])).collect();
-    let image = layout.image("amd64", &files);
-    registry.push(&layout.of(&image), "large");
-    let fairing = host.command(&["image", "pull", &registry.name("large")]);
-    // All that is written to counts, the stacks of all threads included.
-    let output = Command::new("prlimit")
-        .arg(format!("--data={}", 64 << 20))
-        .arg(fairing.get_program())
-        .args(fairing.get_args())
-        .output()
-        .expect("prlimit starts");
-    assert!(output.status.success(), "{output:?}");
 }
