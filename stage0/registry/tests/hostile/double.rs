@@ -1,6 +1,6 @@
 //! A registry that answers each request as its test wants. One thread a connection, one answer a connection.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -9,6 +9,7 @@ use std::time::Duration;
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Request {
+    pub method: String,
     pub path: String,
     headers: Vec<(String, String)>,
     /// How many came for the same path before.
@@ -157,10 +158,11 @@ fn read(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split(' ');
-    let Some(path) = words.nth(1) else {
+    let (Some(method), Some(path)) = (words.next(), words.next()) else {
         return Ok(None);
     };
     let mut request = Request {
+        method: method.to_owned(),
         path: path.to_owned(),
         headers: Vec::new(),
         before: 0,
@@ -169,12 +171,15 @@ fn read(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let Some((name, value)) = line.trim().split_once(": ") else {
-            return Ok(Some(request));
+            break;
         };
         request
             .headers
             .push((name.to_ascii_lowercase(), value.to_owned()));
     }
+    let length = request.header("content-length").unwrap_or("0").parse();
+    io::copy(&mut reader.take(length.expect("a length")), &mut io::sink())?;
+    Ok(Some(request))
 }
 
 fn write(mut stream: &TcpStream, answer: &Answer) -> std::io::Result<()> {
