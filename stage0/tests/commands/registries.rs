@@ -76,12 +76,22 @@ fn image_of_each_builder_is_pulled_and_pushed_back() {
 }
 
 #[test]
-fn index_of_two_architectures_gives_this_hosts_image() {
+fn index_of_two_architectures_in_zstd_gives_this_hosts_image() {
     let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
     let layout = Layout::new(host.path("layout"));
-    let images = ["arm64", "amd64"].map(|name| layout.image(name, &[("a", name.as_bytes())]));
+    let zstd = |layer: &[u8]| zstd::encode_all(layer, 0).expect("memory");
+    let images = ["arm64", "amd64"]
+        .map(|name| layout.packed(name, &[("a", name.as_bytes())], "+zstd", zstd));
     let index = layout.index(&images);
-    registry.push(&layout.of(&index), "multi");
+    let from = format!("oci:{}", layout.of(&index).display());
+    let to = format!("docker://{}", registry.name("multi"));
+    let flags = [
+        "--all",
+        "--preserve-digests",
+        "--dest-tls-verify=false",
+        "-q",
+    ];
+    registry.run(&[&["skopeo", "copy"], &flags[..], &[&from, &to]].concat());
     let id = pull(&host, &registry.name("multi"));
     let top = registry.run(&[
         "skopeo",

@@ -182,6 +182,17 @@ impl Layout {
 
     /// Adds a manifest of an image with these files, a layer for each.
     pub fn image(&self, architecture: &str, files: &[(&str, &[u8])]) -> Value {
+        self.packed(architecture, files, "", <[u8]>::to_vec)
+    }
+
+    /// As `image`, its layers compressed so, which their type says by this ending.
+    pub fn packed(
+        &self,
+        architecture: &str,
+        files: &[(&str, &[u8])],
+        ending: &str,
+        compress: impl Fn(&[u8]) -> Vec<u8>,
+    ) -> Value {
         let layers: Vec<_> = files
             .iter()
             .map(|(name, content)| tar(name, content))
@@ -192,7 +203,7 @@ impl Layout {
         let config = self.blob("image.config.v1+json", config.to_string().as_bytes());
         let layers: Vec<_> = layers
             .iter()
-            .map(|layer| self.blob("image.layer.v1.tar", layer))
+            .map(|layer| self.blob(&format!("image.layer.v1.tar{ending}"), &compress(layer)))
             .collect();
         let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": config, "layers": layers});
