@@ -29,6 +29,11 @@ impl<R> Ending<R> {
     pub fn is_marked(&self) -> bool {
         self.zeros >= MARK_BYTES && self.total.is_multiple_of(512)
     }
+
+    /// Bytes read so far.
+    pub fn length(&self) -> u64 {
+        self.total
+    }
 }
 
 impl<R: Read> Read for Ending<R> {

@@ -16,6 +16,7 @@ mod received;
 mod scratch;
 mod source;
 mod store;
+mod stored;
 mod tree;
 
 /// Documents and digests of OCI images, for who has an image to fetch or to send.
@@ -35,4 +36,4 @@ pub use erofs::{Finished, Losses, Writer};
 pub use limits::Limits;
 pub use received::{Place, extract, reframe};
 pub use source::Progress;
-pub use store::{Archive, Desk, Image, ImportOptions, Kind, Lease, Store};
+pub use store::{Archive, Desk, Image, ImportOptions, Kind, Lease, MissingDependencies, Store};

@@ -327,6 +327,8 @@ mod tests {
                 used: std::time::UNIX_EPOCH,
                 rootfs_digest: None,
                 lease: None,
+                below: Vec::new(),
+                source_bytes: Vec::new(),
             };
             apps.len()
         ];

@@ -1,5 +1,7 @@
 //! The appc Image Manifest (specification section "Image Manifest Schema") and the `app` that describes a program.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::annotation::Annotation;
@@ -26,13 +28,45 @@ pub struct ImageManifest {
     pub app: Option<App>,
     /// Images whose files lie below this one's.
     #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
-    pub dependencies: Vec<serde_json::Value>,
+    pub dependencies: Vec<Dependency>,
     /// If not empty, all other files are left out.
     #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub path_whitelist: Vec<String>,
     /// Free metadata; for a stage 1 image, its entrypoints.
     #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub annotations: Vec<Annotation>,
+}
+
+/// An image whose files lie below another's (specification section "Dependency Matching").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dependency {
+    /// ACIdentifier of the image.
+    pub image_name: String,
+    /// The one image that is meant, whatever its name and labels.
+    #[serde(rename = "imageID")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
+    /// Labels that the image has; it may have others besides.
+    #[serde(default, with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<Label>,
+    /// Size of the image in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+}
+
+impl fmt::Display for Dependency {
+    /// As discovery spells it: `NAME,LABEL=VALUE`, with the id where one is given.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.image_name)?;
+        for Label { name, value } in &self.labels {
+            write!(f, ",{name}={value}")?;
+        }
+        match &self.image_id {
+            Some(id) => write!(f, " ({id})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The one value of `acKind` in an image manifest.

@@ -250,6 +250,20 @@ impl Writer {
         Ok(())
     }
 
+    /// Hides what is not at one of `paths`, or above one.
+    pub(crate) fn retain(&mut self, paths: &[String]) -> Result<()> {
+        let clean_path = |path: &String| {
+            self.limits
+                .check_path(path.as_bytes())
+                .and_then(|()| clean(path.as_bytes()))
+                .with_context(|| format!("path whitelist: {}", printed(path.as_bytes())))
+        };
+        let clean: Vec<_> = paths.iter().map(clean_path).collect::<Result<_>>()?;
+        self.parent = None;
+        self.tree.retain(clean.iter().map(Vec::as_slice))?;
+        self.give_back()
+    }
+
     /// Notes something that cannot be kept.
     pub(crate) fn lose(&mut self, path: &[u8], what: &str) {
         self.losses.add(path, what);

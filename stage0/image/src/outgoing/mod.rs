@@ -13,6 +13,6 @@ mod tar;
 mod tests;
 
 pub use export::{aci, docker, oci};
-pub use files::Files;
+pub use files::{Files, Found, Shape};
 pub use parts::Parts;
 pub use render::render;

@@ -13,16 +13,23 @@ use super::Wanted;
 use super::convert::{appc_architecture, bare};
 use super::document::{self, MAX_JSON_BYTES};
 use super::meter::Meter;
-use crate::Writer;
 use crate::blob::Blob;
 use crate::decompress::decompress;
 use crate::digest::{Algorithm, Digest, Hashing};
 use crate::ending::Ending;
+use crate::layer::Archive;
+use crate::tree::clean;
+use crate::{Limits, Writer};
 
 /// Where an ACI keeps the description.
 const MANIFEST: &[u8] = b"manifest";
 /// Where an ACI keeps the files.
 const ROOTFS: &str = "rootfs";
+
+/// Why a tar that begins like an ACI is none.
+const NO_MANIFEST: &str = "it has a folder rootfs but no manifest";
+/// Paths in a whitelist.
+const MAX_WHITELIST: usize = 256 << 10;
 
 /// A tar that holds the files of one image.
 pub struct Tarball {
@@ -38,9 +45,28 @@ pub struct Merged {
     pub digest: Digest,
     /// Its own, or made up for a bare root file system.
     pub manifest: ImageManifest,
+    /// Size of the uncompressed tar.
+    pub tar_bytes: u64,
 }
 
 impl Tarball {
+    /// The manifest of an ACI, read ahead of its files, which lie above those of its dependencies; `None` of a bare root
+    /// file system.
+    ///
+    /// # Errors
+    /// If there is none, it is damaged or for another host, or a limit is exceeded before it.
+    pub fn manifest(&self, wanted: &Wanted<'_>, limits: &Limits) -> Result<Option<ImageManifest>> {
+        if !self.is_aci {
+            return Ok(None);
+        }
+        let object = self.blob.object();
+        let (_, plain) =
+            decompress(self.blob.reader()).with_context(|| format!("decompress {object}"))?;
+        find_manifest(plain, wanted, limits)
+            .map(Some)
+            .with_context(|| format!("read {object}"))
+    }
+
     /// Puts the files into `writer`.
     ///
     /// # Errors
@@ -68,7 +94,11 @@ impl Tarball {
         if !ending.is_marked() {
             bail!("{object} is truncated: the archive's end mark is missing");
         }
-        Ok(Merged { digest, manifest })
+        Ok(Merged {
+            digest,
+            manifest,
+            tar_bytes: ending.length(),
+        })
     }
 
     fn merge_aci(
@@ -88,7 +118,7 @@ impl Tarball {
             manifest = Some(read_manifest(content, wanted)?);
             Ok(())
         })?;
-        manifest.context("it has a folder rootfs but no manifest")
+        manifest.context(NO_MANIFEST)
     }
 }
 
@@ -100,6 +130,17 @@ fn merge_bare(writer: &mut Writer, plain: impl Read, wanted: &Wanted<'_>) -> Res
     ))
 }
 
+fn find_manifest(plain: impl Read, wanted: &Wanted<'_>, limits: &Limits) -> Result<ImageManifest> {
+    let mut left = limits.input_bytes;
+    let mut archive = Archive::new(plain, limits, &mut left);
+    while let Some(member) = archive.next()? {
+        if clean(&member.path)? == MANIFEST {
+            return read_manifest(&mut archive.data(), wanted).context("manifest");
+        }
+    }
+    bail!(NO_MANIFEST)
+}
+
 fn read_manifest(content: &mut dyn Read, wanted: &Wanted<'_>) -> Result<ImageManifest> {
     let mut bytes = Vec::new();
     content.take(MAX_JSON_BYTES + 1).read_to_end(&mut bytes)?;
@@ -108,17 +149,9 @@ fn read_manifest(content: &mut dyn Read, wanted: &Wanted<'_>) -> Result<ImageMan
     }
     let manifest: ImageManifest = document::parse(&bytes, "the manifest")?;
     check_labels(&manifest.labels, wanted.architecture)?;
-    if !manifest.dependencies.is_empty() {
-        bail!(
-            "image {} depends on other images, which are not fetched",
-            manifest.name
-        );
-    }
-    if !manifest.path_whitelist.is_empty() {
-        bail!(
-            "image {} has a path whitelist, which is not supported",
-            manifest.name
-        );
+    let listed = manifest.path_whitelist.len();
+    if listed > MAX_WHITELIST {
+        bail!("its path whitelist has {listed} paths, more than {MAX_WHITELIST}");
     }
     Ok(manifest)
 }

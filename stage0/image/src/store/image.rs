@@ -52,6 +52,10 @@ pub struct Image {
     pub rootfs_digest: Option<String>,
     /// Keeps the image in the store, where it was looked up to be used.
     pub lease: Option<Lease>,
+    /// Of an ACI: the ids of the images whose files lie below its own, lowest first.
+    pub below: Vec<String>,
+    /// What may be called an ACI's size, in bytes: that of its file and that of the tar in it.
+    pub source_bytes: Vec<u64>,
 }
 
 /// What the store keeps beside the manifest.
@@ -65,6 +69,10 @@ pub struct Record {
     /// Of the EROFS file. Earlier versions of fairing write none and pass over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_bytes: Vec<u64>,
 }
 
 impl Record {
@@ -78,6 +86,8 @@ impl Record {
             imported,
             digest,
             rootfs: Some(rootfs.to_string()),
+            below: Vec::new(),
+            source_bytes: Vec::new(),
         }
     }
 
@@ -139,6 +149,8 @@ impl Image {
             digest: record.digest,
             rootfs_digest: record.rootfs,
             lease: None,
+            below: record.below,
+            source_bytes: record.source_bytes,
         }))
     }
 

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use contract::ImageManifest;
 
 use super::image::{Image, Kind, Record};
@@ -18,7 +18,7 @@ use super::known::Key;
 use super::place::{Place, ROOTFS};
 use super::verify::digest_of;
 use super::workshop::Workshop;
-use super::{ImportOptions, discard, identity, names};
+use super::{ImportOptions, MissingDependencies, Store, discard, identity, names};
 use crate::digest::{Algorithm, Digest, Hashing};
 use crate::source::{self, Layers, Meter, Source, Tarball, Wanted};
 use crate::{Limits, Writer};
@@ -28,6 +28,7 @@ const INPUT_RATIO: u64 = 4;
 
 /// What an import works with.
 pub struct Import<'a> {
+    pub store: &'a Store,
     pub place: &'a Place,
     pub options: &'a ImportOptions,
     pub wanted: Wanted<'a>,
@@ -103,12 +104,29 @@ impl Import<'_> {
         let key = self.key(tarball)?;
         if let Some(id) = key.id()?
             && let Some(image) = self.sound(&id)?
+            && self.is_current(&image)?
         {
             let names = self.names(tarball, &image.manifest);
             return Ok(Imported { id, names });
         }
+        let ahead = tarball.manifest(&self.wanted, &self.limits())?;
+        let below = match &ahead {
+            Some(manifest) => self.store.dependencies(manifest)?,
+            None => Vec::new(),
+        };
         let (merged, rootfs) = self.build(&workshop, |writer| {
-            tarball.write(writer, &self.wanted, &self.meter)
+            for image in &below {
+                writer.apply_stored(&image.rootfs)?;
+            }
+            let merged = tarball.write(writer, &self.wanted, &self.meter)?;
+            if ahead.is_some_and(|ahead| ahead != merged.manifest) {
+                bail!("the archive has changed while it was read");
+            }
+            let whitelist = &merged.manifest.path_whitelist;
+            if !whitelist.is_empty() {
+                writer.retain(whitelist)?;
+            }
+            Ok(merged)
         })?;
         let (id, kind) = if tarball.is_aci {
             (identity::of_aci(&merged.digest), Kind::Aci)
@@ -117,14 +135,24 @@ impl Import<'_> {
             (id, Kind::RootFs)
         };
         let names = self.names(tarball, &merged.manifest);
-        self.deliver(
-            workshop,
-            &id,
-            &merged.manifest,
-            &Record::now(kind, None, &rootfs),
-        )?;
+        let mut record = Record::now(kind, None, &rootfs);
+        if tarball.is_aci {
+            record.below = ids(&below);
+            record.source_bytes = vec![tarball.blob.length(), merged.tar_bytes];
+        }
+        self.deliver(workshop, &id, &merged.manifest, &record)?;
         key.remember(&self.key(tarball)?, self.place, &id)?;
         Ok(Imported { id, names })
+    }
+
+    /// Whether an ACI lies above the images that its dependencies mean now; one whose dependencies have left the store
+    /// stays as it is.
+    fn is_current(&self, image: &Image) -> Result<bool> {
+        match self.store.dependencies(&image.manifest) {
+            Ok(below) => Ok(ids(&below) == image.below),
+            Err(error) if error.is::<MissingDependencies>() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     fn key(&self, tarball: &Tarball) -> Result<Key> {
@@ -200,8 +228,11 @@ impl Import<'_> {
         record: &Record,
     ) -> Result<()> {
         record.write(manifest, &workshop)?;
-        if self.sound(id)?.is_some() {
-            return Ok(());
+        match self.sound(id)? {
+            // An ACI keeps its id whatever lies below it; what it was made with before is out of date.
+            Some(image) if image.below != record.below => discard(self.place, id)?,
+            Some(_) => return Ok(()),
+            None => {}
         }
         // Where another import was faster, the image is there, and that is all that was wanted.
         workshop.deliver(&self.place.image(id)).map(drop)
@@ -227,6 +258,10 @@ impl Import<'_> {
     fn stem(&self) -> Vec<String> {
         vec![self.wanted.stem.to_owned()]
     }
+}
+
+fn ids(images: &[Image]) -> Vec<String> {
+    images.iter().map(|image| image.id.clone()).collect()
 }
 
 /// An ACI's own name, with its version as docker writes a tag.

@@ -3,6 +3,7 @@
 //! Used by every `fairing` command, by many processes and threads at once, with no daemon: whatever is made appears by
 //! one rename, and what a killed process left in `tmp` the next one sweeps. `place` says where everything lies.
 
+mod dependencies;
 mod desk;
 mod export;
 mod identity;
@@ -34,6 +35,7 @@ use place::{FORMAT_VERSION, Place};
 use removal::discard;
 use workshop::{FOLDER_MODE, Workshop, sweep};
 
+pub use dependencies::MissingDependencies;
 pub use desk::Desk;
 pub use export::Archive;
 pub use image::{Image, Kind};
@@ -178,6 +180,7 @@ impl Store {
             ..options.clone()
         };
         let imported = run(&Import {
+            store: self,
             place: &self.place,
             options,
             wanted: Wanted {

@@ -38,7 +38,7 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(super) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -190,19 +190,19 @@ fn aci() -> Vec<u8> {
     ])
 }
 
-struct Bench {
+pub(super) struct Bench {
     folder: tempfile::TempDir,
-    store: Store,
+    pub(super) store: Store,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap();
         Self { folder, store }
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, bytes).unwrap();
         path
@@ -212,7 +212,7 @@ impl Bench {
         parts.folder(&self.folder.path().join(name))
     }
 
-    fn import(&self, path: &Path) -> Result<Image> {
+    pub(super) fn import(&self, path: &Path) -> Result<Image> {
         let options = ImportOptions {
             architecture: "amd64".into(),
             ..ImportOptions::default()
@@ -220,7 +220,7 @@ impl Bench {
         self.store.import(path, &options, &|_| {})
     }
 
-    fn refused(&self, path: &Path) -> String {
+    pub(super) fn refused(&self, path: &Path) -> String {
         let before = self.state();
         let error = format!("{:#}", self.import(path).unwrap_err());
         assert_eq!(self.state(), before, "{error}");

@@ -6,6 +6,7 @@ mod children;
 mod path;
 mod record;
 mod remove;
+mod retain;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -36,7 +37,7 @@ impl NodeId {
 }
 
 /// A name in a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct EntryId(u32);
 
 impl EntryId {

@@ -75,7 +75,7 @@ impl Tree {
         Ok(Some(walk.directory()))
     }
 
-    fn step(&self, walk: &mut Walk, node: NodeId) -> Result<()> {
+    pub(super) fn step(&self, walk: &mut Walk, node: NodeId) -> Result<()> {
         match self.kind(node) {
             Kind::Directory => {
                 walk.above.push(node);
@@ -93,7 +93,7 @@ impl Tree {
 }
 
 /// A path being walked.
-struct Walk {
+pub(super) struct Walk {
     /// The directories from the root down to where the walk stands.
     above: Vec<NodeId>,
     rest: Vec<u8>,
@@ -102,7 +102,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(path: &[u8]) -> Self {
+    pub(super) fn new(path: &[u8]) -> Self {
         Self {
             above: vec![NodeId::ROOT],
             rest: path.to_vec(),
@@ -111,12 +111,12 @@ impl Walk {
         }
     }
 
-    fn directory(&self) -> NodeId {
+    pub(super) fn directory(&self) -> NodeId {
         self.above.last().copied().unwrap_or(NodeId::ROOT)
     }
 
     /// The next name to look up; `..` of a link's target stops at the root, as it does in a system's root.
-    fn next_name(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn next_name(&mut self) -> Option<Vec<u8>> {
         while self.position < self.rest.len() {
             let rest = &self.rest[self.position..];
             let end = rest

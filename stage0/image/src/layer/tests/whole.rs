@@ -278,3 +278,56 @@ fn folder_of_the_host_is_taken_with_links_and_holes() {
         ]
     );
 }
+
+#[test]
+fn image_put_below_another_comes_back_with_everything() {
+    let long = "x".repeat(90);
+    let tar = Tar::default()
+        .pax(&[("SCHILY.xattr.user.k", b"v\0w"), ("mtime", b"-5.25")])
+        .file("a/file", b"content")
+        .hard_link("b", "a/file")
+        .symlink("link", &long)
+        .with_header("null", EntryType::Char, b"", "", |header| {
+            header.set_device_major(1).expect("ustar");
+            header.set_device_minor(3).expect("ustar");
+        })
+        .entry("pipe", EntryType::Fifo, b"", "")
+        .with_header("su", EntryType::Regular, &[7; 9000], "", |header| {
+            header.set_mode(0o6755);
+            header.set_uid(70_000);
+        })
+        .end();
+    let (_, lower) = convert(&[tar], Limits::default()).expect("convert");
+    let mut file = tempfile::NamedTempFile::new().expect("file");
+    file.write_all(&lower).expect("write");
+    let output = tempfile::tempfile().expect("file");
+    let scratch = tempfile::tempfile().expect("file");
+    let mut writer = Writer::new(
+        output.try_clone().expect("descriptor"),
+        scratch,
+        Limits::default(),
+    )
+    .expect("writer");
+    writer.apply_stored(file.path()).expect("apply");
+    writer.finish().expect("finish");
+    let image = bytes_of(&output).expect("read");
+    assert_eq!(everything(&image), everything(&lower));
+    assert_eq!(everything(&image).len(), 8);
+}
+
+/// All that an image says of each path, but for the numbers of its inodes.
+fn everything(image: &[u8]) -> Vec<String> {
+    let opened = erofs_rs::EroFS::new(erofs_rs::backend::SliceImage::new(image)).expect("image");
+    let seen = read_back(image).expect("read back");
+    let told = seen.into_iter().map(|(path, mut seen)| {
+        let inode = opened.get_inode(seen.inode).expect("inode");
+        let xattrs = opened.xattrs_inode(inode).expect("xattrs");
+        seen.inode = 0;
+        let (kind, device) = (inode.file_type(), inode.device());
+        format!(
+            "{} {kind:?} {device:?} {xattrs:?} {seen:?}",
+            path.escape_ascii()
+        )
+    });
+    told.collect()
+}
