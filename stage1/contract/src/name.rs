@@ -1,4 +1,5 @@
-//! ACNames: `^[a-z0-9]+(-[a-z0-9]+)*$`, the names of apps, volumes, ports and mount points.
+//! ACNames: `^[a-z0-9]+(-[a-z0-9]+)*$`, the names of apps, volumes, ports and mount points; and ACIdentifiers:
+//! `^[a-z0-9]+([-._~/][a-z0-9]+)*$`, those of images, labels and annotations.
 
 use anyhow::{Result, ensure};
 
@@ -11,6 +12,12 @@ pub fn is_ac_name(name: &str) -> bool {
                     .bytes()
                     .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         })
+}
+
+/// Whether `name` is an ACIdentifier; such a name is a relative path that does not climb.
+pub fn is_ac_identifier(name: &str) -> bool {
+    name.split(['-', '.', '_', '~', '/'])
+        .all(|part| !part.is_empty() && is_ac_name(part))
 }
 
 /// Refuses a name of `what` that is no ACName.
@@ -46,6 +53,20 @@ mod tests {
             ["", "-", "a-", "-a", "a--b", "A", "a_b", "a/b", ".."]
                 .into_iter()
                 .all(|name| !is_ac_name(name))
+        );
+    }
+
+    #[test]
+    fn ac_identifier_of_each_shape_is_judged() {
+        assert!(
+            ["a", "example.com/a-b_c~0"]
+                .into_iter()
+                .all(is_ac_identifier)
+        );
+        assert!(
+            ["", "/a", "a/", "a//b", "..", "a/../b", "A", "a:b", "a\0"]
+                .into_iter()
+                .all(|name| !is_ac_identifier(name))
         );
     }
 
