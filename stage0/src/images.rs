@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::io::stdin;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use contract::PodManifest;
 use contract::pod::{PodApp, PodImage};
-use contract::{PodManifest, quantity};
+use discovery::Name;
 use image::{Image, ImportOptions, Store};
 
 use crate::pods::Pods;
@@ -28,11 +29,14 @@ pub fn store(settings: &Settings) -> Result<Store> {
 pub struct Importing<'a> {
     /// `--max-image-size`.
     pub max_image_size: Option<&'a str>,
+    /// `--signature`, of an App Container image.
+    pub signature: Option<&'a Path>,
     /// No progress on a terminal.
     pub quiet: bool,
 }
 
-/// The image that `word` names: a path is imported, anything else looked up in the store or pulled from a registry.
+/// The image that `word` names: a path is imported, a URL fetched, anything else looked up in the store, pulled from a
+/// registry, or found by App Container Image Discovery.
 ///
 /// # Errors
 /// If it is none of these, or the import fails.
@@ -43,13 +47,27 @@ pub fn resolve(
     pulling: Pulling,
 ) -> Result<Image> {
     let path = Path::new(word);
+    let fetching = pulling.of_acis(store, importing);
+    let options = registries::options(importing)?;
     if path.exists() {
-        return import(store, path, None, importing);
+        return fetching.path(path, &options);
     }
-    let Some(name) = word.to_str() else {
+    let Some(word) = word.to_str() else {
         bail!("{} does not exist", path.display());
     };
-    registries::resolve(store, name, importing, pulling)
+    if let Some(image) = fetching.url(word, &options) {
+        return image;
+    }
+    let name = word.parse::<Name>().ok();
+    match name.filter(|name| name.has_host() && !word.starts_with("docker.io/")) {
+        // Labels are what no registry knows.
+        Some(name) if word.contains(',') => fetching.name(&name, &options),
+        Some(name) => registries::resolve(store, word, importing, pulling).or_else(|error| {
+            let found = fetching.name(&name, &options);
+            found.map_err(|other| anyhow!("{error:#}; as an App Container image: {other:#}"))
+        }),
+        None => registries::resolve(store, word, importing, pulling),
+    }
 }
 
 /// The images of a manifest's apps, in order, by their ids or else by their names.
@@ -102,13 +120,10 @@ pub fn import(
     name: Option<&str>,
     importing: Importing,
 ) -> Result<Image> {
-    let mut options = ImportOptions {
+    let options = ImportOptions {
         name: name.map(str::to_owned),
-        ..ImportOptions::default()
+        ..registries::options(importing)?
     };
-    if let Some(limit) = importing.max_image_size {
-        options.max_image_bytes = quantity::parse_whole(limit)?;
-    }
     let progress = Progress::new(path, importing.quiet);
     let tell = |step| progress.tell(step);
     let image = match path == Path::new("-") {

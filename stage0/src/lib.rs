@@ -4,6 +4,7 @@
 //! One thread, but where a command waits for two things at once.
 #![warn(missing_docs)]
 
+mod acis;
 mod app;
 mod apps;
 mod cli;

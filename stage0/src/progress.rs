@@ -84,6 +84,17 @@ impl Progress {
         self.bar.set_position(bytes_done);
     }
 
+    /// Shows how much of a file has come.
+    pub fn tell_bytes(&self, bytes_done: u64, bytes_total: Option<u64>) {
+        if self.begun.elapsed() < Duration::from_millis(PATIENCE_MS) {
+            return;
+        }
+        self.bar
+            .set_length(bytes_total.unwrap_or(0).max(bytes_done));
+        self.bar.set_message(self.image.clone());
+        self.bar.set_position(bytes_done);
+    }
+
     /// Takes the bar away.
     pub fn end(&self) {
         self.bar.finish_and_clear();

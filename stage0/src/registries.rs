@@ -10,6 +10,7 @@ use contract::quantity;
 use image::{Image, ImportOptions, Store};
 use registry::{Access, Blobs, Found, Options, Patience, Reference, Verify};
 
+use crate::acis::Fetching;
 use crate::cli::{PullPolicy, RegistryFlags};
 use crate::images::Importing;
 use crate::progress::Progress;
@@ -26,18 +27,32 @@ const KEPT_BYTES: u64 = 4 << 30;
 pub struct Pulling<'a> {
     policy: PullPolicy,
     flags: &'a RegistryFlags,
-    insecure: bool,
+    settings: &'a Settings,
 }
 
 impl<'a> Pulling<'a> {
     /// As the flags of one command and the global ones say.
-    pub fn new(policy: PullPolicy, flags: &'a RegistryFlags, settings: &Settings) -> Self {
-        let insecure = ["tls", "http", "all-fetch", "all"];
-        let given = |option: &String| insecure.contains(&option.as_str());
+    pub fn new(policy: PullPolicy, flags: &'a RegistryFlags, settings: &'a Settings) -> Self {
+        let policy = match (flags.no_store, flags.store_only) {
+            (true, _) => PullPolicy::Update,
+            (_, true) => PullPolicy::Never,
+            _ => policy,
+        };
         Self {
             policy,
             flags,
-            insecure: settings.insecure_options.iter().any(given),
+            settings,
+        }
+    }
+
+    /// How App Container images are fetched.
+    pub fn of_acis(&self, store: &'a Store, importing: Importing<'a>) -> Fetching<'a> {
+        Fetching {
+            store,
+            settings: self.settings,
+            policy: self.policy,
+            signature: importing.signature,
+            quiet: importing.quiet,
         }
     }
 
@@ -49,7 +64,12 @@ impl<'a> Pulling<'a> {
         let verify = match self.flags.tls_verify {
             Some(true) => Verify::Yes,
             Some(false) => Verify::No,
-            None if self.insecure => Verify::No,
+            None if ["tls", "http"]
+                .iter()
+                .any(|option| self.settings.fetches_insecurely(option)) =>
+            {
+                Verify::No
+            }
             None => Verify::Configured,
         };
         Access::new(Options {
@@ -132,7 +152,11 @@ fn is_id(word: &str) -> bool {
     word.starts_with("sha512-") || word.starts_with("sha256:")
 }
 
-fn options(importing: Importing) -> Result<ImportOptions> {
+/// How images are imported.
+///
+/// # Errors
+/// If the limit is no quantity.
+pub fn options(importing: Importing) -> Result<ImportOptions> {
     let mut options = ImportOptions::default();
     if let Some(limit) = importing.max_image_size {
         options.max_image_bytes = quantity::parse_whole(limit)?;

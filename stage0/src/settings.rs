@@ -28,6 +28,12 @@ pub struct Settings {
     pub max_store_bytes: Option<u64>,
     /// Values of `--insecure-options`.
     pub insecure_options: Vec<String>,
+    /// The distribution's configuration.
+    pub system_config: PathBuf,
+    /// This user's configuration.
+    pub user_config: Option<PathBuf>,
+    /// Whether keys that discovery finds are trusted unseen.
+    pub trust_keys_from_https: bool,
 }
 
 /// A `config.toml`.
@@ -57,7 +63,7 @@ impl Settings {
         let size = |text: &String| quantity::parse_whole(text);
         let mut max_store_bytes = flags.max_store_size.as_ref().map(size).transpose()?;
         for folder in [
-            user_config,
+            user_config.clone(),
             Some(flags.local_config.clone()),
             Some(flags.system_config.clone()),
         ] {
@@ -87,7 +93,17 @@ impl Settings {
             pod_uids,
             max_store_bytes,
             insecure_options: flags.insecure_options.clone(),
+            system_config: flags.system_config.clone(),
+            user_config,
+            trust_keys_from_https: flags.trust_keys_from_https == Some(true),
         })
+    }
+
+    /// Whether `--insecure-options` switches off this protection when images are fetched.
+    pub fn fetches_insecurely(&self, option: &str) -> bool {
+        self.insecure_options
+            .iter()
+            .any(|given| given == option || given == "all" || given == "all-fetch")
     }
 
     /// Whether `--insecure-options` switches off this protection of the apps.

@@ -36,4 +36,5 @@ pub use erofs::{Finished, Losses, Writer};
 pub use limits::Limits;
 pub use received::{Place, extract, reframe};
 pub use source::Progress;
+pub use source::convert::appc_architecture;
 pub use store::{Archive, Desk, Image, ImportOptions, Kind, Lease, MissingDependencies, Store};

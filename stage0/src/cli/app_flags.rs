@@ -111,8 +111,8 @@ pub struct AppFlags {
     /// Accepted for podman's sake: what a pod's processes leave behind is always reaped
     #[arg(long, hide = true)]
     pub init: bool,
-    /// Accepted for rkt's sake: images are verified by digest
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// OpenPGP signature of an App Container image, instead of the one beside it
+    #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
 }
 

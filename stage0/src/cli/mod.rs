@@ -138,11 +138,12 @@ pub struct GlobalFlags {
         help_heading = "Global options"
     )]
     pub max_store_size: Option<String>,
-    /// Protections to switch off: capabilities, paths, seccomp, all-run; tls, http, all-fetch; all (rkt's others are accepted)
+    /// Protections to switch off: of apps capabilities, paths, seccomp, all-run; of images that are fetched image (its
+    /// signature), tls, http, all-fetch; all (rkt's others are accepted)
     #[arg(long, global = true, value_name = "LIST", value_delimiter = ',', value_parser = INSECURE_OPTIONS, hide_possible_values = true, help_heading = "Global options")]
     pub insecure_options: Vec<String>,
-    /// Accepted for rkt's sake: no keys are fetched
-    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    /// Trust the keys that an App Container image's web page names, unseen
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "Global options")]
     pub trust_keys_from_https: Option<bool>,
 }
 
@@ -188,6 +189,7 @@ pub enum Command {
     Events(commands::events::Events),
     Cp(commands::cp::Cp),
     Export(commands::export::Export),
+    Trust(commands::trust::Trust),
     #[command(subcommand)]
     App(commands::app::App),
     #[command(subcommand)]

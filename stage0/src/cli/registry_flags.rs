@@ -23,6 +23,12 @@ pub struct RegistryFlags {
     /// =false: whoever answers is trusted, and plain text will do; =true: neither, whatever registries.conf says
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub tls_verify: Option<bool>,
+    /// rkt's older word for --pull-policy=update
+    #[arg(long, hide = true)]
+    pub no_store: bool,
+    /// rkt's older word for --pull-policy=never
+    #[arg(long, hide = true, conflicts_with = "no_store")]
+    pub store_only: bool,
 }
 
 /// When a registry is asked.

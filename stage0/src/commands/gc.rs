@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::Context;
+use crate::acis;
 use crate::cli::parse_duration;
 use crate::images;
 use crate::pods::{Folder, Pod, release_exited, remove};
@@ -39,8 +40,9 @@ impl Gc {
             }
         }
         if !self.mark_only {
-            // To open the store is to sweep it.
-            images::store(&context.settings)?;
+            // To open the store is to sweep it, but for what may be resumed.
+            let store = images::store(&context.settings)?;
+            acis::sweep(&store.downloads());
         }
         Ok(code)
     }

@@ -25,6 +25,7 @@ pub mod stats;
 pub mod status;
 pub mod stop;
 pub mod top;
+pub mod trust;
 mod version;
 pub mod wait;
 
@@ -53,6 +54,7 @@ pub fn run(cli: Cli, apps: &[AppWords]) -> Result<i32> {
         Command::Doctor(command) => command.run(&settings),
         Command::Completion(command) => command.run(),
         Command::Man(command) => command.run(),
+        Command::Trust(command) => command.run(&settings),
         command => {
             let pods = Pods::open(&settings.dir)?;
             let looks = matches!(
@@ -94,6 +96,10 @@ fn run_on_pods(command: Command, apps: &[AppWords], context: &Context) -> Result
         Command::App(command) => command.run(context),
         Command::Attach(command) => command.run(context),
         Command::Image(command) => command.run(context),
-        Command::Version | Command::Doctor(_) | Command::Completion(_) | Command::Man(_) => Ok(0),
+        Command::Version
+        | Command::Doctor(_)
+        | Command::Completion(_)
+        | Command::Man(_)
+        | Command::Trust(_) => Ok(0),
     }
 }

@@ -73,6 +73,7 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
     let store = images::store(&context.settings)?;
     let importing = Importing {
         max_image_size: flags.max_image_size.as_deref(),
+        signature: None,
         quiet: flags.quiet,
     };
     let pulling = Pulling::new(flags.pull_policy, &flags.registry, &context.settings);
@@ -86,7 +87,13 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
             let images = request
                 .apps
                 .iter()
-                .map(|app| images::resolve(&store, &app.image, importing, pulling))
+                .map(|app| {
+                    let importing = Importing {
+                        signature: app.flags.signature.as_deref(),
+                        ..importing
+                    };
+                    images::resolve(&store, &app.image, importing, pulling)
+                })
                 .collect::<Result<Vec<_>>>()?;
             let manifest = pod_manifest(request, &images)?;
             (serde_json::to_vec(&manifest)?, manifest, images)

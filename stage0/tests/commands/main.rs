@@ -1,5 +1,6 @@
 //! The built `fairing`, driven with a stage 1 of a few lines of shell: no KVM, no root, no network.
 
+mod acis;
 mod at_once;
 mod bad_input;
 mod ends;
@@ -11,4 +12,6 @@ mod pods;
 mod recorder;
 mod registries;
 mod registry;
+mod signer;
 mod versions;
+mod web;

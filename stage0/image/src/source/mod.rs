@@ -23,7 +23,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use contract::ImageManifest;
 
+use crate::Limits;
 use crate::blob::Blob;
 use crate::decompress::{Compression, decompress};
 use archive::Archive;
@@ -109,6 +111,26 @@ pub fn open_blob(
             }
         }
     }
+}
+
+/// The manifest of the ACI at `path`; `None` if it is something else.
+///
+/// # Errors
+/// If it cannot be read, is for another host, or exceeds a limit.
+pub fn aci_manifest(
+    path: &Path,
+    wanted: &Wanted<'_>,
+    limits: &Limits,
+) -> Result<Option<ImageManifest>> {
+    if path.is_dir() {
+        return Ok(None);
+    }
+    let blob = Blob::open(path)?;
+    let is_aci = {
+        let (_, plain) = decompress(blob.reader())?;
+        sniff(plain, blob.object())? == Guess::Aci
+    };
+    Tarball { blob, is_aci }.manifest(wanted, limits)
 }
 
 fn open_folder(path: &Path, wanted: &Wanted<'_>) -> Result<Source> {

@@ -30,4 +30,9 @@ impl Store {
     pub fn blobs(&self) -> PathBuf {
         self.place.blobs()
     }
+
+    /// Where images of URLs arrive; whoever fetches looks after it.
+    pub fn downloads(&self) -> PathBuf {
+        self.place.downloads()
+    }
 }

@@ -19,12 +19,9 @@ use super::place::{Place, ROOTFS};
 use super::verify::digest_of;
 use super::workshop::Workshop;
 use super::{ImportOptions, MissingDependencies, Store, discard, identity, names};
+use crate::Writer;
 use crate::digest::{Algorithm, Digest, Hashing};
 use crate::source::{self, Layers, Meter, Source, Tarball, Wanted};
-use crate::{Limits, Writer};
-
-/// Uncompressed bytes that may be read for one byte that an image may have: zeros and hidden files cost no space.
-const INPUT_RATIO: u64 = 4;
 
 /// What an import works with.
 pub struct Import<'a> {
@@ -109,7 +106,7 @@ impl Import<'_> {
             let names = self.names(tarball, &image.manifest);
             return Ok(Imported { id, names });
         }
-        let ahead = tarball.manifest(&self.wanted, &self.limits())?;
+        let ahead = tarball.manifest(&self.wanted, &self.options.limits())?;
         let below = match &ahead {
             Some(manifest) => self.store.dependencies(manifest)?,
             None => Vec::new(),
@@ -202,7 +199,7 @@ impl Import<'_> {
     ) -> Result<(T, Digest)> {
         let file = workshop.create(ROOTFS, 0o600)?;
         let output = file.try_clone().context("duplicate a descriptor")?;
-        let mut writer = Writer::new(output, workshop.unlinked("scratch")?, self.limits())?;
+        let mut writer = Writer::new(output, workshop.unlinked("scratch")?, self.options.limits())?;
         let filled = fill(&mut writer)?;
         self.meter.writing();
         let finished = writer.finish().context("write the image file")?;
@@ -245,14 +242,6 @@ impl Import<'_> {
             discard(self.place, id)?;
             Ok(None)
         })
-    }
-
-    fn limits(&self) -> Limits {
-        Limits {
-            image_bytes: self.options.max_image_bytes,
-            input_bytes: self.options.max_image_bytes.saturating_mul(INPUT_RATIO),
-            ..Limits::default()
-        }
     }
 
     fn stem(&self) -> Vec<String> {

@@ -28,7 +28,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use contract::ImageManifest;
 
+use crate::Limits;
 use crate::source::{self, Meter, Progress, Wanted};
 use import::{Import, Imported};
 use place::{FORMAT_VERSION, Place};
@@ -40,6 +42,9 @@ pub use desk::Desk;
 pub use export::Archive;
 pub use image::{Image, Kind};
 pub use lease::Lease;
+
+/// Uncompressed bytes that may be read for one byte that an image may have: zeros and hidden files cost no space.
+const INPUT_RATIO: u64 = 4;
 
 /// Fewest hexadecimal digits of an id that are taken without `sha512-` before them.
 const MIN_BARE_DIGITS: usize = 6;
@@ -77,6 +82,16 @@ impl Default for ImportOptions {
             max_image_bytes: 64 << 30,
             name: None,
             architecture: architecture.to_owned(),
+        }
+    }
+}
+
+impl ImportOptions {
+    fn limits(&self) -> Limits {
+        Limits {
+            image_bytes: self.max_image_bytes,
+            input_bytes: self.max_image_bytes.saturating_mul(INPUT_RATIO),
+            ..Limits::default()
         }
     }
 }
@@ -210,6 +225,23 @@ impl Store {
         }
         self.get(&imported.id)?
             .with_context(|| format!("image {} was removed while it was imported", imported.id))
+    }
+
+    /// The manifest of the ACI at `path`; `None` if something else lies there.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is for another host.
+    pub fn aci_manifest(
+        &self,
+        path: &Path,
+        options: &ImportOptions,
+    ) -> Result<Option<ImageManifest>> {
+        let wanted = Wanted {
+            architecture: &options.architecture,
+            name: None,
+            stem: "",
+        };
+        source::aci_manifest(path, &wanted, &options.limits())
     }
 
     /// The image that `reference` means: a name, an id, a unique beginning of an id, or the digest of an OCI manifest.

@@ -8,6 +8,7 @@
 //! names/NAME                  the ID that NAME stands for; NAME is escaped (see `store::names`)
 //! sources/KEY                 the ID of the image that a tar became (see `store::known`)
 //! blobs/ALGORITHM/HEX         blobs that were fetched from registries, kept for other images (see crate `registry`)
+//! downloads/KEY/              what has arrived of the image at a URL; whoever fetches looks after it
 //! tmp/X/                      work in progress, held by a flock on the folder X; what nobody holds is rubbish
 //! ```
 
@@ -66,6 +67,11 @@ impl Place {
     /// Blobs fetched from registries.
     pub fn blobs(&self) -> PathBuf {
         self.0.join("blobs")
+    }
+
+    /// Images of URLs, on their way.
+    pub fn downloads(&self) -> PathBuf {
+        self.0.join("downloads")
     }
 
     /// Work in progress.

@@ -55,6 +55,7 @@ impl Add {
         pod.expect_running()?;
         let importing = Importing {
             max_image_size: self.max_image_size.as_deref(),
+            signature: self.app.signature.as_deref(),
             quiet: self.quiet,
         };
         let store = images::store(&context.settings)?;

@@ -33,6 +33,7 @@ impl Import {
     pub(super) fn run(&self, store: &image::Store) -> Result<i32> {
         let importing = Importing {
             max_image_size: self.max_image_size.as_deref(),
+            signature: None,
             quiet: self.quiet,
         };
         for path in &self.paths {

@@ -1,6 +1,7 @@
 //! `fairing image pull`: images of registries enter the store; rkt's `fetch`, so paths do, too.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
@@ -11,11 +12,11 @@ use crate::images::{self, Importing};
 use crate::registries::Pulling;
 use crate::settings::Settings;
 
-/// Fetches images from registries
+/// Fetches images from registries and web servers
 #[derive(Debug, Args)]
 pub struct Pull {
-    /// [docker://]NAME[:TAG|@DIGEST], or a path; a name without a registry is looked for as registries.conf says, or else in
-    /// docker.io
+    /// [docker://]NAME[:TAG|@DIGEST], a path, an https: URL, or the name of an App Container image: NAME[:VERSION][,LABEL=VALUE];
+    /// a name without a registry is looked for as registries.conf says, or else in docker.io
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<OsString>,
     /// When a registry is asked: update, whether the name stands for another image by now; new, for images that the store
@@ -34,6 +35,9 @@ pub struct Pull {
     /// No progress
     #[arg(short = 'q', long)]
     pub quiet: bool,
+    /// OpenPGP signature of an App Container image, instead of the one beside it
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
     /// As JSON: json, or json-pretty to read
     #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
@@ -48,6 +52,7 @@ impl Pull {
     pub(super) fn run(&self, store: &image::Store, settings: &Settings) -> Result<i32> {
         let importing = Importing {
             max_image_size: self.max_image_size.as_deref(),
+            signature: self.signature.as_deref(),
             quiet: self.quiet,
         };
         let pulling = Pulling::new(self.pull_policy, &self.registry, settings);

@@ -1,0 +1,286 @@
+//! App Container images by URL, by name, and by path where they depend on others or have a signature.
+//!
+//! Called by `images`. What comes over the network is fetched into a folder of the store, verified there, and imported
+//! as any file; dependencies that the store lacks are fetched the same way, by their names.
+
+mod dependencies;
+mod fetched;
+mod signed;
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail, ensure};
+use contract::ImageManifest;
+use discovery::{Access, Client, Download, Endpoint, Fetched, Name};
+use image::{Image, ImportOptions, Store};
+
+use crate::cli::PullPolicy;
+use crate::progress::Progress;
+use crate::settings::Settings;
+use dependencies::Above;
+use fetched::{Place, Record};
+
+pub use fetched::sweep;
+pub use signed::{discover_keys, read_key};
+
+/// What a command says about the images that it names.
+#[derive(Clone, Copy, Debug)]
+pub struct Fetching<'a> {
+    /// Where they go.
+    pub store: &'a Store,
+    /// Protections that are switched off, and where keys are.
+    pub settings: &'a Settings,
+    /// When others are asked.
+    pub policy: PullPolicy,
+    /// `--signature`.
+    pub signature: Option<&'a Path>,
+    /// No progress on a terminal.
+    pub quiet: bool,
+}
+
+/// One image on its way.
+struct Wanted<'a> {
+    url: &'a str,
+    /// Where its signature is.
+    signature: String,
+    /// What it must be called.
+    name: Option<&'a Name>,
+    options: &'a ImportOptions,
+}
+
+impl Fetching<'_> {
+    /// The image at a `file:`, `http:` or `https:` URL; `None` for a word that is no such URL.
+    ///
+    /// # Errors
+    /// If it cannot be had, is not signed as it must be, or cannot be imported.
+    pub fn url(&self, word: &str, options: &ImportOptions) -> Option<Result<Image>> {
+        if let Some(path) = word.strip_prefix("file://") {
+            return Some(self.path(Path::new(path), options));
+        }
+        if !word.starts_with("https://") && !word.starts_with("http://") {
+            return None;
+        }
+        let fetch = || {
+            let wanted = Wanted {
+                url: word,
+                signature: signature_url(word),
+                name: None,
+                options,
+            };
+            self.fetch(&client(self.settings)?, &wanted, &Above::default())
+        };
+        Some(fetch())
+    }
+
+    /// The image called `name`, from the store if the policy allows, else from where its discovery page says.
+    ///
+    /// # Errors
+    /// If nobody has it, it is not signed as it must be, or cannot be imported.
+    pub fn name(&self, name: &Name, options: &ImportOptions) -> Result<Image> {
+        self.named(name, options, &Above::default())
+    }
+
+    /// What lies at `path`, verified first if `--signature` was given.
+    ///
+    /// # Errors
+    /// If the signature is not good, or it cannot be imported.
+    pub fn path(&self, path: &Path, options: &ImportOptions) -> Result<Image> {
+        let Some(signature) = self.signature.filter(|_| self.must_verify()) else {
+            return self.import(path, options, &Above::default());
+        };
+        // A copy of its own: what has been verified is what is imported.
+        let desk = self.store.desk()?;
+        let name = path.file_name().context("a folder has no signature")?;
+        let copy = desk.join(name);
+        std::fs::copy(path, &copy).with_context(|| format!("copy {}", path.display()))?;
+        let bytes = signed::read_signature(signature)?;
+        let manifest = self.manifest(&copy, options)?;
+        self.verify(&manifest.name, &copy, &bytes)
+            .with_context(|| format!("verify {}", path.display()))?;
+        self.import(&copy, options, &Above::default())
+    }
+
+    fn named(&self, name: &Name, options: &ImportOptions, above: &Above) -> Result<Image> {
+        if self.policy != PullPolicy::Update
+            && let Some(image) = self.store.find_labelled(&name.name, &name.labels)?
+        {
+            return Ok(image);
+        }
+        if self.policy == PullPolicy::Never {
+            bail!("the store has no image {name}, and --pull-policy=never forbids to ask for it");
+        }
+        let client = client(self.settings)?;
+        let complete = name
+            .clone()
+            .or_label("os", "linux")
+            .or_label("arch", image::appc_architecture(&options.architecture));
+        let endpoints = discovery::image(&client, &complete)?;
+        if self.must_verify() && self.settings.trust_keys_from_https {
+            signed::trust_found(&client, self.settings, &complete)?;
+        }
+        let mut failed = None;
+        for Endpoint { aci, asc } in endpoints {
+            let wanted = Wanted {
+                url: &aci,
+                signature: asc,
+                name: Some(name),
+                options,
+            };
+            match self.fetch(&client, &wanted, above) {
+                Ok(image) => return Ok(image),
+                Err(error) => failed = Some(failed.unwrap_or(error)),
+            }
+        }
+        Err(failed.with_context(|| format!("nobody offers image {name}"))?)
+    }
+
+    fn fetch(&self, client: &Client, wanted: &Wanted, above: &Above) -> Result<Image> {
+        let place = Place::enter(&self.store.downloads(), wanted.url)?;
+        let known = place
+            .record()?
+            .filter(|record| record.verified || !self.must_verify());
+        let known = match known {
+            Some(record) => self.store.find(&record.id)?.map(|image| (record, image)),
+            None => None,
+        };
+        if let Some((record, image)) = &known
+            && (self.policy != PullPolicy::Update || record.is_current(SystemTime::now()))
+        {
+            return Ok(image.clone());
+        }
+        if self.policy == PullPolicy::Never {
+            bail!(
+                "the store has no image of {}, and --pull-policy=never forbids to fetch it",
+                wanted.url
+            );
+        }
+        let signature = self.signature_of(client, wanted)?;
+        let etag = known.as_ref().and_then(|(record, _)| record.etag.clone());
+        match (self.download(client, &place, wanted, etag)?, known) {
+            (Fetched::Unchanged, Some((record, image))) => {
+                place.remember(&record.asked_again())?;
+                Ok(image)
+            }
+            (Fetched::Unchanged, None) => bail!("{} has changed, and has not", wanted.url),
+            (
+                Fetched::File {
+                    path,
+                    etag,
+                    max_age,
+                },
+                _,
+            ) => {
+                // Away from here, and the lock let go: of two commands whose images depend on one another neither may
+                // wait for the other. What is no good is gone with the desk.
+                let desk = self.store.desk()?;
+                let image = desk.join("image");
+                std::fs::rename(&path, &image)
+                    .with_context(|| format!("take {}", path.display()))?;
+                place.clear()?;
+                drop(place);
+                let image = self
+                    .verified_import(&image, signature.as_deref(), wanted, above)
+                    .with_context(|| format!("fetch {}", wanted.url))?;
+                let record = Record::new(&image.id, etag, max_age, signature.is_some());
+                Place::enter(&self.store.downloads(), wanted.url)?.remember(&record)?;
+                Ok(image)
+            }
+        }
+    }
+
+    fn download(
+        &self,
+        client: &Client,
+        place: &Place,
+        wanted: &Wanted,
+        etag: Option<String>,
+    ) -> Result<Fetched> {
+        let download = Download {
+            client,
+            url: wanted.url,
+            folder: place.folder(),
+            limit: wanted.options.max_image_bytes,
+        };
+        let progress = Progress::of_name(wanted.url, self.quiet);
+        let fetched = download.run(&discovery::Remembered { etag }, &|at, total| {
+            progress.tell_bytes(at, total);
+        });
+        progress.end();
+        fetched
+    }
+
+    fn verified_import(
+        &self,
+        path: &Path,
+        signature: Option<&[u8]>,
+        wanted: &Wanted,
+        above: &Above,
+    ) -> Result<Image> {
+        if signature.is_some() || wanted.name.is_some() {
+            // A name is trusted with its own keys alone, so nobody is believed what he calls his image before.
+            if let (Some(name), Some(signature)) = (wanted.name, signature) {
+                self.verify(&name.name, path, signature)?;
+            }
+            let manifest = self.manifest(path, wanted.options)?;
+            match (wanted.name, signature) {
+                (Some(name), _) => check_name(&manifest, name)?,
+                (None, Some(signature)) => self.verify(&manifest.name, path, signature)?,
+                (None, None) => {}
+            }
+        }
+        self.import(path, wanted.options, above)
+    }
+
+    fn manifest(&self, path: &Path, options: &ImportOptions) -> Result<ImageManifest> {
+        self.store.aci_manifest(path, options)?.with_context(|| {
+            "it is no App Container image, and no other has such a signature or name; \
+             --insecure-options=image takes what a URL has unverified"
+        })
+    }
+}
+
+/// A client that may do what the global flags say.
+///
+/// # Errors
+/// If TLS cannot be set up.
+pub fn client(settings: &Settings) -> Result<Client> {
+    Client::new(Access {
+        http: settings.fetches_insecurely("http"),
+        any_certificate: settings.fetches_insecurely("tls"),
+    })
+}
+
+/// The signature lies beside the image: `X.aci.asc` for `X.aci`, or for `X`.
+fn signature_url(url: &str) -> String {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let (path, rest) = url.split_at(end);
+    format!("{}.aci.asc{rest}", path.trim_end_matches(".aci"))
+}
+
+fn check_name(manifest: &ImageManifest, name: &Name) -> Result<()> {
+    ensure!(
+        manifest.name == name.name,
+        "it is the image {}, not {}",
+        manifest.name,
+        name.name
+    );
+    for label in &name.labels {
+        ensure!(
+            manifest.labels.contains(label),
+            "its label {} is not {}",
+            label.name,
+            label.value
+        );
+    }
+    Ok(())
+}
+
+/// A path of `settings`'s configuration, for the key that `trust` writes.
+pub fn own_folder(settings: &Settings) -> Result<PathBuf> {
+    match &settings.user_config {
+        _ if nix::unistd::geteuid().is_root() => Ok(settings.local_config.clone()),
+        Some(folder) => Ok(folder.clone()),
+        None => bail!("there is no folder for a user's configuration; --user-config names one"),
+    }
+}

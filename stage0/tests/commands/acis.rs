@@ -1,0 +1,384 @@
+//! App Container images from web servers: discovered, verified, above others, and what servers do wrong.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::recorder::{Host, RECORD};
+use crate::signer::Signer;
+use crate::web::{Request, Web, ok, send, status};
+
+/// An ACI called `example.com/NAME`, version 1, with one file of its name; its manifest with `more` in it.
+fn aci(name: &str, more: &Value) -> Vec<u8> {
+    let mut manifest = json!({"acKind": "ImageManifest", "acVersion": "0.8.11", "name": format!("example.com/{name}"),
+        "labels": [{"name": "version", "value": "1"}], "app": {"exec": ["/x"], "user": "0", "group": "0"}});
+    let more = more.as_object().expect("an object").clone();
+    manifest.as_object_mut().expect("an object").extend(more);
+    let manifest = manifest.to_string();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content) in [
+        ("manifest".to_owned(), manifest.as_bytes()),
+        (format!("rootfs/{name}"), &[b'x'; 300_000]),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        tar.append_data(&mut header, path, content)
+            .expect("an entry");
+    }
+    tar.into_inner().expect("an ACI")
+}
+
+const PAGE: &str = r#"<html><head>
+    <meta name="ac-discovery" content="example.com https://store.example.com/{name}-{version}.{ext}">
+    <meta name="ac-discovery-pubkeys" content="example.com https://store.example.com/keys"></head></html>"#;
+
+type Files = HashMap<String, Vec<u8>>;
+
+/// Images with their signatures and the page that leads to them, by URL.
+fn signed(signer: &Signer, images: &[(&str, Value)]) -> Files {
+    let mut files = Files::new();
+    files.insert("https://example.com?ac-discovery=1".into(), PAGE.into());
+    files.insert("https://example.com/?ac-discovery=1".into(), PAGE.into());
+    files.insert("https://store.example.com/keys".into(), signer.public());
+    for (name, more) in images {
+        let image = aci(name, more);
+        let url = format!("https://store.example.com/example.com/{name}-1.aci");
+        files.insert(format!("{url}.asc"), signer.sign(&image));
+        files.insert(url, image);
+    }
+    files
+}
+
+/// Serves files with a mark for each, and 404 for all else.
+fn serve(files: Files) -> impl Fn(&Request, &mut dyn Write) + Send + Sync {
+    move |request, to| match files.get(&request.url) {
+        Some(_) if request.header("if-none-match") == Some("\"mark\"") => {
+            send(to, &[b"HTTP/1.1 304 Not Modified\r\n\r\n"]);
+        }
+        Some(body) => ok(to, "etag: \"mark\"\r\n", body),
+        None => status(to, "404 Not Found"),
+    }
+}
+
+struct Bench {
+    host: Host,
+    web: Web,
+}
+
+impl Bench {
+    fn new(answer: impl Fn(&Request, &mut dyn Write) + Send + Sync + 'static) -> Self {
+        let host = Host::new(RECORD);
+        let web = Web::new(&host.path("tls"), answer);
+        Self { host, web }
+    }
+
+    /// A web with these images, by a signer who is trusted.
+    fn trusting(images: &[(&str, Value)]) -> (Self, Signer) {
+        let signer = Signer::new();
+        let bench = Self::new(serve(signed(&signer, images)));
+        bench.trust(&signer);
+        (bench, signer)
+    }
+
+    fn trust(&self, signer: &Signer) {
+        let key = signer.key();
+        let words = [
+            "trust",
+            "--prefix=example.com",
+            "--skip-fingerprint-review",
+            key.to_str().expect("text"),
+        ];
+        let trusted = self.run(&words);
+        assert!(trusted.status.success(), "{trusted:?}");
+        self.web.asked();
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let local = format!("--local-config={}", self.host.path("config").display());
+        let mut command = self.host.command(&[&[local.as_str()], words].concat());
+        self.web
+            .seen_by(&mut command)
+            .output()
+            .expect("fairing starts")
+    }
+
+    #[track_caller]
+    fn fetched(&self, words: &[&str]) -> String {
+        let output = self.run(&[&["image", "pull"], words].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout)
+            .expect("text")
+            .trim()
+            .to_owned()
+    }
+
+    /// Fails unless it fails for this reason, and nothing has come into the store.
+    #[track_caller]
+    fn refused(&self, words: &[&str], reason: &str) {
+        let output = self.run(&[&["image", "pull"], words].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(254), "{said}");
+        assert!(said.contains(reason), "{reason:?} not in: {said}");
+        assert_eq!(
+            self.host.stdout(&["image", "list", "--format=json"]),
+            "[]\n"
+        );
+    }
+}
+
+const APP: &str = "example.com/app,version=1";
+const URL: &str = "https://store.example.com/example.com/app-1.aci";
+
+#[test]
+fn name_is_discovered_verified_and_not_fetched_twice() {
+    let (bench, _signer) = Bench::trusting(&[("app", json!({}))]);
+    let id = bench.fetched(&[APP]);
+    let asked = bench.web.asked();
+    assert_eq!(asked.last().map(String::as_str), Some(URL));
+    assert_eq!(bench.fetched(&["--pull-policy=new", APP]), id);
+    assert!(bench.web.asked().is_empty());
+    // The mark of what is there already says that nothing has changed.
+    assert_eq!(bench.fetched(&[APP]), id);
+    assert!(bench.web.asked().contains(&URL.to_owned()));
+    assert_eq!(
+        bench.fetched(&["--pull-policy=never", "example.com/app,version=1"]),
+        id
+    );
+    let words = [
+        "prepare",
+        &format!("--stage1={}", bench.host.path("stage1").display()),
+        APP,
+    ];
+    let prepared = bench.run(&words);
+    assert!(prepared.status.success(), "{prepared:?}");
+}
+
+#[test]
+fn dependencies_are_discovered_and_circles_refused() {
+    let on = |name: &str| json!({"dependencies": [{"imageName": format!("example.com/{name}"), "labels": [{"name": "version", "value": "1"}]}]});
+    let (bench, _signer) = Bench::trusting(&[
+        ("app", on("middle")),
+        ("middle", on("base")),
+        ("base", json!({})),
+        ("one", on("two")),
+        ("two", on("one")),
+    ]);
+    bench.refused(&["example.com/one,version=1"], "depends on itself");
+    bench.fetched(&[APP]);
+    let list = bench
+        .host
+        .stdout(&["image", "list", "--fields=name", "--no-legend"]);
+    let mut names: Vec<_> = list.lines().map(str::trim).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "example.com/app:1",
+            "example.com/base:1",
+            "example.com/middle:1"
+        ]
+    );
+}
+
+#[test]
+fn image_without_a_good_signature_is_refused() {
+    let signer = Signer::new();
+    let mut files = signed(&signer, &[("app", json!({})), ("other", json!({}))]);
+    let other = files["https://store.example.com/example.com/other-1.aci.asc"].clone();
+    files.insert(format!("{URL}.asc"), other);
+    files.insert(
+        "https://store.example.com/unsigned.aci".into(),
+        files[URL].clone(),
+    );
+    let bench = Bench::new(serve(files));
+    bench.refused(
+        &["example.com/other,version=1"],
+        "not trusted for this image",
+    );
+    bench.trust(&signer);
+    bench.refused(&[APP], "does not fit the file");
+    bench.refused(&[URL], "does not fit the file");
+    bench.refused(
+        &["https://store.example.com/unsigned.aci"],
+        "no signature to verify it with",
+    );
+    let output = bench.run(&["--insecure-options=image", "image", "pull", URL]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("is not verified"),
+        "{said}"
+    );
+    // What was taken unverified is not taken for verified later.
+    let again = bench.run(&["image", "pull", "--pull-policy=new", URL]);
+    assert_eq!(again.status.code(), Some(254), "{again:?}");
+}
+
+#[test]
+fn keys_of_the_page_are_trusted_when_told_to() {
+    let signer = Signer::new();
+    let bench = Bench::new(serve(signed(&signer, &[("app", json!({}))])));
+    let unanswered = bench.run(&["trust", "--prefix=example.com/app"]);
+    assert_eq!(unanswered.status.code(), Some(254), "{unanswered:?}");
+    bench.refused(&[APP], "0 keys are trusted");
+    let words = ["--trust-keys-from-https", "image", "pull", APP];
+    let output = bench.run(&words);
+    assert!(output.status.success(), "{output:?}");
+    let kept = bench
+        .host
+        .path("config/trustedkeys/prefix.d/example.com/app");
+    assert_eq!(std::fs::read_dir(kept).expect("a folder").count(), 1);
+}
+
+#[test]
+fn image_of_another_name_than_asked_for_is_refused() {
+    let signer = Signer::new();
+    let mut files = signed(&signer, &[("other", json!({}))]);
+    for end in ["", ".asc"] {
+        let other =
+            files[&format!("https://store.example.com/example.com/other-1.aci{end}")].clone();
+        files.insert(format!("{URL}{end}"), other.clone());
+        files.insert(
+            format!("https://store.example.com/example.com/other-2.aci{end}"),
+            other,
+        );
+    }
+    let bench = Bench::new(serve(files));
+    bench.trust(&signer);
+    bench.refused(&[APP], "it is the image example.com/other");
+    bench.refused(&["example.com/other,version=2"], "label version is not 2");
+}
+
+#[test]
+fn servers_that_misbehave_are_refused() {
+    let answer = |request: &Request, to: &mut dyn Write| match request.url.as_str() {
+        "https://example.com/circle?ac-discovery=1" => {
+            send(to, &[b"HTTP/1.1 302 Found\r\nlocation: /circle?ac-discovery=1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"]);
+        }
+        "https://example.com/down?ac-discovery=1" => {
+            send(to, &[b"HTTP/1.1 302 Found\r\nlocation: http://example.com/x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"]);
+        }
+        "https://example.com/endless?ac-discovery=1" => {
+            send(to, &[b"HTTP/1.1 200 OK\r\n\r\n"]);
+            while to.write_all(&[b'x'; 4096]).is_ok() {}
+        }
+        "https://store.example.com/huge.aci" => {
+            send(
+                to,
+                &[b"HTTP/1.1 200 OK\r\ncontent-length: 999999999999999\r\n\r\n"],
+            );
+        }
+        "https://store.example.com/short.aci" => {
+            send(
+                to,
+                &[b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nshort"],
+            );
+        }
+        "https://store.example.com/broken.aci" => status(to, "503 Service Unavailable"),
+        _ => status(to, "404 Not Found"),
+    };
+    let bench = Bench::new(answer);
+    bench.refused(&["example.com/circle,a=b"], "more than 10 redirects");
+    bench.refused(&["example.com/down,a=b"], "not HTTPS");
+    bench.refused(&["example.com/endless,a=b"], "more than 1048576 bytes");
+    bench.refused(&["example.com/none,a=b"], "404 Not Found");
+    bench.refused(
+        &["http://store.example.com/x.aci"],
+        "--insecure-options=http",
+    );
+    let insecure =
+        |url: &str, reason: &str| bench.refused(&["--insecure-options=image", url], reason);
+    insecure("https://store.example.com/huge.aci", "more than the");
+    insecure(
+        "https://store.example.com/short.aci",
+        "fetch https://store.example.com/short.aci",
+    );
+    insecure(
+        "https://store.example.com/broken.aci",
+        "503 Service Unavailable",
+    );
+    insecure("https://store.example.com/none.aci", "404 Not Found");
+}
+
+#[test]
+fn certificate_that_nobody_vouches_for_is_refused() {
+    let (bench, _signer) = Bench::trusting(&[("app", json!({}))]);
+    let mut command = bench.host.command(&["image", "pull", APP]);
+    let output = bench
+        .web
+        .seen_by(&mut command)
+        .env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
+        .output();
+    let output = output.expect("fairing starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(254) && said.contains("certificate"),
+        "{said}"
+    );
+    assert!(bench.web.asked().is_empty());
+}
+
+#[test]
+fn download_that_breaks_off_is_resumed() {
+    let signer = Signer::new();
+    let files = signed(&signer, &[("app", json!({}))]);
+    let image = files[URL].clone();
+    let others = serve(files);
+    let bench = Bench::new(move |request, to| {
+        let range = request
+            .header("range")
+            .map(|range| range.trim_start_matches("bytes=").trim_end_matches('-'));
+        let from = range.map_or(0, |from| from.parse().expect("a number"));
+        if request.url != URL {
+            return others(request, to);
+        }
+        let end = (from + 100_000).min(image.len());
+        let head = match from {
+            0 => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n", image.len()),
+            _ => format!(
+                "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {from}-{}/{1}\r\ncontent-length: {}\r\n",
+                image.len() - 1,
+                image.len() - from
+            ),
+        };
+        send(
+            to,
+            &[
+                head.as_bytes(),
+                b"etag: \"mark\"\r\n\r\n",
+                &image[from..end],
+            ],
+        );
+    });
+    bench.trust(&signer);
+    bench.fetched(&[APP]);
+    assert!(bench.web.asked().iter().filter(|url| *url == URL).count() >= 3);
+}
+
+#[test]
+fn local_image_with_a_signature_is_verified() {
+    let signer = Signer::new();
+    let bench = Bench::new(|_, to| status(to, "404 Not Found"));
+    bench.trust(&signer);
+    let image = aci("app", &json!({}));
+    let [path, good, bad] = ["app.aci", "good.asc", "bad.asc"].map(|name| bench.host.path(name));
+    std::fs::write(&path, &image).expect("a file");
+    std::fs::write(&good, signer.sign(&image)).expect("a file");
+    std::fs::write(&bad, signer.sign(b"something else")).expect("a file");
+    let path = path.to_str().expect("text");
+    bench.refused(
+        &[&format!("--signature={}", bad.display()), path],
+        "does not fit the file",
+    );
+    bench.refused(
+        &[
+            &format!("--signature={}", bad.display()),
+            &format!("file://{path}"),
+        ],
+        "does not fit",
+    );
+    bench.fetched(&[&format!("--signature={}", good.display()), path]);
+    assert!(bench.web.asked().is_empty());
+}
