@@ -3,20 +3,21 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use contract::annotation::{self, STOP_SIGNAL};
 use contract::image::{App, Port};
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
-use crate::source::convert::{CMD, ENTRYPOINT, REPOSITORY, oci_architecture};
+use crate::source::convert::{CMD, ENTRYPOINT, HEALTHCHECK, REPOSITORY, oci_architecture};
 use crate::store::{Image, Kind};
 
 /// Annotations of a manifest that are fields of a configuration, not labels of it.
-const FIELDS: [&str; 6] = [
+const FIELDS: [&str; 7] = [
     ENTRYPOINT,
     CMD,
     REPOSITORY,
+    HEALTHCHECK,
     STOP_SIGNAL,
     "created",
     "authors",
@@ -64,6 +65,10 @@ fn execution(image: &Image) -> Result<Value> {
     set("Cmd", cmd.into());
     set("StopSignal", image.stop_signal().into());
     set("Labels", json!(labels(image)));
+    if let Some(check) = annotation::find(&image.manifest.annotations, HEALTHCHECK) {
+        let check = serde_json::from_str(check).context("read the image's health check")?;
+        set("Healthcheck", check);
+    }
     if let Some(app) = &image.manifest.app {
         let variables = app.environment.iter();
         let variables = variables.map(|variable| format!("{}={}", variable.name, variable.value));

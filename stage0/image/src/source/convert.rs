@@ -21,6 +21,9 @@ pub const CMD: &str = "appc.io/docker/cmd";
 /// Annotation: the name before the tag; says that volumes are filled as docker does.
 pub const REPOSITORY: &str = "appc.io/docker/repository";
 
+/// Annotation: how docker would check the app's health, a JSON object; nothing here runs it.
+pub const HEALTHCHECK: &str = "appc.io/docker/healthcheck";
+
 /// What a manifest is made from.
 pub struct Described<'a> {
     /// The reference by which the source knows the image.
@@ -137,6 +140,14 @@ fn annotations(
             annotations.insert(name.to_owned(), text);
         }
     }
+    annotations.remove(HEALTHCHECK);
+    if let Some(check) = execution
+        .healthcheck
+        .as_ref()
+        .filter(|check| check.is_object())
+    {
+        annotations.insert(HEALTHCHECK.to_owned(), check.to_string());
+    }
     Ok(annotations)
 }
 
@@ -250,7 +261,7 @@ mod tests {
             "config":{"User":"app","Env":["A=1=2","broken","=x"],"Entrypoint":["/bin/e","a"],"Cmd":["c"],
             "WorkingDir":"srv","Volumes":{"/data":{},"/Data":{},"/":{}},"StopSignal":"SIGQUIT",
             "ExposedPorts":{"80/tcp":{},"8000-8010/udp":{},"x":{}},
-            "Labels":{"org.x.y":"z","Upper":"no","appc.io/docker/cmd":"[\"evil\"]"}}}"#,
+            "Healthcheck":{"Test":["CMD","/bin/c"]},"Labels":{"org.x.y":"z","appc.io/docker/healthcheck":"evil","Upper":"no","appc.io/docker/cmd":"[\"evil\"]"}}}"#,
         );
         let app = manifest.app.unwrap();
         assert_eq!(manifest.name, "docker.io/library/tool");
@@ -283,6 +294,10 @@ mod tests {
         );
         assert_eq!(find(&manifest.annotations, CMD), Some(r#"["c"]"#));
         assert_eq!(find(&manifest.annotations, STOP_SIGNAL), Some("SIGQUIT"));
+        assert_eq!(
+            find(&manifest.annotations, HEALTHCHECK),
+            Some(r#"{"Test":["CMD","/bin/c"]}"#)
+        );
         assert_eq!(find(&manifest.annotations, "Upper"), None);
     }
 

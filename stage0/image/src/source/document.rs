@@ -99,6 +99,9 @@ pub struct Execution {
     pub labels: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "or_null")]
     pub stop_signal: String,
+    /// An extension of docker's, kept as it is.
+    #[serde(default)]
+    pub healthcheck: Option<serde_json::Value>,
 }
 
 /// The digests of the uncompressed layers, lowest first.
