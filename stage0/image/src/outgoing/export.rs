@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write;
 
 use anyhow::{Context, Result};
+use contract::ImageManifest;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
@@ -82,7 +83,13 @@ pub fn docker(image: &Image, name: Option<&str>, spool: File, mut parts: Parts<'
 pub fn aci(image: &Image, to: impl Write) -> Result<()> {
     let files = Files::open(&image.rootfs)?;
     let mut aci = Builder::new(GzEncoder::new(to, Compression::fast()));
-    let manifest = serde_json::to_vec(&image.manifest)?;
+    // The files are all there: what they were put together from is not needed any more.
+    let manifest = ImageManifest {
+        dependencies: Vec::new(),
+        path_whitelist: Vec::new(),
+        ..image.manifest.clone()
+    };
+    let manifest = serde_json::to_vec(&manifest)?;
     let mut header = Header::new_ustar();
     header.set_mode(0o644);
     header.set_size(manifest.len() as u64);

@@ -221,3 +221,16 @@ fn lists_without_end_are_refused() {
     let path = bench.write("climb.aci", &aci("app", &more, &[("a", b"a")]));
     assert!(bench.refused(&path).contains("leads out of the image"));
 }
+
+#[test]
+fn exported_image_depends_on_nothing_any_more() {
+    let bench = Bench::new();
+    bench.aci("base", &json!({}), &[("a", b"base")]);
+    let app = bench.aci("app", &depends(&["base"]), &[("b", b"app")]);
+    let mut exported = Vec::new();
+    let form = crate::store::Archive::Aci;
+    bench.store.export(&app, None, form, &mut exported).unwrap();
+    let other = Bench::new();
+    let again = other.import(&other.write("app.aci", &exported)).unwrap();
+    assert_eq!(files(&again), files(&app));
+}
