@@ -39,11 +39,13 @@ struct Sorted {
 /// # Errors
 /// The parser's own, as [`clap::Error`], also for help and version; and for words in places where they mean nothing.
 pub fn split(argv: &[OsString]) -> Result<(Cli, Vec<AppWords>)> {
-    let Some(start) = start_of_apps(argv) else {
-        return Ok((parse_words(argv)?, Vec::new()));
+    // Made once: that of all commands takes longer than anything else that is done here.
+    let parser = Cli::with_switches();
+    let Some(start) = start_of_apps(&parser, argv) else {
+        return Ok((parse_words(parser, argv)?, Vec::new()));
     };
-    let sorted = sort(&argv[..start], &argv[start..])?;
-    let cli = parse_words(&sorted.words)?;
+    let sorted = sort(&parser, &argv[..start], &argv[start..])?;
+    let cli = parse_words(parser, &sorted.words)?;
     let mut apps = Vec::new();
     for (index, (image, flags, arguments)) in sorted.apps.into_iter().enumerate() {
         let flags = match (&cli.command, index) {
@@ -60,23 +62,22 @@ pub fn split(argv: &[OsString]) -> Result<(Cli, Vec<AppWords>)> {
     Ok((cli, apps))
 }
 
-fn parse_words(words: &[OsString]) -> Result<Cli> {
-    let matches = Cli::with_switches().try_get_matches_from(words)?;
+fn parse_words(parser: clap::Command, words: &[OsString]) -> Result<Cli> {
+    let matches = parser.try_get_matches_from(words)?;
     Ok(Cli::from_arg_matches(&matches)?)
 }
 
 /// Index of the first word after `run` or `prepare`.
-fn start_of_apps(argv: &[OsString]) -> Option<usize> {
-    let cli = Cli::with_switches();
-    let table = Flags::of(&cli);
+fn start_of_apps(parser: &clap::Command, argv: &[OsString]) -> Option<usize> {
+    let table = Flags::of(parser.get_arguments());
     let mut index = 1;
     while let Some(word) = argv.get(index).and_then(|word| word.to_str()) {
         if word.starts_with('-') {
             index += 1 + usize::from(table.takes_next(word));
             continue;
         }
-        let exact = cli.find_subcommand(word).map(|found| found.get_name());
-        let mut matching = cli
+        let exact = parser.find_subcommand(word).map(|found| found.get_name());
+        let mut matching = parser
             .get_subcommands()
             .filter(|command| command.get_name().starts_with(word));
         let only = match (matching.next(), matching.next()) {
@@ -88,11 +89,11 @@ fn start_of_apps(argv: &[OsString]) -> Option<usize> {
     None
 }
 
-fn sort(command: &[OsString], words: &[OsString]) -> Result<Sorted> {
-    let app_table = Flags::of(&AppOnly::command());
-    let mut run = Cli::with_switches();
-    run.build();
-    let table = Flags::of(run.find_subcommand("run").unwrap_or(&run));
+fn sort(parser: &clap::Command, command: &[OsString], words: &[OsString]) -> Result<Sorted> {
+    let app_table = Flags::of(AppOnly::command().get_arguments());
+    let run = parser.find_subcommand("run").into_iter();
+    let own = run.flat_map(clap::Command::get_arguments);
+    let table = Flags::of(parser.get_arguments().chain(own));
     let mut pod: Vec<OsString> = Vec::new();
     let mut before: Vec<OsString> = Vec::new();
     let mut apps: Vec<(OsString, Vec<OsString>, Vec<String>)> = Vec::new();
@@ -160,12 +161,12 @@ struct Flags {
 }
 
 impl Flags {
-    fn of(command: &clap::Command) -> Self {
+    fn of<'a>(arguments: impl Iterator<Item = &'a clap::Arg>) -> Self {
         let mut flags = Self {
             long: HashMap::new(),
             short: HashMap::new(),
         };
-        for argument in command.get_arguments() {
+        for argument in arguments {
             let takes_next =
                 argument.get_action().takes_values() && !argument.is_require_equals_set();
             for name in argument
