@@ -9,6 +9,7 @@ mod digest;
 mod ending;
 mod erofs;
 mod folder;
+mod held;
 mod layer;
 mod limits;
 mod outgoing;
@@ -33,6 +34,7 @@ pub mod oci {
 }
 
 pub use erofs::{Finished, Losses, Writer};
+pub use held::is_at;
 pub use limits::Limits;
 pub use received::{Place, extract, reframe};
 pub use source::Progress;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use image::is_at;
 use image::oci::Digest;
 use nix::libc;
 
@@ -237,14 +238,6 @@ fn hold(path: &Path) -> io::Result<File> {
             return Ok(file);
         }
     }
-}
-
-/// Whether `file` is what `path` names now.
-fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(held), Ok(named)) = (file.metadata(), fs::symlink_metadata(path)) else {
-        return false;
-    };
-    (held.dev(), held.ino()) == (named.dev(), named.ino())
 }
 
 #[cfg(test)]

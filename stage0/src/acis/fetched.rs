@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use image::is_at;
 use image::oci::{Algorithm, Digest};
 use serde::{Deserialize, Serialize};
 
@@ -176,15 +177,6 @@ pub fn sweep(downloads: &Path) {
             let _ = fs::remove_dir_all(&folder);
         }
     }
-}
-
-/// Whether `folder` is what `path` names now.
-fn is_at(folder: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let (Ok(held), Ok(named)) = (folder.metadata(), fs::symlink_metadata(path)) else {
-        return false;
-    };
-    (held.dev(), held.ino()) == (named.dev(), named.ino())
 }
 
 fn seconds(time: SystemTime) -> u64 {

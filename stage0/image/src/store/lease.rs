@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::workshop::{is_at, open_folder};
+use super::workshop::open_folder;
+use crate::held::is_at;
 
 /// An image's folder, locked.
 #[derive(Clone, Debug)]

@@ -5,12 +5,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use nix::libc;
+
+use crate::held::is_at;
 
 /// Mode of the store's folders.
 pub const FOLDER_MODE: u32 = 0o750;
@@ -204,14 +206,6 @@ pub fn open_folder(path: &Path) -> io::Result<File> {
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(path)
-}
-
-/// Whether `folder` is what `path` names now.
-pub fn is_at(folder: &File, path: &Path) -> bool {
-    let (Ok(held), Ok(named)) = (folder.metadata(), fs::symlink_metadata(path)) else {
-        return false;
-    };
-    (held.dev(), held.ino()) == (named.dev(), named.ino())
 }
 
 fn is_there(error: &io::Error) -> bool {
