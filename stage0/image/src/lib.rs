@@ -36,6 +36,7 @@ pub mod oci {
 pub use erofs::{Finished, Losses, Writer};
 pub use held::is_at;
 pub use limits::Limits;
+pub use outgoing::write_aci;
 pub use received::{Place, extract, reframe};
 pub use source::Progress;
 pub use source::convert::appc_architecture;

@@ -1,16 +1,13 @@
 //! `fairing export`: an App Container Image of an app as its pod has left it.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::fs;
+use std::io::BufWriter;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use contract::ImageManifest;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use image::reframe;
-use tar::{Builder, Header};
+use image::{reframe, write_aci};
 
 use super::Context;
 use crate::out::Out;
@@ -62,7 +59,8 @@ impl Export {
             name: ROOTFS,
         };
         reading::read(&pod, tree, context, |files| {
-            write_aci(&manifest, files, out.file())
+            let to = BufWriter::new(out.file());
+            write_aci(&manifest, to, |aci| reframe(files, ROOTFS, aci))
                 .with_context(|| format!("write {}", out.part().display()))
         })?;
         out.keep()?;
@@ -70,28 +68,9 @@ impl Export {
     }
 }
 
-/// The manifest of the image that the app ran from; what it was made of is in it now.
-fn manifest(pod: &Pod, app: &str) -> Result<Vec<u8>> {
+/// The manifest of the image that the app ran from.
+fn manifest(pod: &Pod, app: &str) -> Result<ImageManifest> {
     let path = pod.dir().app_image_manifest(app);
     let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    let manifest: ImageManifest =
-        serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
-    let whole = ImageManifest {
-        dependencies: vec![],
-        path_whitelist: vec![],
-        ..manifest
-    };
-    Ok(serde_json::to_vec(&whole)?)
-}
-
-fn write_aci(manifest: &[u8], files: &mut dyn Read, to: &File) -> Result<()> {
-    let compressed = GzEncoder::new(BufWriter::new(to), Compression::fast());
-    let mut aci = Builder::new(compressed);
-    let mut header = Header::new_ustar();
-    header.set_mode(0o644);
-    header.set_size(manifest.len().try_into()?);
-    aci.append_data(&mut header, "manifest", manifest)?;
-    reframe(files, ROOTFS, &mut aci)?;
-    aci.into_inner()?.finish()?.flush()?;
-    Ok(())
+    serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))
 }

@@ -82,20 +82,34 @@ pub fn docker(image: &Image, name: Option<&str>, spool: File, mut parts: Parts<'
 /// As for [`oci`].
 pub fn aci(image: &Image, to: impl Write) -> Result<()> {
     let files = Files::open(&image.rootfs)?;
-    let mut aci = Builder::new(GzEncoder::new(to, Compression::fast()));
-    // The files are all there: what they were put together from is not needed any more.
-    let manifest = ImageManifest {
+    write_aci(&image.manifest, to, |aci| {
+        append(&files, Form::Aci, aci)?.tell();
+        Ok(())
+    })
+}
+
+/// Writes an App Container Image, compressed by gzip, whose files, all of them, are put below `rootfs` by `fill`.
+///
+/// # Errors
+/// If it cannot be written; and those of `fill`.
+pub fn write_aci<W: Write>(
+    manifest: &ImageManifest,
+    to: W,
+    fill: impl FnOnce(&mut Builder<GzEncoder<W>>) -> Result<()>,
+) -> Result<()> {
+    // What the image was put together from is not needed any more.
+    let manifest = serde_json::to_vec(&ImageManifest {
         dependencies: Vec::new(),
         path_whitelist: Vec::new(),
-        ..image.manifest.clone()
-    };
-    let manifest = serde_json::to_vec(&manifest)?;
+        ..manifest.clone()
+    })?;
+    let mut aci = Builder::new(GzEncoder::new(to, Compression::fast()));
     let mut header = Header::new_ustar();
     header.set_mode(0o644);
     header.set_size(manifest.len() as u64);
     aci.append_data(&mut header, "manifest", manifest.as_slice())
         .context("write the manifest")?;
-    append(&files, Form::Aci, &mut aci)?.tell();
+    fill(&mut aci)?;
     let ended = aci.into_inner().and_then(GzEncoder::finish);
     ended
         .and_then(|mut to| to.flush())

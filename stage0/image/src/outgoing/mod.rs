@@ -12,7 +12,7 @@ mod tar;
 #[cfg(test)]
 mod tests;
 
-pub use export::{aci, docker, oci};
+pub use export::{aci, docker, oci, write_aci};
 pub use files::{Files, Found, Shape};
 pub use parts::Parts;
 pub use render::render;
