@@ -44,9 +44,6 @@ impl Progress {
 
     /// Shows one step.
     pub fn tell(&self, step: image::Progress) {
-        if self.begun.elapsed() < Duration::from_millis(PATIENCE_MS) {
-            return;
-        }
         match step {
             image::Progress::Layer {
                 index,
@@ -54,45 +51,38 @@ impl Progress {
                 bytes_done,
                 bytes_total,
             } => {
-                self.bar.set_length(bytes_total.max(bytes_done));
-                self.bar
-                    .set_message(format!("{} layer {index} of {of}", self.image));
-                self.bar.set_position(bytes_done);
+                let what = || format!("{} layer {index} of {of}", self.image);
+                self.show(what, bytes_done, bytes_total);
             }
-            image::Progress::Writing => {
+            image::Progress::Writing if self.is_long() => {
                 self.bar.set_message(format!("{} writing", self.image));
                 self.bar.tick();
             }
+            image::Progress::Writing => {}
         }
     }
 
     /// Shows how far a pull is.
     pub fn tell_pull(&self, step: registry::Progress) {
-        if self.begun.elapsed() < Duration::from_millis(PATIENCE_MS) {
-            return;
-        }
-        self.bar.set_length(step.bytes_total.max(step.bytes_done));
-        self.bar
-            .set_message(format!("{} {} layers", self.image, step.layers));
-        self.bar.set_position(step.bytes_done);
+        let what = || format!("{} {} layers", self.image, step.layers);
+        self.show(what, step.bytes_done, step.bytes_total);
     }
 
-    /// Shows how far a push is.
-    pub fn tell_push(&self, bytes_done: u64, bytes_total: u64) {
-        self.bar.set_length(bytes_total);
-        self.bar.set_message(self.image.clone());
-        self.bar.set_position(bytes_done);
-    }
-
-    /// Shows how much of a file has come.
+    /// Shows how much of it has come or gone, of how much where that is known.
     pub fn tell_bytes(&self, bytes_done: u64, bytes_total: Option<u64>) {
-        if self.begun.elapsed() < Duration::from_millis(PATIENCE_MS) {
-            return;
+        self.show(|| self.image.clone(), bytes_done, bytes_total.unwrap_or(0));
+    }
+
+    fn show(&self, what: impl FnOnce() -> String, bytes_done: u64, bytes_total: u64) {
+        if self.is_long() {
+            self.bar.set_length(bytes_total.max(bytes_done));
+            self.bar.set_message(what());
+            self.bar.set_position(bytes_done);
         }
-        self.bar
-            .set_length(bytes_total.unwrap_or(0).max(bytes_done));
-        self.bar.set_message(self.image.clone());
-        self.bar.set_position(bytes_done);
+    }
+
+    fn is_long(&self) -> bool {
+        self.begun.elapsed() >= Duration::from_millis(PATIENCE_MS)
     }
 
     /// Takes the bar away.

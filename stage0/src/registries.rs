@@ -243,7 +243,7 @@ pub fn push(
     let access = pulling.access(u64::MAX)?;
     let progress = Progress::of_name(&reference.to_string(), quiet);
     let pushed = registry::push(&access, &layout, &reference, &|done, total| {
-        progress.tell_push(done, total);
+        progress.tell_bytes(done, Some(total));
     });
     progress.end();
     Ok(pushed?.digest.to_string())
