@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 pub use app_flags::{AppFlags, AppOnly, StdinMode};
 pub use pod_flags::{NameFlags, PodFlags, Rootfs, SandboxFlags, StartFlags};
-pub use registry_flags::{PullPolicy, RegistryFlags};
+pub use registry_flags::{PullFlags, PullPolicy, RegistryFlags};
 pub use split::{AppWords, split};
 pub use stage1_flags::Stage1Flags;
 pub use values::{

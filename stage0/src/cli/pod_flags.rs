@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use contract::image::Variable;
 use contract::quantity;
 
-use super::registry_flags::{PullPolicy, RegistryFlags};
+use super::registry_flags::PullFlags;
 use super::stage1_flags::Stage1Flags;
 use super::values::{assignment, key_value, parse_duration, quantity_bytes, quantity_cores};
 
@@ -71,18 +71,8 @@ pub struct PodFlags {
     /// Say nothing but errors
     #[arg(short = 'q', long)]
     pub quiet: bool,
-    /// When a registry is asked: new, for images that the store lacks; never; update, whether there is a newer one
-    #[arg(
-        long,
-        visible_alias = "pull",
-        value_enum,
-        value_name = "POLICY",
-        hide_possible_values = true,
-        default_value = "new"
-    )]
-    pub pull_policy: PullPolicy,
     #[command(flatten)]
-    pub registry: RegistryFlags,
+    pub pull: PullFlags,
     /// rkt's user namespaces, which a machine of its own makes needless
     #[arg(long, hide = true)]
     pub private_users: bool,

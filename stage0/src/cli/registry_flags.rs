@@ -31,6 +31,23 @@ pub struct RegistryFlags {
     pub store_only: bool,
 }
 
+/// Where the images of apps come from that the store may lack.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PullFlags {
+    /// When a registry is asked: new, for images that the store lacks; never; update, whether there is a newer one
+    #[arg(
+        long,
+        visible_alias = "pull",
+        value_enum,
+        value_name = "POLICY",
+        hide_possible_values = true,
+        default_value = "new"
+    )]
+    pub pull_policy: PullPolicy,
+    #[command(flatten)]
+    pub registry: RegistryFlags,
+}
+
 /// When a registry is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum PullPolicy {

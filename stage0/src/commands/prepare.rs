@@ -76,7 +76,11 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
         signature: None,
         quiet: flags.quiet,
     };
-    let pulling = Pulling::new(flags.pull_policy, &flags.registry, &context.settings);
+    let pulling = Pulling::new(
+        flags.pull.pull_policy,
+        &flags.pull.registry,
+        &context.settings,
+    );
     let (text, manifest, images) = match &flags.pod_manifest {
         Some(path) => {
             let PodFile { bytes, manifest } = PodFile::read(path)?;

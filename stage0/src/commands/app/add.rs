@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::app::added_app;
 use crate::apps::Apps;
-use crate::cli::{AppFlags, AppWords, PullPolicy, RegistryFlags, parse_bytes};
+use crate::cli::{AppFlags, AppWords, PullFlags, parse_bytes};
 use crate::commands::Context;
 use crate::images::{self, Importing};
 use crate::registries::Pulling;
@@ -28,18 +28,8 @@ pub struct Add {
     /// Refuse to import an image that would take more
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub max_image_size: Option<String>,
-    /// When a registry is asked: new, for images that the store lacks; never; update, whether there is a newer one
-    #[arg(
-        long,
-        visible_alias = "pull",
-        value_enum,
-        value_name = "POLICY",
-        hide_possible_values = true,
-        default_value = "new"
-    )]
-    pub pull_policy: PullPolicy,
     #[command(flatten)]
-    pub registry: RegistryFlags,
+    pub pull: PullFlags,
     /// Say nothing but errors
     #[arg(short = 'q', long)]
     pub quiet: bool,
@@ -59,7 +49,11 @@ impl Add {
             quiet: self.quiet,
         };
         let store = images::store(&context.settings)?;
-        let pulling = Pulling::new(self.pull_policy, &self.registry, &context.settings);
+        let pulling = Pulling::new(
+            self.pull.pull_policy,
+            &self.pull.registry,
+            &context.settings,
+        );
         let image = images::resolve(&store, &self.image, importing, pulling)?;
         let words = AppWords {
             image: self.image,
