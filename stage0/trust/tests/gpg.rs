@@ -1,51 +1,32 @@
 //! Signatures and keys made by GnuPG: good ones are taken, all others refused with the reason.
 
+mod gnupg;
+
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use tempfile::TempDir;
 use trust::{Certificate, Keys, Scope, Signer, verify};
 
 const CONTENT: &[u8] = b"an image\n";
 const LONG_AGO: &str = "20200101T000000";
 
 /// A GnuPG home with keys of its own.
-struct Gpg(TempDir);
+struct Gpg(gnupg::Home);
 
 impl Gpg {
-    /// Its path is short: the socket of GnuPG's agent lies in it.
     fn new() -> Self {
-        let home = tempfile::Builder::new().prefix("g").tempdir_in("/tmp");
-        Self(home.expect("a folder"))
+        Self(gnupg::Home::new())
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.0.path(name)
     }
 
     #[track_caller]
     fn run(&self, words: &[&str]) -> Vec<u8> {
-        let output = Command::new("gpg")
-            .arg("--homedir")
-            .arg(self.0.path())
-            .args([
-                "--batch",
-                "--quiet",
-                "--yes",
-                "--no-tty",
-                "--pinentry-mode=loopback",
-                "--passphrase=",
-            ])
-            .args(words)
-            .stdin(Stdio::null())
-            .output()
-            .expect("gpg starts");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "gpg {words:?}: {said}");
-        output.stdout
+        self.0.run(words, b"")
     }
 
     /// A new key and its fingerprint.
@@ -81,17 +62,6 @@ impl Gpg {
             file.to_str().expect("text"),
         ];
         self.run(&[more, &words].concat())
-    }
-}
-
-impl Drop for Gpg {
-    fn drop(&mut self) {
-        // The agent ends by itself when its home is gone; asked, it ends at once.
-        let _ = Command::new("gpgconf")
-            .arg("--homedir")
-            .arg(self.0.path())
-            .args(["--kill", "all"])
-            .status();
     }
 }
 
