@@ -22,12 +22,13 @@ use reqwest::header::{
 
 use crate::client::{Client, Refused};
 
-/// Attempts that bring nothing new.
+/// Attempts that bring less than `LEAST_BYTES`.
 const ATTEMPTS: u32 = 4;
 /// Before the second attempt; before each further one twice as long.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Within each time of this length `LEAST_BYTES` must arrive.
 const PACE: Duration = Duration::from_secs(30);
+/// As much as makes up for attempts before it, too: a server that breaks off each time is not waited for without end.
 const LEAST_BYTES: u64 = 30 << 10;
 /// Longest time for which an answer is believed to be current.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -90,7 +91,7 @@ impl Download<'_> {
                     Attempt::Broken(error) if left == 1 => return Err(error),
                     Attempt::Broken(error) => {
                         tracing::debug!("{error:#}; trying again");
-                        (left, pause) = match self.length() > before {
+                        (left, pause) = match self.length() >= before + LEAST_BYTES {
                             true => (ATTEMPTS, PAUSE),
                             false => (left - 1, pause * 2),
                         };

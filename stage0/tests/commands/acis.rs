@@ -320,8 +320,8 @@ fn certificate_that_nobody_vouches_for_is_refused() {
     assert!(bench.web.asked().is_empty());
 }
 
-#[test]
-fn download_that_breaks_off_is_resumed() {
+/// A web whose image, signed, comes `piece` bytes at a time.
+fn in_pieces(piece: usize) -> Bench {
     let signer = Signer::new();
     let files = signed(&signer, &[("app", json!({}))]);
     let image = files[URL].clone();
@@ -334,7 +334,7 @@ fn download_that_breaks_off_is_resumed() {
         if request.url != URL {
             return others(request, to);
         }
-        let end = (from + 100_000).min(image.len());
+        let end = (from + piece).min(image.len());
         let head = match from {
             0 => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n", image.len()),
             _ => format!(
@@ -353,8 +353,24 @@ fn download_that_breaks_off_is_resumed() {
         );
     });
     bench.trust(&signer);
+    bench
+}
+
+#[test]
+fn download_that_breaks_off_is_resumed() {
+    let bench = in_pieces(100_000);
     bench.fetched(&[APP]);
     assert!(bench.web.asked().iter().filter(|url| *url == URL).count() >= 3);
+}
+
+#[test]
+fn download_that_hardly_goes_on_is_given_up() {
+    let bench = in_pieces(10);
+    bench.refused(&[APP], "fetch");
+    assert_eq!(
+        bench.web.asked().iter().filter(|url| *url == URL).count(),
+        4
+    );
 }
 
 #[test]
