@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 /// The longest packet, bytes: what a socket takes by default.
 const MAX_BYTES: usize = 128 << 10;
 
-/// The most descriptors in a packet.
-const MAX_DESCRIPTORS: usize = 3;
+/// The most descriptors in a packet: Linux's SCM_MAX_FD.
+const MAX_DESCRIPTORS: usize = 253;
 
 /// What a look for a packet finds.
 pub enum Received<M> {

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use contract::PodDir;
+use contract::{PodDir, erofs_files};
 use image::Image;
 
 use crate::directories;
@@ -84,15 +84,18 @@ pub fn root_form(stage1: &Stage1, shared: bool) -> Result<RootForm> {
     Ok(RootForm::Directory)
 }
 
-/// Links an image's EROFS file into a pod, so that it stays there whatever becomes of the image.
+/// Links an image's files into a pod, so that they stay there whatever becomes of the image.
 pub(crate) fn link_image(image: &Image, target: &Path) -> Result<()> {
-    fs::hard_link(&image.rootfs, target).with_context(|| {
-        format!(
-            "link {} to {} (images and pods of one --dir must lie on one file system)",
-            image.rootfs.display(),
-            target.display()
-        )
-    })
+    for (file, target) in image.files().iter().zip(erofs_files(target)) {
+        fs::hard_link(file, &target).with_context(|| {
+            format!(
+                "link {} to {} (images and pods of one --dir must lie on one file system)",
+                file.display(),
+                target.display()
+            )
+        })?;
+    }
+    Ok(())
 }
 
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {

@@ -3,10 +3,12 @@
 //! Called by `images` for words that are no paths, and by `image push`. What is pulled is laid out on a desk in the
 //! store, and imported from there as any OCI layout.
 
+use std::cell::RefCell;
 use std::fs;
 
 use anyhow::{Context, Result, bail};
 use contract::quantity;
+use image::oci::Digest;
 use image::{Image, ImportOptions, Store};
 use registry::{Access, Blobs, Found, Options, Patience, Reference, Verify};
 
@@ -210,7 +212,15 @@ fn fetch(
     let layout = desk.join("layout");
     fs::create_dir(&layout).with_context(|| format!("create {}", layout.display()))?;
     let progress = Progress::of_name(&found.reference().to_string(), quiet);
-    let fetched = found.fetch(blobs, &layout, &|step| progress.tell_pull(step));
+    // They stay until the import has them.
+    let held = RefCell::new(Vec::new());
+    let has = |diff_id: &Digest| {
+        let lease = store.hold_layer(diff_id).ok().flatten();
+        let is_here = lease.is_some();
+        held.borrow_mut().extend(lease);
+        is_here
+    };
+    let fetched = found.fetch(blobs, &layout, &has, &|step| progress.tell_pull(step));
     let image = fetched.and_then(|()| store.import(&layout, options, &|step| progress.tell(step)));
     progress.end();
     if image.is_err() {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -111,10 +111,10 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
     let image = apps
         .filter(|(app, _)| app.name == name)
         .find_map(|(_, image)| match image.root {
-            PreparedRoot::Erofs { file, .. } => Some(OwnedFd::from(file)),
+            PreparedRoot::Erofs { files, .. } => Some(files),
             PreparedRoot::Folder(_) => None,
         });
-    let beside: Vec<_> = image.iter().map(AsFd::as_fd).collect();
+    let beside: Vec<_> = image.iter().flatten().map(AsFd::as_fd).collect();
     let caller = Caller::come(&pod.socket())?;
     let given = Given::give(&caller, &shares)?;
     plan::renumber(&mut app, &given.numbers);

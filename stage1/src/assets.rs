@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use contract::{PodDir, PodManifest};
+use contract::{PodDir, PodManifest, erofs_files};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
@@ -138,21 +138,24 @@ pub fn images(pod: &PodDir, manifest: &PodManifest) -> Result<Vec<PreparedImage>
 }
 
 fn root(pod: &PodDir, app: &str) -> Result<PreparedRoot> {
-    let path = pod.app_rootfs_erofs(app);
-    match File::open(&path) {
-        Ok(file) => {
-            let image = file.metadata();
-            let image = image.with_context(|| format!("look at the image of app {app:?}"))?;
-            let bytes = image.len();
-            Ok(PreparedRoot::Erofs { file, bytes })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && pod.app_rootfs(app).is_dir() => {
-            Ok(PreparedRoot::Folder(pod.app_rootfs(app)))
-        }
-        Err(error) => {
-            Err(error).with_context(|| format!("open root file system {}", path.display()))
-        }
+    let mut files = Vec::new();
+    let mut bytes = 0_u64;
+    for path in erofs_files(&pod.app_rootfs_erofs(app)) {
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !files.is_empty() => break,
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && pod.app_rootfs(app).is_dir() =>
+            {
+                return Ok(PreparedRoot::Folder(pod.app_rootfs(app)));
+            }
+            file => file.with_context(|| format!("open root file system {}", path.display()))?,
+        };
+        let found = file.metadata();
+        let found = found.with_context(|| format!("look at {}", path.display()))?;
+        bytes = bytes.saturating_add(found.len());
+        files.push(file);
     }
+    Ok(PreparedRoot::Erofs { files, bytes })
 }
 
 /// Opens the scratch disk that another pod has left.

@@ -49,7 +49,7 @@ pub enum Request {
     Stop,
     /// Before `Add`: numbers for folders and files of the host, to be mounted by them.
     Shares(Vec<Source>),
-    /// Alone: take an app in. Its image, if its root is one, comes as a file beside it, and gets a number of its own.
+    /// Alone: take an app in. The files of its image, if its root is one, come beside it, and get one number of their own.
     Add(Box<NewApp>),
     /// First: have the machine grow or shrink to this, and tell when it has.
     Fit {

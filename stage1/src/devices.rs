@@ -21,6 +21,7 @@ use crate::growth::Growth;
 use crate::jail::files_of_guest;
 use crate::jail::shares::SHARES;
 use crate::plan::{Plan, PreparedImage, PreparedRoot};
+use crate::reserves::image_extents;
 use crate::streams::Ports;
 
 /// Every pod's guest has the same context id: it is alone on its vsock.
@@ -134,17 +135,15 @@ fn add_shared_folders(devices: &mut Devices, caches: &[Cache], descriptors: &Fil
 /// All images on one read-only disk of constant size, each in its own slot.
 fn images(images: Vec<PreparedImage>) -> Result<Extents> {
     let images = images.into_iter().filter_map(|image| match image.root {
-        PreparedRoot::Erofs { file, bytes } => Some((file, bytes)),
+        PreparedRoot::Erofs { files, .. } => Some(files),
         PreparedRoot::Folder(_) => None,
     });
-    let offsets = (0..).step_by(usize::try_from(IMAGE_SLOT_BYTES)?);
-    let extents = offsets.zip(images).map(|(offset, (file, bytes))| Extent {
-        offset,
-        bytes,
-        file,
-    });
+    let mut extents = Vec::new();
+    for (number, files) in (0..).zip(images) {
+        extents.extend(image_extents(number, files)?.0);
+    }
     let capacity = IMAGE_SLOT_BYTES * u64::from(IMAGE_SLOTS);
-    Extents::new(extents.collect(), capacity).context("lay out the images disk")
+    Extents::new(extents, capacity).context("lay out the images disk")
 }
 
 /// The pod's scratch disk; one of no size where writable layers are in memory, for the machine is the same.

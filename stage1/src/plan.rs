@@ -60,11 +60,11 @@ pub struct PreparedImage {
 
 /// A root file system as stage 0 prepared it.
 pub enum PreparedRoot {
-    /// An EROFS file.
+    /// An EROFS file, and those that are to be read as if they followed it.
     Erofs {
-        /// The file, open.
-        file: File,
-        /// Its size.
+        /// The files, open.
+        files: Vec<File>,
+        /// Their sizes, together.
         bytes: u64,
     },
     /// A folder of the app's own, by its path on the host.

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
+use std::ops::Range;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
@@ -87,24 +88,20 @@ impl Reserves {
         started.context("the thread that starts others is gone")?
     }
 
-    /// Lays an image on the disk; gives the root that it is.
+    /// Lays an image's files on the disk; gives the root that it is.
     ///
     /// # Errors
-    /// When it is too large, or no file, or there is no place.
-    pub fn lay(&mut self, mut image: File) -> Result<Root> {
-        let bytes = image.seek(SeekFrom::End(0)).context("size the image")?;
-        ensure!(
-            bytes <= IMAGE_SLOT_BYTES,
-            "the image is larger than {} GiB",
-            IMAGE_SLOT_BYTES >> 30
-        );
+    /// When it is too large, or no files, or there is no place.
+    pub fn lay(&mut self, image: Vec<File>) -> Result<Root> {
         let mut free = (0..IMAGE_SLOTS).filter(|number| !self.taken.contains(number));
         let number = free.next().context("too many images for one pod")?;
-        self.images.lay(Extent {
-            offset: offset(number),
-            bytes,
-            file: image,
-        })?;
+        let (extents, bytes) = image_extents(number, image)?;
+        for extent in extents {
+            if let Err(error) = self.images.lay(extent) {
+                self.images.take_off(slot(number));
+                return Err(error);
+            }
+        }
         self.taken.insert(number);
         Ok(Root::Image { number, bytes })
     }
@@ -156,13 +153,40 @@ impl Reserves {
     /// Takes an image off the disk, and forgets shares.
     pub fn forget(&mut self, image: Option<u8>, shares: &[u16]) {
         if let Some(number) = image {
-            self.images.take_off(offset(number));
+            self.images.take_off(slot(number));
             self.taken.remove(&number);
         }
         self.shares.retain(|number, _| !shares.contains(number));
     }
 }
 
-fn offset(number: u8) -> u64 {
-    u64::from(number) * IMAGE_SLOT_BYTES
+/// Where the image `number` lies on the images disk.
+fn slot(number: u8) -> Range<u64> {
+    let offset = u64::from(number) * IMAGE_SLOT_BYTES;
+    offset..offset + IMAGE_SLOT_BYTES
+}
+
+/// The files of the image `number`, one behind the other in its slot, and how long they are together.
+///
+/// # Errors
+/// When they are no files, or larger than a slot.
+pub fn image_extents(number: u8, files: Vec<File>) -> Result<(Vec<Extent>, u64)> {
+    let slot = slot(number);
+    let mut offset = slot.start;
+    let mut extents = Vec::new();
+    for mut file in files {
+        let bytes = file.seek(SeekFrom::End(0)).context("size the image")?;
+        ensure!(
+            bytes <= slot.end - offset,
+            "the image is larger than {} GiB",
+            IMAGE_SLOT_BYTES >> 30
+        );
+        extents.push(Extent {
+            offset,
+            bytes,
+            file,
+        });
+        offset += bytes;
+    }
+    Ok((extents, offset - slot.start))
 }

@@ -164,14 +164,66 @@ pub fn fairing_with_runtimes() -> Command {
     command
 }
 
-/// The file of the only image in `store`.
+/// The folder of the only image in the data directory `dir`.
 #[track_caller]
-pub fn image_file(store: &Path) -> PathBuf {
-    let images = std::fs::read_dir(store.join("store/images")).expect("a store");
-    let mut files = images.map(|image| image.expect("an image").path().join("rootfs.erofs"));
-    let file = files.next().expect("an image");
-    assert_eq!(files.next(), None, "more than one image");
-    file
+fn image_folder(dir: &Path) -> PathBuf {
+    let images = std::fs::read_dir(dir.join("store/images")).expect("a store");
+    let mut folders = images.map(|image| image.expect("an image").path());
+    let folder = folders.next().expect("an image");
+    assert_eq!(folders.next(), None, "more than one image");
+    folder
+}
+
+/// The id of the only image in the data directory `dir`.
+#[track_caller]
+pub fn image_id(dir: &Path) -> String {
+    let folder = image_folder(dir);
+    let id = folder.file_name().and_then(|id| id.to_str());
+    id.expect("an id").to_owned()
+}
+
+/// The files of the only image in the data directory `dir`: its EROFS file, then those of its layers, whose data follow it.
+#[track_caller]
+pub fn image_files(dir: &Path) -> Vec<PathBuf> {
+    let folder = image_folder(dir);
+    let record = std::fs::read(folder.join("record.json")).expect("a record");
+    let record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
+    let Some(layers) = record["layers"].as_array() else {
+        return vec![folder.join("rootfs.erofs")];
+    };
+    let layers = layers.iter().filter(|layer| layer["blocks"] != 0);
+    let files = layers.map(|layer| {
+        let diff_id = layer["diff_id"].as_str().expect("a digest");
+        dir.join("store/layers")
+            .join(diff_id.replace(':', "-"))
+            .join("data")
+    });
+    [folder.join("index.erofs")]
+        .into_iter()
+        .chain(files)
+        .collect()
+}
+
+/// Puts the files of the only image in the data directory `dir` into one at `disk`, as a machine has them on its disk.
+///
+/// # Errors
+/// If they cannot be copied.
+pub fn image_disk(dir: &Path, disk: &Path) -> std::io::Result<()> {
+    let mut disk = std::fs::File::create(disk)?;
+    for file in image_files(dir) {
+        std::io::copy(&mut std::fs::File::open(file)?, &mut disk)?;
+    }
+    Ok(())
+}
+
+/// Has `fsck.erofs` look at the only image in the data directory `dir`.
+#[track_caller]
+pub fn check_image(dir: &Path) {
+    let files = image_files(dir);
+    let devices = files[1..]
+        .iter()
+        .map(|file| format!("--device={}", file.display()));
+    finish(Command::new("fsck.erofs").args(devices).arg(&files[0])).expect_code(0);
 }
 
 /// Where the tests' own folders lie: on the file system of the installation, and open to every user.

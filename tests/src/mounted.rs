@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use crate::finish;
+use crate::{finish, image_files};
 
 /// A file with a file system, mounted for as long as this lives.
 pub struct Mounted(PathBuf);
@@ -23,6 +23,29 @@ impl Mounted {
         )
         .expect_code(0);
         Self(at)
+    }
+
+    /// The only image of the data directory `dir`, mounted at `at`, which is made.
+    #[track_caller]
+    pub fn image(dir: &Path, at: PathBuf) -> Self {
+        let files = image_files(dir);
+        let attach = |file: &PathBuf| {
+            let attached = finish(
+                Command::new("losetup")
+                    .args(["-r", "-f", "--show"])
+                    .arg(file),
+            );
+            attached.expect_code(0).out().trim_end().to_owned()
+        };
+        let devices: Vec<_> = files[1..].iter().map(attach).collect();
+        let options = devices.iter().map(|device| format!(",device={device}"));
+        let options = format!("loop,ro{}", options.collect::<String>());
+        let mounted = Self::new("erofs", &options, &files[0], at);
+        // They go with the mount.
+        for device in &devices {
+            finish(Command::new("losetup").args(["-d", device])).expect_code(0);
+        }
+        mounted
     }
 
     /// An empty ext4 in `folder`, mounted at its folder `name`: not every host's temporary folder keeps all attributes.

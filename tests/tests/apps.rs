@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tests::running::Running;
-use tests::{fairing, finish, image_file, proved, run_sh, store, temporary, test_image};
+use tests::{fairing, finish, image_id, proved, run_sh, store, temporary, test_image};
 
 /// One app of busybox: its name, flags, and what its shell does.
 struct App<'a>(&'a str, &'a [&'a str], &'a str);
@@ -143,9 +143,7 @@ fn pod_that_is_stopped_asks_each_app_by_its_signal_and_kills_the_one_that_does_n
 
 /// A pod manifest of busybox apps, written as a user would.
 fn manifest(apps: &[(&str, Value)]) -> Value {
-    let path = image_file(&store());
-    let id = path.parent().and_then(|folder| folder.file_name());
-    let id = id.and_then(|id| id.to_str()).expect("an id").to_owned();
+    let id = image_id(&store());
     let apps = apps.iter().map(|(name, app)| {
         let mut app = app.clone();
         let script = proved(app["script"].as_str().expect("a script"));

@@ -139,6 +139,9 @@ impl Host {
     }
 }
 
+/// What an app holds of the kernel: its overlay, and loop devices for the image's index and its one layer with data.
+const HELD: usize = 3;
+
 impl Drop for Host {
     fn drop(&mut self) {
         let _ = Command::new("umount")
@@ -165,7 +168,7 @@ fn app_has_its_image_and_writes_into_the_pods_layer() {
             .args(["image", "import"])
             .arg(test_image("busybox")),
     );
-    let image = only(&host.path("data/store"), "rootfs.erofs");
+    let image = only(&host.path("data/store"), "data");
     let before = fs::read(&image).expect("the image");
     let finished = finish(&mut host.run(&["--name=app"], &test_image("busybox"))).expect_code(42);
     assert_eq!(finished.out(), "written\n");
@@ -181,7 +184,7 @@ fn app_has_its_image_and_writes_into_the_pods_layer() {
         layer,
         pod.join("overlay").join(tree).join("upper/app/root/file")
     );
-    assert_eq!(host.held().len(), 2, "{:?}", host.held());
+    assert_eq!(host.held().len(), HELD, "{:?}", host.held());
     assert!(host.list().contains("exited"));
     host.expect_nothing_held();
     let seen = fs::read_to_string(host.path("gc-saw")).expect("gc ran");
@@ -222,7 +225,7 @@ fn root_shared_with_a_machine_is_written_through_to_the_pods_layer() {
     let upper = layer.ancestors().nth(2).expect("the layer");
     assert!(fs::symlink_metadata(upper.join("bin/yes")).is_ok());
     assert!(!upper.join("dev/shm/x").exists());
-    assert_eq!(host.held().len(), 2, "{:?}", host.held());
+    assert_eq!(host.held().len(), HELD, "{:?}", host.held());
     assert!(host.list().contains("exited"));
     host.expect_nothing_held();
     host.gc();
@@ -261,7 +264,7 @@ fn pod_killed_while_it_runs_is_unmounted_by_the_next_command() {
     fs::create_dir(host.path("data")).expect("a data directory");
     let mut command = host.run(&[], &test_image("busybox"));
     let mut child = host.living(command.arg("--dir").arg(host.path("link")));
-    assert_eq!(host.held().len(), 2, "{:?}", host.held());
+    assert_eq!(host.held().len(), HELD, "{:?}", host.held());
     child.kill().expect("it can be killed");
     child.wait().expect("its end");
     let list = finish(

@@ -135,7 +135,7 @@ fn check_descriptors(pod: &RunningPod) {
             || ["anon_inode:", "socket:"]
                 .iter()
                 .any(|kind| target.starts_with(kind))
-            || ["rootfs.erofs", "scratch.ext4", "vmlinux", "initramfs"]
+            || ["rootfs.erofs", "rootfs.erofs.1", "scratch.ext4", "vmlinux", "initramfs"]
                 .iter()
                 .any(|name| target.ends_with(name))
             || target.contains("/pods/run/")

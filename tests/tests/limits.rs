@@ -9,7 +9,7 @@ use tests::leftovers::{PODS, expect_no_empty_cgroup_of_pods};
 use tests::mounted::Mounted;
 use tests::pod::Pod;
 use tests::running::Running;
-use tests::{fairing, fairing_in, finish, image_file, proved, succeed, temporary, test_image};
+use tests::{fairing, fairing_in, finish, image_id, proved, succeed, temporary, test_image};
 
 /// What `fairing status` says of `key`.
 #[track_caller]
@@ -132,12 +132,7 @@ fn pod_in_a_delegated_cgroup_stays_below_it_and_its_disk_is_capped_there() {
     let store = disk.path().join("store");
     let mut import = fairing_in(&store);
     succeed(import.args(["image", "import"]).arg(test_image("busybox")));
-    let id = image_file(&store);
-    let id = id
-        .parent()
-        .and_then(Path::file_name)
-        .expect("an id")
-        .to_str();
+    let id = image_id(&store);
     let script = proved("echo ready; exec sleep 1000");
     let manifest = json!({"acVersion": "0.8.11", "acKind": "PodManifest",
         "apps": [{"name": "app", "image": {"id": id},

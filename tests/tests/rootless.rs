@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tests::home::{Home, USER, kvm_group};
 use tests::running::Running;
-use tests::{fairing_in, finish, image_file, proved, test_image};
+use tests::{fairing_in, finish, image_files, proved, test_image};
 
 #[test]
 fn pod_of_an_ordinary_user_keeps_owners_and_runs_jailed_under_his_uid() {
@@ -156,8 +156,11 @@ fn import_by_an_ordinary_user_gives_the_bytes_of_roots() {
                 .arg(test_image(name)),
         )
         .expect_code(0);
-        finish(Command::new("cmp").args([image_file(&home.path("store")), image_file(&roots)]))
-            .expect_code(0);
+        let files = [home.path("store"), roots].map(|dir| image_files(&dir));
+        for (ours, theirs) in files[0].iter().zip(&files[1]) {
+            finish(Command::new("cmp").args([ours, theirs])).expect_code(0);
+        }
+        assert_eq!(files[0].len(), files[1].len());
     }
 }
 

@@ -22,9 +22,8 @@ fn image_files_hold_the_trees_that_umoci_unpacks() {
         let store = folder.path().join("store");
         let image = test_image(name);
         finish(fairing_in(&store).args(["image", "import"]).arg(&image)).expect_code(0);
-        let file = tests::image_file(&store);
-        finish(Command::new("fsck.erofs").arg(&file)).expect_code(0);
-        let mounted = Mounted::new("erofs", "loop,ro", &file, folder.path().join("ours"));
+        tests::check_image(&store);
+        let mounted = Mounted::image(&store, folder.path().join("ours"));
         let disk = Mounted::ext4(folder.path(), "theirs");
         let bundle = disk.path().join("bundle");
         let tagged = format!("{}:latest", image.display());

@@ -3,7 +3,6 @@
 //! Called by the import of an ACI with dependencies, on its thread.
 
 use std::io::{self, Read};
-use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -11,17 +10,14 @@ use crate::erofs::{Body, Content, Extent, Writer, printed};
 use crate::outgoing::{Files, Found, Shape};
 
 impl Writer {
-    /// Puts all files of the EROFS file at `rootfs` into the image.
-    pub(crate) fn apply_stored(&mut self, rootfs: &Path) -> Result<()> {
-        let files = Files::open(rootfs)?;
+    /// Puts all files of an image that is in the store into this one.
+    pub(crate) fn apply_stored(&mut self, files: &Files) -> Result<()> {
         self.begin_layer()?;
-        files
-            .each(|found| {
-                self.count_entry()?;
-                self.put_found(&files, found)
-                    .with_context(|| printed(&found.path))
-            })
-            .with_context(|| format!("read {}", rootfs.display()))
+        files.each(|found| {
+            self.count_entry()?;
+            self.put_found(files, found)
+                .with_context(|| printed(&found.path))
+        })
     }
 
     fn put_found(&mut self, files: &Files, found: &Found) -> Result<()> {

@@ -8,6 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use image::oci::{self, Descriptor, Digest, INDEX, MARK, MAX_JSON_BYTES, MAX_LAYERS, Platform};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::blobs::Blobs;
@@ -15,6 +16,21 @@ use crate::download::Download;
 use crate::manifest::Chosen;
 use crate::name::Reference;
 use crate::retry::Cancel;
+
+/// What a pull reads of an image's configuration.
+#[derive(Deserialize)]
+struct Configuration {
+    #[serde(flatten)]
+    platform: Platform,
+    #[serde(default)]
+    rootfs: RootFs,
+}
+
+#[derive(Default, Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Vec<String>,
+}
 
 /// Blobs fetched at the same time.
 const PARALLEL: usize = 4;
@@ -70,7 +86,8 @@ impl Found {
         descriptors.filter_map(|descriptor| descriptor.digest.parse().ok())
     }
 
-    /// Makes an OCI layout of the image in the empty folder `layout`, its blobs by way of `blobs`.
+    /// Makes an OCI layout of the image in the empty folder `layout`, its blobs by way of `blobs`; without the layers of which `has`
+    /// says, by the digest of their uncompressed tars, that they are here.
     ///
     /// # Errors
     /// If a blob cannot be fetched, is not what was promised, or the image is too large or for another host.
@@ -78,21 +95,24 @@ impl Found {
         &self,
         blobs: &Blobs,
         layout: &Path,
+        has: &dyn Fn(&Digest) -> bool,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<()> {
         let fetch = || {
-            let layers = self.layers()?;
+            let mut layers = self.layers()?;
             self.begin(layout)?;
-            let pull = Pull {
+            let mut pull = Pull {
                 found: self,
                 blobs,
                 layout,
                 cancel: Cancel::default(),
                 done: Mutex::new(0),
-                total: layers.iter().map(|layer| layer.size).sum(),
+                total: 0,
                 progress,
             };
-            pull.configuration()?;
+            let diff_ids = pull.configuration()?;
+            layers.retain(|layer| !self.diff_id(layer, &diff_ids).is_some_and(|id| has(&id)));
+            pull.total = layers.iter().map(|layer| layer.size).sum();
             pull.all(&layers)
         };
         fetch().with_context(|| format!("pull {}", self.reference))
@@ -122,6 +142,13 @@ impl Found {
             self.max_bytes
         );
         Ok(once)
+    }
+
+    /// The digest of a layer's uncompressed tar, by the configuration's.
+    fn diff_id(&self, layer: &Descriptor, diff_ids: &[String]) -> Option<Digest> {
+        let mut layers = self.chosen.manifest.layers.iter().zip(diff_ids);
+        let found = layers.find(|(other, _)| other.digest == layer.digest);
+        found.and_then(|(_, diff_id)| diff_id.parse().ok())
     }
 
     /// Everything but the blobs.
@@ -160,8 +187,8 @@ struct Pull<'a> {
 }
 
 impl Pull<'_> {
-    /// Fetches the configuration first: an image for another host is not worth its layers.
-    fn configuration(&self) -> Result<()> {
+    /// Fetches the configuration first: an image for another host is not worth its layers. Gives what it lists of these.
+    fn configuration(&self) -> Result<Vec<String>> {
         let config = &self.found.chosen.manifest.config;
         ensure!(
             config.size <= MAX_JSON_BYTES,
@@ -170,9 +197,10 @@ impl Pull<'_> {
         );
         let path = self.blob(config, &|_| {})?;
         let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        let platform: Platform = oci::parse(&bytes, "the configuration")?;
+        let configuration: Configuration = oci::parse(&bytes, "the configuration")?;
         let object = self.found.reference.to_string();
-        oci::check_platform(&platform, &self.found.architecture, &object)
+        oci::check_platform(&configuration.platform, &self.found.architecture, &object)?;
+        Ok(configuration.rootfs.diff_ids)
     }
 
     fn all(&self, layers: &[&Descriptor]) -> Result<()> {

@@ -321,6 +321,8 @@ mod tests {
                 kind: image::Kind::Aci,
                 manifest: image(&["/tool"], &[]),
                 rootfs: "rootfs.erofs".into(),
+                data: vec![],
+                layers: vec![],
                 rootfs_bytes: 0,
                 imported: std::time::UNIX_EPOCH,
                 digest: None,

@@ -206,6 +206,8 @@ mod tests {
             kind: image::Kind::Aci,
             manifest: crate::app::exec::tests::image(&[], &[]),
             rootfs: "rootfs.erofs".into(),
+            data: vec![],
+            layers: vec![],
             rootfs_bytes: 0,
             imported: std::time::UNIX_EPOCH,
             digest: None,

@@ -14,7 +14,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use contract::PodDir;
+use contract::{PodDir, erofs_files};
 use image::Image;
 use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -30,7 +30,7 @@ const FLAGS: MsFlags = MsFlags::MS_NODEV;
 
 /// Where the layers of one app lie in its pod directory, relative to it.
 struct Layers {
-    /// The image's EROFS file; apps of one image share it.
+    /// The image's EROFS file, with the others beside it; apps of one image share it.
     image: PathBuf,
     /// Where that is mounted while the overlay is made.
     lower: PathBuf,
@@ -109,25 +109,31 @@ fn tree_of(dir: &PodDir, app: &str) -> Result<Option<String>> {
 
 fn mount_layers(layers: &Layers, target: &Path) -> Result<()> {
     // The overlay keeps the image's file system itself.
-    with_image(&layers.image, &layers.lower, || {
+    let files = erofs_files(&layers.image).take_while(|file| file.exists());
+    with_image(&files.collect::<Vec<_>>(), &layers.lower, || {
         take_attributes(&layers.lower, &layers.upper).and_then(|()| mount_overlay(layers, target))
     })
 }
 
-/// Mounts an image's EROFS file read-only on the folder `at` for as long as `using` takes; the folder goes, too.
+/// Mounts an image, of the EROFS file and what follows it, read-only on the folder `at` for as long as `using` takes; the folder goes, too.
 ///
 /// # Errors
 /// If the kernel cannot mount it, and those of `using`.
-pub fn with_image(image: &Path, at: &Path, using: impl FnOnce() -> Result<()>) -> Result<()> {
-    let device = LoopDevice::attach(image)?;
+pub fn with_image(files: &[PathBuf], at: &Path, using: impl FnOnce() -> Result<()>) -> Result<()> {
+    let devices = files.iter().map(|file| LoopDevice::attach(file));
+    let devices = devices.collect::<Result<Vec<_>>>()?;
+    let (image, layers) = devices.split_first().context("an image without a file")?;
+    let layers = layers
+        .iter()
+        .map(|layer| format!("device={}", layer.path().display()));
     mount(
-        Some(device.path()),
+        Some(image.path()),
         at,
         Some("erofs"),
         FLAGS | MsFlags::MS_RDONLY,
-        None::<&str>,
+        Some(layers.collect::<Vec<_>>().join(",").as_str()),
     )
-    .with_context(|| format!("mount {} (is erofs loaded?)", image.display()))?;
+    .with_context(|| format!("mount {} (is erofs loaded?)", files[0].display()))?;
     let used = using();
     umount2(at, MntFlags::MNT_DETACH).context("unmount the image")?;
     // What other mount namespaces have got of the mount goes with it.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use contract::annotation::{self, Annotation};
 use contract::image::{AC_VERSION, App};
 use contract::pod::{PodApp, PodKind};
-use contract::{PodManifest, RunArguments};
+use contract::{PodManifest, RunArguments, erofs_files};
 
 use super::{Tree, taken_from};
 use crate::commands::Context;
@@ -77,21 +77,15 @@ fn lay_out(pod: &Pod, tree: Tree<'_>, context: &Context) -> Result<(Pod, Lock)> 
     for folder in [to.app_info(tree.app), to.stage2(tree.app)] {
         make_directory(&folder)?;
     }
-    for (from, to) in [
-        (
-            from.app_image_manifest(tree.app),
-            to.app_image_manifest(tree.app),
-        ),
-        (
-            from.app_image_manifest(tree.app),
-            to.app_info(tree.app).join("manifest"),
-        ),
-        (
-            from.app_rootfs_erofs(tree.app),
-            to.app_rootfs_erofs(tree.app),
-        ),
+    let manifest = from.app_image_manifest(tree.app);
+    let image = from.app_rootfs_files(tree.app).into_iter();
+    let image = image.zip(erofs_files(&to.app_rootfs_erofs(tree.app)));
+    let other = [
+        (manifest.clone(), to.app_image_manifest(tree.app)),
+        (manifest, to.app_info(tree.app).join("manifest")),
         (from.scratch_disk(), to.scratch_disk()),
-    ] {
+    ];
+    for (from, to) in image.chain(other) {
         fs::hard_link(&from, &to)
             .with_context(|| format!("link {} to {}", from.display(), to.display()))?;
     }

@@ -39,7 +39,7 @@ fn fill(image: &Image, target: &Path) -> Result<()> {
     )?;
     let mounted = target.join("image");
     make_directory(&mounted)?;
-    with_image(&image.rootfs, &mounted, || {
+    with_image(&image.files(), &mounted, || {
         copy_tree(&mounted, &target.join("rootfs"), false, &[])
     })
 }

@@ -1,5 +1,6 @@
 //! Where things lie in a pod directory. The names are rkt's wherever rkt had them.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 
 /// Environment variable that carries the number of the descriptor which holds the pod's lock.
@@ -7,6 +8,15 @@ pub const LOCK_FD_VARIABLE: &str = "RKT_LOCK_FD";
 
 /// How long a log grows before it becomes the one before, bytes: the record that passes this is its last.
 pub const MAX_LOG_BYTES: u64 = 8 << 20;
+
+/// What the files of a root file system are called: the EROFS file at `path`, then those whose data follow it, `path` with a
+/// number, as many as there are.
+pub fn erofs_files(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let path = path.to_owned();
+    let first = path.clone();
+    let of_layer = move |number: u32| path.with_extension(format!("erofs.{number}"));
+    iter::once(first).chain((1..).map(of_layer))
+}
 
 /// A pod directory, absolute or relative to the working directory.
 #[derive(Clone, Debug)]
@@ -46,6 +56,12 @@ impl PodDir {
     /// Root file system of an app as an EROFS file, for a stage 1 that takes one.
     pub fn app_rootfs_erofs(&self, app: &str) -> PathBuf {
         self.stage2(app).join("rootfs.erofs")
+    }
+
+    /// That file, and the files whose data follow it: those of the image's layers.
+    pub fn app_rootfs_files(&self, app: &str) -> Vec<PathBuf> {
+        let files = erofs_files(&self.app_rootfs_erofs(app)).take_while(|file| file.exists());
+        files.collect()
     }
 
     /// The folder of an app in the stage 1 root file system.

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors: devices, eventfds, vCPUs, disks and 1,024 vsock connections.
-const OPEN_FILES: u64 = 2048;
+/// Descriptors: devices, eventfds, vCPUs, disks, the files of images and 1,024 vsock connections.
+const OPEN_FILES: u64 = 4096;
 
 /// Descriptors of a machine with shares: the file server keeps one for each file that the guest remembers. The most that a
 /// kernel allows by default (fs.nr_open).

@@ -41,7 +41,7 @@ fn plan(pod: &Value, image: &Value) -> Result<Plan> {
         Ok(PreparedImage {
             manifest: serde_json::from_value(image.clone())?,
             root: PreparedRoot::Erofs {
-                file: File::open("/dev/null")?,
+                files: vec![File::open("/dev/null")?],
                 bytes: 4096,
             },
         })

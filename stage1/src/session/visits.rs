@@ -81,7 +81,7 @@ impl Session<'_> {
             }
             Request::Attach(wanted) => self.attach(&wanted, beside),
             Request::Shares(shares) => self.number_shares(&shares),
-            Request::Add(app) => self.add(*app, beside.into_iter().next().map(File::from)),
+            Request::Add(app) => self.add(*app, beside.into_iter().map(File::from).collect()),
             Request::Fit { grown, shrinks } => self.fit(&grown, shrinks),
             Request::Start(app) => self.start(&app),
             Request::StopApp(app) => {
@@ -148,7 +148,7 @@ impl Session<'_> {
         Ok(Answer::Shares(numbers).into())
     }
 
-    fn add(&mut self, app: NewApp, image: Option<File>) -> Result<Granted, String> {
+    fn add(&mut self, app: NewApp, image: Vec<File>) -> Result<Granted, String> {
         let NewApp {
             mut app,
             stop_signal,
@@ -158,6 +158,7 @@ impl Session<'_> {
         if !reserves.have_shares_of(&app, &shares) {
             return Err("it needs shares that the pod does not have: try again".to_owned());
         }
+        let image = Some(image).filter(|image| !image.is_empty());
         let root = image.map(|image| reserves.lay(image)).transpose();
         let root = root.map_err(|error| format!("{error:#}"))?;
         app.root = root.unwrap_or(app.root);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -67,10 +68,10 @@ impl Extents {
         Ok(())
     }
 
-    /// Takes the extent at `offset` off the disk, which has zeros there from now on.
-    pub fn take_off(&self, offset: u64) {
+    /// Takes the extents that begin in `range` off the disk, which has zeros there from now on.
+    pub fn take_off(&self, range: Range<u64>) {
         let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
-        extents.retain(|extent| extent.offset != offset);
+        extents.retain(|extent| !range.contains(&extent.offset));
     }
 
     fn laid(&self) -> RwLockReadGuard<'_, Vec<Arc<Extent>>> {
@@ -235,7 +236,7 @@ mod tests {
         }
         disk.lay(extent(13, b"new", 7)).unwrap();
         disk.lay(extent(0, b"first", 10)).unwrap();
-        disk.take_off(10);
+        disk.take_off(10..13);
         let mut buffer = [0xff; 16];
         device.read_at(0, &mut buffer).unwrap();
         assert_eq!(&buffer, b"first\0\0\0\0\0\0\0\0new");

@@ -1,5 +1,5 @@
-//! The output file as a row of blocks: allocates them in order, writes what is not zero, gives back what a later
-//! layer hid. Blocks never written stay holes of the output file.
+//! The image as a row of blocks: allocates them in order, writes what is not zero, gives back what a later
+//! layer hid. Blocks never written stay holes of their file: the image's own, or those that layers have for themselves.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,7 +11,12 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use super::spec::BLOCK;
 
 pub(super) struct Blocks {
-    pub(super) file: File,
+    /// Where blocks are written now; none between layers that have files of their own.
+    file: Option<File>,
+    /// The first block in that file.
+    base: u32,
+    /// Whether the file is this image's alone.
+    is_own: bool,
     next: u32,
     /// Bytes of inodes and what lies behind them, which wait in the scratch file for blocks of their own.
     waiting_bytes: u64,
@@ -19,14 +24,64 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Block 0 is the superblock's.
+    /// The blocks of the image's own file, of which block 0 is the superblock's.
     pub(super) fn new(file: File, limit_bytes: u64) -> Self {
         Self {
-            file,
+            file: Some(file),
+            base: 0,
+            is_own: true,
             next: 1,
             waiting_bytes: 0,
             limit_bytes,
         }
+    }
+
+    /// The blocks of layers, one layer's after the other's, counted from 0.
+    pub(super) fn of_layers(limit_bytes: u64) -> Self {
+        Self {
+            file: None,
+            base: 0,
+            is_own: false,
+            next: 0,
+            waiting_bytes: 0,
+            limit_bytes,
+        }
+    }
+
+    /// What is taken from here on lies in `file`, from its start.
+    pub(super) fn begin_layer(&mut self, file: File) {
+        self.file = Some(file);
+        self.base = self.next;
+    }
+
+    /// Sets the size of the layer's file, and says how many blocks that are.
+    pub(super) fn end_layer(&mut self) -> Result<u32> {
+        let blocks = self.next - self.base;
+        self.set_len(blocks)?;
+        self.file = None;
+        Ok(blocks)
+    }
+
+    /// The first block of the file that is written now.
+    pub(super) fn base(&self) -> u32 {
+        self.base
+    }
+
+    /// Makes the file `blocks` long.
+    pub(super) fn set_len(&self, blocks: u32) -> Result<()> {
+        let bytes = u64::from(blocks) * BLOCK as u64;
+        self.file()?
+            .set_len(bytes)
+            .context("set size of image file")
+    }
+
+    fn file(&self) -> Result<&File> {
+        self.file.as_ref().context("data that no layer has")
+    }
+
+    /// Reads at a byte offset of the file; less than `into` holds only at its end.
+    pub(super) fn read_at(&self, at: u64, into: &mut [u8]) -> Result<usize> {
+        self.file()?.read_at(into, at).context("read image file")
     }
 
     /// The next free block.
@@ -73,7 +128,7 @@ impl Blocks {
     /// there was anything but zeros.
     pub(super) fn write(&self, first: u64, bytes: &[u8]) -> Result<bool> {
         let mut wrote = false;
-        let mut at = first * BLOCK as u64;
+        let mut at = (first - u64::from(self.base)) * BLOCK as u64;
         for run in bytes.chunk_by_zero_blocks() {
             if run.is_data {
                 self.write_at(at, run.bytes)?;
@@ -84,33 +139,25 @@ impl Blocks {
         Ok(wrote)
     }
 
-    /// Writes at a byte offset.
+    /// Writes at a byte offset of the file.
     pub(super) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.file
+        self.file()?
             .write_all_at(bytes, at)
             .context("write image file")
     }
 
     /// Gives the room of `count` blocks back to the file system; where it cannot punch holes, zeros are written,
-    /// so that the file's bytes are the same everywhere.
+    /// so that the file's bytes are the same everywhere. What other images use, too, stays.
     pub(super) fn give_back(&self, first: u32, count: u64) -> Result<u64> {
         let (at, length) = (u64::from(first) * BLOCK as u64, count * BLOCK as u64);
-        if length == 0 {
-            return Ok(0);
+        if length == 0 || !self.is_own {
+            return Ok(length);
         }
-        let end = self
-            .file
-            .metadata()
-            .context("read size of image file")?
-            .len();
+        let file = self.file()?;
+        let end = file.metadata().context("read size of image file")?.len();
         let length = length.min(end.saturating_sub(at));
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        match fallocate(
-            &self.file,
-            flags,
-            i64::try_from(at)?,
-            i64::try_from(length)?,
-        ) {
+        match fallocate(file, flags, i64::try_from(at)?, i64::try_from(length)?) {
             Ok(()) => {}
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => self.write_zeros(at, length)?,
             Err(_) if length == 0 => {}

@@ -213,6 +213,34 @@ impl Copy {
     }
 }
 
+/// Moves all chunks of a list by that many blocks, but not its holes.
+pub(super) fn move_chunks(list: &mut [u8], by: u32) {
+    for chunk in list.as_chunks_mut().0 {
+        let first = u32::from_le_bytes(*chunk);
+        if first != NULL_ADDR {
+            *chunk = first.wrapping_add(by).to_le_bytes();
+        }
+    }
+}
+
+/// The chunks of a file that are no holes, by its list: the first block of each, and how many.
+pub(super) fn chunks_of(record: &Record, list: &[u8]) -> impl Iterator<Item = (u32, u64)> {
+    let chunk_bytes = 1_u64
+        .checked_shl(record.chunk_bits.into())
+        .unwrap_or(u64::MAX);
+    let size = record.size;
+    list.as_chunks()
+        .0
+        .iter()
+        .zip(0_u64..)
+        .map(move |(first, index)| {
+            let left = size.saturating_sub(index.saturating_mul(chunk_bytes));
+            let blocks = left.min(chunk_bytes).div_ceil(BLOCK as u64);
+            (u32::from_le_bytes(*first), blocks)
+        })
+        .filter(|(first, _)| *first != NULL_ADDR)
+}
+
 fn put_tail(tail: &[u8], blocks: &mut Blocks) -> Result<()> {
     let block = blocks.take(1)?;
     blocks.write(u64::from(block), tail)?;

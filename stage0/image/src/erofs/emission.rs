@@ -4,6 +4,7 @@
 use anyhow::Result;
 
 use super::blocks::Blocks;
+use super::content::move_chunks;
 use super::directory::Encoder;
 use super::inode;
 use super::metadata::walk_names;
@@ -19,13 +20,21 @@ pub(super) struct Emission<'a> {
     nids: &'a [u32],
     /// First byte of the metadata.
     base: u64,
+    /// What the blocks of files are moved by.
+    shift: u32,
     /// By node; a file with several names is written once.
     written: Vec<bool>,
 }
 
 impl<'a> Emission<'a> {
-    /// The metadata begins at block `base`; `nids` are the inode numbers by node.
-    pub(super) fn new(tree: &'a Tree, blocks: &'a Blocks, nids: &'a [u32], base: u32) -> Self {
+    /// The metadata begins at block `base`, files' block 0 is `shift`; `nids` are the inode numbers by node.
+    pub(super) fn new(
+        tree: &'a Tree,
+        blocks: &'a Blocks,
+        nids: &'a [u32],
+        base: u32,
+        shift: u32,
+    ) -> Self {
         let base = u64::from(base) * BLOCK as u64;
         Self {
             tree,
@@ -33,6 +42,7 @@ impl<'a> Emission<'a> {
             window: Window::new(blocks),
             nids,
             base,
+            shift,
             written: vec![false; nids.len()],
         }
     }
@@ -85,10 +95,13 @@ impl<'a> Emission<'a> {
             return Ok(());
         }
         let record = self.tree.record(node)?;
-        let behind = self
+        let mut behind = self
             .tree
             .scratch
             .bytes(record.extra, record.behind_bytes())?;
+        if record.form == Form::Chunked {
+            move_chunks(&mut behind, self.shift);
+        }
         self.write_inode(node, &record, self.tree.names(node), &behind)
     }
 
@@ -99,7 +112,9 @@ impl<'a> Emission<'a> {
         links: u32,
         behind: &[u8],
     ) -> Result<()> {
-        let mut bytes = inode::encode(record, node.0.wrapping_add(1), links);
+        let is_moved = record.kind() != Kind::Directory && record.blocks() > 0;
+        let start = record.start + if is_moved { self.shift } else { 0 };
+        let mut bytes = inode::encode(record, start, node.0.wrapping_add(1), links);
         bytes.extend(self.tree.scratch.bytes(record.xattrs, record.xattr_bytes)?);
         bytes.extend(behind);
         let slot = u64::from(self.nids[node.0 as usize]);

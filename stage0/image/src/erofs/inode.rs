@@ -4,11 +4,11 @@ use super::spec::{BLOCK_BITS, CHUNK_BASED, FLAT_INLINE, FLAT_PLAIN, INODE_BYTES,
 use super::xattr;
 use crate::tree::{Form, Record};
 
-/// Encodes an inode; `number` is what 32-bit callers are told.
-pub(super) fn encode(record: &Record, number: u32, links: u32) -> Vec<u8> {
+/// Encodes an inode whose content begins at block `start` (or is a device); `number` is what 32-bit callers are told.
+pub(super) fn encode(record: &Record, start: u32, number: u32, links: u32) -> Vec<u8> {
     let (layout, position) = match record.form {
-        Form::Plain | Form::Empty => (FLAT_PLAIN, record.start),
-        Form::Inline => (FLAT_INLINE, record.start),
+        Form::Plain | Form::Empty => (FLAT_PLAIN, start),
+        Form::Inline => (FLAT_INLINE, start),
         Form::Chunked => (CHUNK_BASED, u32::from(record.chunk_bits - BLOCK_BITS)),
     };
     let mut inode = Vec::with_capacity(INODE_BYTES);

@@ -1,13 +1,19 @@
 //! The streaming EROFS writer: layers go in bottom-up, one EROFS file comes out. File data is appended while it
 //! streams, metadata follows, the superblock comes last. Called by the image store, by the layer reader and by
 //! the folder walk, all on the importing thread. It never unpacks anything on the host.
+//!
+//! Or each layer's data goes into a file of its own, which other images can use, too (`layered`); the EROFS file is then the
+//! index of these: it is to be read as if their data followed it.
 
 mod blocks;
 mod chunks;
 mod content;
+mod devices;
 mod directory;
 mod emission;
 mod inode;
+mod journal;
+mod layered;
 mod metadata;
 mod place;
 mod spec;
@@ -23,13 +29,17 @@ use crate::limits::Limits;
 use crate::scratch::{Handle, Scratch};
 use crate::tree::{Attributes, Form, Kind, NodeId, Record, Tree, clean, split};
 use blocks::Blocks;
+use content::chunks_of;
+use devices::Devices;
 use emission::Emission;
+use journal::Journal;
 use metadata::Metadata;
-use spec::{BLOCK, INODE_BYTES, NULL_ADDR, SUPER_OFFSET};
+use spec::{INODE_BYTES, SUPER_OFFSET};
 use superblock::Superblock;
 
 pub(crate) use chunks::chunks;
 pub(crate) use content::{Content, Extent};
+pub(crate) use spec::BLOCK;
 pub(crate) use xattr::Xattrs;
 
 /// Longest target of a symbolic link (PATH_MAX without its zero byte).
@@ -40,7 +50,13 @@ const TOLD_LOSSES: usize = 20;
 /// An image on its way into an EROFS file.
 pub struct Writer {
     tree: Tree,
+    /// Where data go.
     blocks: Blocks,
+    /// The image's own file, where layers have files for their data.
+    index: Option<File>,
+    devices: Devices,
+    /// Notes what the layer does that is being read.
+    journal: Option<Journal>,
     limits: Limits,
     dead_bytes: u64,
     losses: Losses,
@@ -80,7 +96,7 @@ impl Losses {
 /// A finished image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    /// Size of the file in bytes, a multiple of 4,096.
+    /// Size of the EROFS file in bytes, a multiple of 4,096; without what lies in files of layers.
     pub bytes: u64,
     /// Files, directories, links and special files in it.
     pub inodes: u64,
@@ -120,9 +136,17 @@ impl Writer {
     pub fn new(output: File, scratch: File, limits: Limits) -> Result<Self> {
         let size = output.metadata().context("read size of image file")?.len();
         ensure!(size == 0, "image file is not empty");
+        let blocks = Blocks::new(output, limits.image_bytes);
+        Self::with(blocks, None, scratch, limits)
+    }
+
+    fn with(blocks: Blocks, index: Option<File>, scratch: File, limits: Limits) -> Result<Self> {
         Ok(Self {
             tree: Tree::new(Scratch::new(scratch), limits.clone())?,
-            blocks: Blocks::new(output, limits.image_bytes),
+            blocks,
+            index,
+            devices: Devices::default(),
+            journal: None,
             dead_bytes: 0,
             losses: Losses::default(),
             parent: None,
@@ -161,33 +185,39 @@ impl Writer {
     ) -> Result<()> {
         self.limits.check_path(path)?;
         let path = clean(path)?;
-        let Some((parent, name)) = split(&path) else {
-            ensure!(
-                matches!(body, Body::Directory),
-                "the root of an image is a directory"
-            );
-            let record = self.record(&path, attributes, xattrs, Body::Directory)?;
-            return self.tree.set_record(NodeId::ROOT, &record);
+        ensure!(
+            !path.is_empty() || matches!(body, Body::Directory),
+            "the root of an image is a directory"
+        );
+        let record = self.record(&path, attributes, xattrs, body)?;
+        if let Some(journal) = &mut self.journal {
+            journal.put(&path, &record, &self.tree.scratch, self.blocks.base())?;
+        }
+        self.place(&path, &record)
+    }
+
+    /// Puts what `record` says at the clean `path`.
+    fn place(&mut self, path: &[u8], record: &Record) -> Result<()> {
+        let Some((parent, name)) = split(path) else {
+            return self.tree.set_record(NodeId::ROOT, record);
         };
         let directory = self.parent_directory(parent)?;
         if let Some(entry) = self.tree.lookup(directory, name)? {
             let node = self.tree.node_of(entry);
-            if matches!(body, Body::Directory) && self.tree.kind(node) == Kind::Directory {
+            if record.kind() == Kind::Directory && self.tree.kind(node) == Kind::Directory {
                 self.tree.touch(entry);
-                let record = self.record(&path, attributes, xattrs, body)?;
-                return self.tree.set_record(node, &record);
+                return self.tree.set_record(node, record);
             }
             self.detach(entry)?;
         }
-        if matches!(body, Body::Character(0, 0)) {
+        if record.kind() == Kind::Character && record.start == 0 {
             self.lose(
-                &path,
+                path,
                 "character device 0:0: overlayfs would take it as a whiteout",
             );
             return Ok(());
         }
-        let record = self.record(&path, attributes, xattrs, body)?;
-        let node = self.tree.add_node(&record)?;
+        let node = self.tree.add_node(record)?;
         self.tree.attach(directory, name, node)
     }
 
@@ -195,11 +225,19 @@ impl Writer {
     pub(crate) fn link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
         self.limits.check_path(path)?;
         self.limits.check_path(target)?;
+        let path = clean(path)?;
+        let target = clean(target).with_context(|| format!("hard link to {}", printed(target)))?;
+        if let Some(journal) = &mut self.journal {
+            journal.link(&path, &target)?;
+        }
+        self.place_link(&path, &target)
+    }
+
+    fn place_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
         let node = self
             .link_target(target)
             .with_context(|| format!("hard link to {}", printed(target)))?;
-        let path = clean(path)?;
-        let (parent, name) = split(&path).context("the root of an image is a directory")?;
+        let (parent, name) = split(path).context("the root of an image is a directory")?;
         let directory = self.parent_directory(parent)?;
         self.tree.hold(node);
         if let Some(entry) = self.tree.lookup(directory, name)? {
@@ -211,8 +249,7 @@ impl Writer {
     }
 
     fn link_target(&self, target: &[u8]) -> Result<NodeId> {
-        let target = clean(target)?;
-        let (parent, name) = split(&target).context("is a directory")?;
+        let (parent, name) = split(target).context("is a directory")?;
         let directory = self
             .tree
             .find_directory(parent)?
@@ -230,7 +267,14 @@ impl Writer {
     pub(crate) fn white_out(&mut self, path: &[u8]) -> Result<()> {
         self.limits.check_path(path)?;
         let path = clean(path)?;
-        let (parent, name) = split(&path).context("a whiteout of the root")?;
+        if let Some(journal) = &mut self.journal {
+            journal.white_out(&path)?;
+        }
+        self.hide(&path)
+    }
+
+    fn hide(&mut self, path: &[u8]) -> Result<()> {
+        let (parent, name) = split(path).context("a whiteout of the root")?;
         if let Some(directory) = self.tree.find_directory(parent)? {
             self.parent = None;
             self.tree.white_out(directory, name)?;
@@ -242,7 +286,15 @@ impl Writer {
     /// Hides what lower layers have below the directory at `path`.
     pub(crate) fn make_opaque(&mut self, path: &[u8]) -> Result<()> {
         self.limits.check_path(path)?;
-        if let Some(directory) = self.tree.find_directory(&clean(path)?)? {
+        let path = clean(path)?;
+        if let Some(journal) = &mut self.journal {
+            journal.make_opaque(&path)?;
+        }
+        self.hide_below(&path)
+    }
+
+    fn hide_below(&mut self, path: &[u8]) -> Result<()> {
+        if let Some(directory) = self.tree.find_directory(path)? {
             self.parent = None;
             self.tree.make_opaque(directory);
             self.give_back()?;
@@ -273,24 +325,34 @@ impl Writer {
     pub fn finish(mut self) -> Result<Finished> {
         self.tree.forget_index();
         self.blocks.end_waiting();
-        let metadata = Metadata::place(&mut self.tree, &mut self.blocks)?;
-        let base = self.blocks.take(metadata.blocks())?;
-        Emission::new(&self.tree, &self.blocks, metadata.nids(), base).write_all()?;
+        // Where layers have files of their own, these follow the image's.
+        let (mut blocks, data) = match self.index.take() {
+            None => (self.blocks, 0),
+            Some(index) => (
+                Blocks::new(index, self.limits.image_bytes),
+                self.blocks.next(),
+            ),
+        };
+        let device_table = self.devices.take_table(&mut blocks)?;
+        let metadata = Metadata::place(&mut self.tree, &mut blocks)?;
+        let base = blocks.take(metadata.blocks())?;
+        blocks.check_room(u64::from(data))?;
+        let shift = if data > 0 { blocks.next() } else { 0 };
+        Emission::new(&self.tree, &blocks, metadata.nids(), base, shift).write_all()?;
+        self.devices.write(&blocks, device_table, shift)?;
         let superblock = Superblock {
             root_nid: u16::try_from(metadata.root())?,
             inodes: metadata.inodes,
-            blocks: self.blocks.next(),
+            blocks: blocks.next(),
             metadata: base,
             has_chunks: metadata.has_chunks,
+            devices: self.devices.count()?,
+            device_table,
         };
-        let bytes = u64::from(self.blocks.next()) * BLOCK as u64;
-        self.blocks
-            .file
-            .set_len(bytes)
-            .context("set size of image file")?;
-        self.blocks.write_at(SUPER_OFFSET, &superblock.encode())?;
+        blocks.set_len(blocks.next())?;
+        blocks.write_at(SUPER_OFFSET, &superblock.encode()?)?;
         Ok(Finished {
-            bytes,
+            bytes: u64::from(blocks.next()) * BLOCK as u64,
             inodes: metadata.inodes,
             dead_bytes: self.dead_bytes,
             losses: self.losses,
@@ -322,35 +384,13 @@ impl Writer {
     fn give_back(&mut self) -> Result<()> {
         for at in self.tree.take_released() {
             let record = self.tree.released_record(at)?;
-            let block = BLOCK as u64;
-            match record.form {
-                Form::Plain => {
-                    self.dead_bytes += self
-                        .blocks
-                        .give_back(record.start, record.size.div_ceil(block))?;
+            if record.form == Form::Chunked {
+                let list = self.tree.scratch.bytes(record.extra, record.extra_bytes)?;
+                for (first, blocks) in chunks_of(&record, &list) {
+                    self.dead_bytes += self.blocks.give_back(first, blocks)?;
                 }
-                Form::Inline => {
-                    self.dead_bytes += self.blocks.give_back(record.start, record.size / block)?;
-                }
-                Form::Chunked => self.give_back_chunks(&record)?,
-                Form::Empty => {}
             }
-        }
-        Ok(())
-    }
-
-    fn give_back_chunks(&mut self, record: &Record) -> Result<()> {
-        let list = self.tree.scratch.bytes(record.extra, record.extra_bytes)?;
-        let mut left = record.size;
-        for chunk in list.chunks_exact(4) {
-            let first = u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
-            let length = left.min(1 << record.chunk_bits);
-            if first != NULL_ADDR {
-                self.dead_bytes += self
-                    .blocks
-                    .give_back(first, length.div_ceil(BLOCK as u64))?;
-            }
-            left -= length;
+            self.dead_bytes += self.blocks.give_back(record.start, record.blocks())?;
         }
         Ok(())
     }

@@ -8,11 +8,17 @@ pub(super) const SUPER_MAGIC: u32 = 0xe0f5_e1e2;
 pub(super) const COMPAT_SB_CHKSUM: u32 = 1;
 /// EROFS_FEATURE_INCOMPAT_CHUNKED_FILE.
 pub(super) const INCOMPAT_CHUNKED_FILE: u32 = 4;
+/// EROFS_FEATURE_INCOMPAT_DEVICE_TABLE.
+pub(super) const INCOMPAT_DEVICE_TABLE: u32 = 8;
+/// Size of struct erofs_deviceslot (EROFS_DEVT_SLOT_SIZE), which is also the unit of the table's offset.
+pub(super) const DEVICE_SLOT_BYTES: usize = 128;
+/// Where in a slot struct erofs_deviceslot has `blocks`; `mapped_blkaddr` follows.
+pub(super) const DEVICE_BLOCKS_AT: usize = 64;
 
 /// Block size as a power of two.
 pub(super) const BLOCK_BITS: u8 = 12;
 /// Block size in bytes.
-pub(super) const BLOCK: usize = 1 << BLOCK_BITS;
+pub(crate) const BLOCK: usize = 1 << BLOCK_BITS;
 /// EROFS_NULL_ADDR: a chunk that is a hole.
 pub(super) const NULL_ADDR: u32 = u32::MAX;
 

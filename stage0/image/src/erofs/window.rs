@@ -1,9 +1,7 @@
 //! Metadata blocks in memory while inodes are written into them, so that a block of many small inodes costs one
 //! write. Owned by the metadata pass.
 
-use std::os::unix::fs::FileExt;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::blocks::Blocks;
 use super::spec::BLOCK;
@@ -60,12 +58,7 @@ impl<'a> Window<'a> {
             let mut filled = 0;
             while filled < BLOCK {
                 let at = number * BLOCK as u64 + filled as u64;
-                match self
-                    .blocks
-                    .file
-                    .read_at(&mut held.bytes[filled..], at)
-                    .context("read image file")?
-                {
+                match self.blocks.read_at(at, &mut held.bytes[filled..])? {
                     0 => break,
                     read => filled += read,
                 }

@@ -31,7 +31,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// # Errors
 /// If the image is damaged, or something cannot be written.
 pub fn oci(image: &Image, name: Option<&str>, spool: File, mut parts: Parts<'_>) -> Result<String> {
-    let layer = Layer::compressed(&Files::open(&image.rootfs)?, spool)?;
+    let layer = Layer::compressed(&Files::of(image)?, spool)?;
     parts.add("oci-layout", LAYOUT.len() as u64, LAYOUT)?;
     parts.add(&layer.digest.blob_path(), layer.bytes, &layer.file)?;
     let configuration = serde_json::to_vec(&configuration(image, &layer.diff_id)?)?;
@@ -59,7 +59,7 @@ pub fn oci(image: &Image, name: Option<&str>, spool: File, mut parts: Parts<'_>)
 /// # Errors
 /// As for [`oci`].
 pub fn docker(image: &Image, name: Option<&str>, spool: File, mut parts: Parts<'_>) -> Result<()> {
-    let layer = Layer::plain(&Files::open(&image.rootfs)?, spool)?;
+    let layer = Layer::plain(&Files::of(image)?, spool)?;
     let file = format!("{}.tar", layer.digest.hex());
     parts.add(&file, layer.bytes, &layer.file)?;
     let configuration = serde_json::to_vec(&configuration(image, &layer.diff_id)?)?;
@@ -81,7 +81,7 @@ pub fn docker(image: &Image, name: Option<&str>, spool: File, mut parts: Parts<'
 /// # Errors
 /// As for [`oci`].
 pub fn aci(image: &Image, to: impl Write) -> Result<()> {
-    let files = Files::open(&image.rootfs)?;
+    let files = Files::of(image)?;
     write_aci(&image.manifest, to, |aci| {
         append(&files, Form::Aci, aci)?.tell();
         Ok(())

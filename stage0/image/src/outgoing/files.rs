@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use erofs_rs::r#async::EroFS;
@@ -13,6 +13,7 @@ use erofs_rs::types::{Inode, Layout};
 
 use super::device::{Device, ready};
 use crate::erofs::{Xattrs, chunks};
+use crate::store::Image;
 use crate::tree::Attributes;
 
 /// Bytes that are looked at together when holes are sought: the block of our images.
@@ -52,14 +53,26 @@ pub enum Shape {
 }
 
 impl Files {
-    /// Opens the EROFS file at `path`.
+    /// Opens the files of `image`.
     ///
     /// # Errors
-    /// If it cannot be read, or is none.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-        let device = file.try_clone().context("duplicate a descriptor")?;
-        let erofs = ready(EroFS::new(Device(device)));
+    /// If they cannot be read, or are none of an image.
+    pub fn of(image: &Image) -> Result<Self> {
+        Self::open(&image.rootfs, &image.data)
+    }
+
+    /// Opens the EROFS file at `path`, with the files that its table lists.
+    ///
+    /// # Errors
+    /// As for [`of`](Self::of).
+    pub fn open(path: &Path, devices: &[PathBuf]) -> Result<Self> {
+        let open =
+            |path: &Path| File::open(path).with_context(|| format!("open {}", path.display()));
+        let file = open(path)?;
+        let image = Device(file.try_clone().context("duplicate a descriptor")?);
+        let devices = devices.iter().map(|path| open(path).map(Device));
+        let erofs = EroFS::new_with_devices(image, devices.collect::<Result<_>>()?);
+        let erofs = ready(erofs);
         let erofs = erofs.with_context(|| format!("read image file {}", path.display()))?;
         Ok(Self { file, erofs })
     }

@@ -14,7 +14,7 @@ use crate::limits::Limits;
 fn exported(image: &[u8], form: Form) -> (Vec<u8>, Losses) {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(image).expect("an image");
-    let files = Files::open(file.path()).expect("an image");
+    let files = Files::open(file.path(), &[]).expect("an image");
     let mut tar = tar::Builder::new(Vec::new());
     let losses = append(&files, form, &mut tar).expect("a tar");
     (tar.into_inner().expect("a tar"), losses)
@@ -183,7 +183,7 @@ fn damaged_image_is_an_error_that_says_where() {
     bytes[begun..].iter_mut().for_each(|byte| *byte ^= 0xff);
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(&bytes).expect("an image");
-    let error = Files::open(file.path()).and_then(|files| files.each(|_| Ok(())));
+    let error = Files::open(file.path(), &[]).and_then(|files| files.each(|_| Ok(())));
     let error = format!("{:#}", error.expect_err("nothing to read"));
     assert!(error.contains("of the image"), "{error}");
 }

@@ -31,8 +31,8 @@ pub struct Layers {
 
 /// One layer.
 pub struct Layer {
-    /// The tar, compressed or not.
-    pub blob: Blob,
+    /// The tar, compressed or not; `None` if it is missing, as that of a layer may be which the store has.
+    pub blob: Option<Blob>,
     /// Promised digest of the blob; `docker save` promises none.
     pub digest: Option<Digest>,
     /// Promised digest of the uncompressed tar.
@@ -44,7 +44,7 @@ pub struct Layer {
 /// # Errors
 /// If there are not as many of one as of the other, or too many.
 pub fn pair(
-    blobs: Vec<(Blob, Option<Digest>)>,
+    blobs: Vec<(Option<Blob>, Option<Digest>)>,
     diff_ids: &[String],
     object: &str,
 ) -> Result<Vec<Layer>> {
@@ -91,43 +91,34 @@ pub fn check_platform(platform: &Platform, architecture: &str, object: &str) -> 
     Ok(())
 }
 
-impl Layers {
-    /// Puts all layers into `writer`.
+impl Layer {
+    /// Puts the layer into `writer`, above those before it.
     ///
     /// # Errors
-    /// If a layer cannot be read, is not what its digests promise, or exceeds a limit.
+    /// If it cannot be read, is not what its digests promise, or exceeds a limit.
     pub fn write(&self, writer: &mut Writer, meter: &Meter<'_>) -> Result<()> {
-        for (index, layer) in self.layers.iter().enumerate() {
-            meter.begin(index + 1, self.layers.len(), layer.blob.length());
-            layer
-                .write(writer, meter)
-                .with_context(|| format!("layer {} of {}", index + 1, self.layers.len()))?;
-        }
-        Ok(())
-    }
-}
-
-impl Layer {
-    fn write(&self, writer: &mut Writer, meter: &Meter<'_>) -> Result<()> {
         let algorithm = self
             .digest
             .as_ref()
             .map_or(Algorithm::Sha256, Digest::algorithm);
-        let mut raw = Hashing::new(meter.watch(self.blob.reader()), algorithm);
-        let merged = self.merge(writer, &mut raw);
+        let blob = self.blob.as_ref().with_context(|| match &self.digest {
+            Some(digest) => format!("its blob {digest} is missing"),
+            None => "it is missing".to_owned(),
+        })?;
+        let mut raw = Hashing::new(meter.watch(blob.reader()), algorithm);
+        let merged = self.merge(writer, blob.object(), &mut raw);
         let Some(promised) = &self.digest else {
             return merged;
         };
         // A layer that could not be merged most likely is not the promised one: the rest of the blob tells, and then
         // the wrong digest is the cause to name.
         match raw.finish() {
-            Ok(found) => check(&found, promised, self.blob.object()).and(merged),
+            Ok(found) => check(&found, promised, blob.object()).and(merged),
             Err(error) => merged.and(Err(error.into())),
         }
     }
 
-    fn merge(&self, writer: &mut Writer, raw: &mut impl std::io::Read) -> Result<()> {
-        let object = self.blob.object();
+    fn merge(&self, writer: &mut Writer, object: &str, raw: &mut impl std::io::Read) -> Result<()> {
         let (_, plain) = decompress(raw).with_context(|| format!("decompress {object}"))?;
         let mut plain = Hashing::new(plain, self.diff_id.algorithm());
         writer

@@ -10,6 +10,7 @@ use super::document::{Configuration, Index, Manifest};
 use super::files::Files;
 use super::layers::{Layers, check_platform, pair};
 use super::select::{Documents as _, Several, is_configuration, select};
+use crate::digest::Digest;
 
 /// The file that marks a layout.
 pub const MARK: &str = "oci-layout";
@@ -49,8 +50,10 @@ pub fn open(files: &Files, wanted: &Wanted<'_>) -> Result<Layers> {
             if layer.media_type.ends_with("+encrypted") {
                 bail!("layer {} is encrypted", layer.digest);
             }
-            let (blob, digest) = files.blob(layer)?;
-            Ok((blob, Some(digest)))
+            let digest: Digest = layer.digest.parse()?;
+            let is_there = files.has(&digest.blob_path());
+            let blob = is_there.then(|| files.blob(layer)).transpose()?;
+            Ok((blob.map(|(blob, _)| blob), Some(digest)))
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(Layers {

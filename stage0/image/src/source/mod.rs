@@ -32,7 +32,7 @@ use archive::Archive;
 use files::Files;
 use sniff::{Guess, sniff};
 
-pub use layers::Layers;
+pub use layers::{Layer, Layers};
 pub use meter::{Meter, Progress};
 pub use tarball::Tarball;
 

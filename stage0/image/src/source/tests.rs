@@ -158,7 +158,9 @@ fn import(bytes: &[u8]) -> Result<contract::ImageManifest> {
     let meter = Meter::new(&|_| {});
     let manifest = match source {
         Source::Layers(layers) => {
-            layers.write(&mut writer, &meter)?;
+            for layer in &layers.layers {
+                layer.write(&mut writer, &meter)?;
+            }
             layers.manifest
         }
         Source::Tarball(tarball) => tarball.write(&mut writer, &wanted, &meter)?.manifest,

@@ -62,7 +62,7 @@ impl Store {
     /// # Errors
     /// If the image is damaged, or something cannot be made; what was made by then stays.
     pub fn render(&self, image: &Image, folder: &Path) -> Result<()> {
-        let rendered = Files::open(&image.rootfs).and_then(|files| render(&files, folder));
+        let rendered = Files::of(image).and_then(|files| render(&files, folder));
         let rendered = rendered.with_context(|| {
             format!(
                 "put the files of image {} into {}",

@@ -1,7 +1,7 @@
 //! An image in the store, as callers see it, and the record that keeps what the manifest does not say.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 use contract::{ImageManifest, annotation};
 use serde::{Deserialize, Serialize};
 
+use super::layers::LayerRef;
 use super::lease::Lease;
-use super::place::{MANIFEST, Place, RECORD, ROOTFS};
+use super::place::{INDEX, LAYER_DATA, MANIFEST, Place, RECORD, ROOTFS};
 use super::workshop::Workshop;
-use crate::digest::Digest;
 use crate::source::convert::{CMD, ENTRYPOINT};
 
 /// What an image was before it was imported.
@@ -38,10 +38,14 @@ pub struct Image {
     pub kind: Kind,
     /// Its description.
     pub manifest: ImageManifest,
-    /// The EROFS file with its files.
+    /// The EROFS file with its files; or its index, which is to be read as if `data` followed.
     pub rootfs: PathBuf,
-    /// Size of that file in bytes.
+    /// The data of its layers, in order, where they have files of their own.
+    pub data: Vec<PathBuf>,
+    /// Size of all of these in bytes.
     pub rootfs_bytes: u64,
+    /// Its layers, where they are kept by themselves.
+    pub layers: Vec<LayerRef>,
     /// When it was imported.
     pub imported: SystemTime,
     /// When a command last looked it up.
@@ -69,6 +73,9 @@ pub struct Record {
     /// Of the EROFS file. Earlier versions of fairing write none and pass over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<String>,
+    /// Lowest first. Earlier versions of fairing have none, and do not find the file of an image that has some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerRef>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub below: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -77,7 +84,7 @@ pub struct Record {
 
 impl Record {
     /// The record of an image imported now, its file with the digest `rootfs`.
-    pub fn now(kind: Kind, digest: Option<String>, rootfs: &Digest) -> Self {
+    pub fn now(kind: Kind, digest: Option<String>, rootfs: String) -> Self {
         let imported = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -85,7 +92,8 @@ impl Record {
             kind,
             imported,
             digest,
-            rootfs: Some(rootfs.to_string()),
+            rootfs: Some(rootfs),
+            layers: Vec::new(),
             below: Vec::new(),
             source_bytes: Vec::new(),
         }
@@ -101,10 +109,7 @@ impl Record {
             (RECORD, serde_json::to_vec(self)),
         ] {
             let json = json.with_context(|| format!("write {name}"))?;
-            let mut file = workshop.create(name, 0o640)?;
-            file.write_all(&json)
-                .and_then(|()| file.sync_all())
-                .with_context(|| format!("write {name}"))?;
+            workshop.write(name, &json)?;
         }
         Ok(())
     }
@@ -117,6 +122,34 @@ pub(super) fn touch(place: &Place, id: &str) {
     }
 }
 
+fn read_record(place: &Place, id: &str) -> Result<Option<Record>> {
+    let record = match fs::read(place.image(id).join(RECORD)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read image {id}")),
+    };
+    serde_json::from_slice(&record)
+        .map(Some)
+        .with_context(|| format!("image {id} is damaged; import it again"))
+}
+
+/// The layers of the image `id`; none if it has gone.
+pub(super) fn layers_of(place: &Place, id: &str) -> Result<Vec<LayerRef>> {
+    Ok(read_record(place, id)?.map_or_else(Vec::new, |record| record.layers))
+}
+
+/// What the EROFS file of an image with these layers is called.
+pub(super) fn file_of(layers: &[LayerRef]) -> &'static str {
+    if layers.is_empty() { ROOTFS } else { INDEX }
+}
+
+/// The files with the data of these layers; one without has none.
+fn data_of(place: &Place, layers: &[LayerRef]) -> Result<Vec<PathBuf>> {
+    let layers = layers.iter().filter(|layer| layer.blocks > 0);
+    let file = |layer: &LayerRef| Ok(place.layer(&layer.diff_id.parse()?).join(LAYER_DATA));
+    layers.map(file).collect()
+}
+
 impl Image {
     /// The image `id`, with its `names`; `None` if the store has none such.
     ///
@@ -124,22 +157,26 @@ impl Image {
     /// If it is damaged.
     pub(super) fn load(place: &Place, id: &str, names: Vec<String>) -> Result<Option<Self>> {
         let folder = place.image(id);
-        let record = match fs::read(folder.join(RECORD)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read image {id}")),
+        let Some(record) = read_record(place, id)? else {
+            return Ok(None);
         };
         let damaged = || format!("image {id} is damaged; import it again");
-        let record: Record = serde_json::from_slice(&record).with_context(damaged)?;
         let manifest = fs::read(folder.join(MANIFEST)).with_context(damaged)?;
-        let rootfs = folder.join(ROOTFS);
+        let rootfs = folder.join(file_of(&record.layers));
+        let data = data_of(place, &record.layers).with_context(damaged)?;
+        let mut rootfs_bytes = 0;
+        for file in [&rootfs].into_iter().chain(&data) {
+            rootfs_bytes += file.metadata().with_context(damaged)?.len();
+        }
         Ok(Some(Self {
             id: id.to_owned(),
             names,
             kind: record.kind,
             manifest: serde_json::from_slice(&manifest).with_context(damaged)?,
-            rootfs_bytes: rootfs.metadata().with_context(damaged)?.len(),
+            rootfs_bytes,
             rootfs,
+            data,
+            layers: record.layers,
             imported: UNIX_EPOCH + Duration::from_secs(record.imported),
             used: folder
                 .join(RECORD)
@@ -152,6 +189,12 @@ impl Image {
             below: record.below,
             source_bytes: record.source_bytes,
         }))
+    }
+
+    /// Its EROFS file, and the files whose data follow it.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let files = std::iter::once(&self.rootfs).chain(&self.data);
+        files.cloned().collect()
     }
 
     /// The Entrypoint of an OCI image; `None` if it has none, and for other images.

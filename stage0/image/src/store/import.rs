@@ -4,24 +4,25 @@
 //! before the layers are read, an image that is there already costs nothing, and of two that import the same one the
 //! second waits for the first.
 
-use std::fs::Permissions;
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::thread;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use contract::ImageManifest;
 
 use super::image::{Image, Kind, Record};
 use super::known::Key;
-use super::place::{Place, ROOTFS};
-use super::verify::digest_of;
+use super::layers::{self, Held, settle};
+use super::lease::Lease;
+use super::place::{INDEX, Place, ROOTFS};
 use super::workshop::Workshop;
 use super::{ImportOptions, MissingDependencies, Store, discard, identity, names};
-use crate::Writer;
+use crate::blob::Blob;
 use crate::digest::{Algorithm, Digest, Hashing};
-use crate::source::{self, Layers, Meter, Source, Tarball, Wanted};
+use crate::outgoing::Files;
+use crate::source::{self, Layer, Layers, Meter, Source, Tarball, Wanted};
+use crate::{Limits, Writer};
 
 /// What an import works with.
 pub struct Import<'a> {
@@ -32,11 +33,22 @@ pub struct Import<'a> {
     pub meter: Meter<'a>,
 }
 
-/// An image that is in the store by now.
+/// An image that is in the store by now, and stays there while this is.
 pub struct Imported {
     pub id: String,
     /// What its source calls it.
     pub names: Vec<String>,
+    _lease: Lease,
+}
+
+impl Imported {
+    fn new(id: String, names: Vec<String>, lease: Lease) -> Self {
+        Self {
+            id,
+            names,
+            _lease: lease,
+        }
+    }
 }
 
 impl Import<'_> {
@@ -65,55 +77,72 @@ impl Import<'_> {
 
     fn import(&self, source: Source, desk: Workshop) -> Result<Imported> {
         match source {
-            Source::Layers(layers) => self.layers(&layers),
+            Source::Layers(layers) => self.layered(&layers),
             Source::Tarball(tarball) => self.tarball(&tarball, desk),
             Source::Folder(path) => self.folder(&path, desk),
         }
     }
 
-    fn layers(&self, layers: &Layers) -> Result<Imported> {
+    fn layered(&self, layers: &Layers) -> Result<Imported> {
         let diff_ids = layers.layers.iter().map(|layer| &layer.diff_id);
         let id = identity::of_parts(&layers.manifest, diff_ids)?;
         let names = match layers.names.as_slice() {
             [] => self.stem(),
             names => names.to_vec(),
         };
-        let imported = Imported { id, names };
-        if self.sound(&imported.id)?.is_some() {
-            return Ok(imported);
+        if let Some((_, lease)) = self.sound(&id)? {
+            return Ok(Imported::new(id, names, lease));
         }
-        let workshop = Workshop::enter(&self.place.tmp(), &imported.id)?;
-        if self.sound(&imported.id)?.is_some() {
-            return Ok(imported);
+        let workshop = Workshop::enter(&self.place.tmp(), &id)?;
+        if let Some((_, lease)) = self.sound(&id)? {
+            return Ok(Imported::new(id, names, lease));
         }
-        let (_, rootfs) = self.build(&workshop, |writer| layers.write(writer, &self.meter))?;
+        let (held, file) = if layers.layers.is_empty() {
+            self.build(&workshop, ROOTFS, Writer::new, |_| Ok(Vec::new()))?
+        } else {
+            self.build(&workshop, INDEX, Writer::layered, |writer| {
+                self.apply(layers, writer)
+            })?
+        };
         let digest = layers.digest.as_ref().map(Digest::to_string);
-        self.deliver(
-            workshop,
-            &imported.id,
-            &layers.manifest,
-            &Record::now(Kind::Oci, digest, &rootfs),
-        )?;
-        Ok(imported)
+        let mut record = Record::now(Kind::Oci, digest, file);
+        record.layers = held.iter().map(|held| held.layer.clone()).collect();
+        let lease = self.deliver(workshop, &id, &layers.manifest, &record)?;
+        Ok(Imported::new(id, names, lease))
+    }
+
+    /// Puts all layers into `writer`; they stay in the store while what comes back is there.
+    fn apply(&self, image: &Layers, writer: &mut Writer) -> Result<Vec<Held>> {
+        let count = image.layers.len();
+        let one = |(index, layer): (usize, &Layer)| {
+            let bytes = layer.blob.as_ref().map_or(0, Blob::length);
+            self.meter.begin(index + 1, count, bytes);
+            layers::apply(self.place, &layer.diff_id, writer, |writer| {
+                layer.write(writer, &self.meter)
+            })
+            .with_context(|| format!("layer {} of {count}", index + 1))
+        };
+        image.layers.iter().enumerate().map(one).collect()
     }
 
     fn tarball(&self, tarball: &Tarball, workshop: Workshop) -> Result<Imported> {
         let key = self.key(tarball)?;
         if let Some(id) = key.id()?
-            && let Some(image) = self.sound(&id)?
+            && let Some((image, lease)) = self.sound(&id)?
             && self.is_current(&image)?
         {
             let names = self.names(tarball, &image.manifest);
-            return Ok(Imported { id, names });
+            return Ok(Imported::new(id, names, lease));
         }
         let ahead = tarball.manifest(&self.wanted, &self.options.limits())?;
         let below = match &ahead {
             Some(manifest) => self.store.dependencies(manifest)?,
             None => Vec::new(),
         };
-        let (merged, rootfs) = self.build(&workshop, |writer| {
+        let (merged, file) = self.build(&workshop, ROOTFS, Writer::new, |writer| {
             for image in &below {
-                writer.apply_stored(&image.rootfs)?;
+                let applied = Files::of(image).and_then(|files| writer.apply_stored(&files));
+                applied.with_context(|| format!("read {}", image.rootfs.display()))?;
             }
             let merged = tarball.write(writer, &self.wanted, &self.meter)?;
             if ahead.is_some_and(|ahead| ahead != merged.manifest) {
@@ -132,14 +161,14 @@ impl Import<'_> {
             (id, Kind::RootFs)
         };
         let names = self.names(tarball, &merged.manifest);
-        let mut record = Record::now(kind, None, &rootfs);
+        let mut record = Record::now(kind, None, file);
         if tarball.is_aci {
             record.below = ids(&below);
             record.source_bytes = vec![tarball.blob.length(), merged.tar_bytes];
         }
-        self.deliver(workshop, &id, &merged.manifest, &record)?;
+        let lease = self.deliver(workshop, &id, &merged.manifest, &record)?;
         key.remember(&self.key(tarball)?, self.place, &id)?;
-        Ok(Imported { id, names })
+        Ok(Imported::new(id, names, lease))
     }
 
     /// Whether an ACI lies above the images that its dependencies mean now; one whose dependencies have left the store
@@ -167,53 +196,40 @@ impl Import<'_> {
 
     fn folder(&self, path: &Path, workshop: Workshop) -> Result<Imported> {
         self.meter.begin(1, 1, 0);
-        let (_, rootfs) = self.build(&workshop, |writer| {
+        let (_, digest) = self.build(&workshop, ROOTFS, Writer::new, |writer| {
             writer
                 .apply_folder(path)
                 .with_context(|| format!("read folder {}", path.display()))
         })?;
-        let file = std::fs::File::open(workshop.join(ROOTFS)).context("open the image file")?;
-        let digest = Hashing::new(file, Algorithm::Sha512)
+        let file = File::open(workshop.join(ROOTFS)).context("open the image file")?;
+        let content = Hashing::new(file, Algorithm::Sha512)
             .finish()
             .context("read the image file")?;
         let name = self.wanted.name.unwrap_or(self.wanted.stem);
         let manifest = source::convert::bare(name, self.wanted.architecture);
-        let id = identity::of_parts(&manifest, [&digest])?;
-        self.deliver(
-            workshop,
-            &id,
-            &manifest,
-            &Record::now(Kind::RootFs, None, &rootfs),
-        )?;
-        Ok(Imported {
-            id,
-            names: self.stem(),
-        })
+        let id = identity::of_parts(&manifest, [&content])?;
+        let record = Record::now(Kind::RootFs, None, digest);
+        let lease = self.deliver(workshop, &id, &manifest, &record)?;
+        Ok(Imported::new(id, self.stem(), lease))
     }
 
-    /// Makes the image file in `workshop`, its files put there by `fill`; gives its digest, too.
+    /// Makes the image's file `name` in `workshop` with a writer that `begin` makes, its files put there by `fill`; gives its digest,
+    /// too.
     fn build<T>(
         &self,
         workshop: &Workshop,
+        name: &str,
+        begin: impl FnOnce(File, File, Limits) -> Result<Writer>,
         fill: impl FnOnce(&mut Writer) -> Result<T>,
-    ) -> Result<(T, Digest)> {
-        let file = workshop.create(ROOTFS, 0o600)?;
+    ) -> Result<(T, String)> {
+        let file = workshop.create(name, 0o600)?;
         let output = file.try_clone().context("duplicate a descriptor")?;
-        let mut writer = Writer::new(output, workshop.unlinked("scratch")?, self.options.limits())?;
+        let mut writer = begin(output, workshop.unlinked("scratch")?, self.options.limits())?;
         let filled = fill(&mut writer)?;
         self.meter.writing();
         let finished = writer.finish().context("write the image file")?;
         finished.losses.tell();
-        // The disk and the processor need not wait for one another.
-        let (durable, digest) = thread::scope(|scope| {
-            let digest = scope.spawn(|| digest_of(&workshop.join(ROOTFS)));
-            let durable = file
-                .set_permissions(Permissions::from_mode(0o444))
-                .and_then(|()| file.sync_all());
-            (durable, digest.join())
-        });
-        durable.context("make the image file durable")?;
-        let digest = digest.map_err(|_| anyhow!("the reader of the image file panicked"))??;
+        let digest = settle(&file, &workshop.join(name))?;
         Ok((filled, digest))
     }
 
@@ -223,25 +239,36 @@ impl Import<'_> {
         id: &str,
         manifest: &ImageManifest,
         record: &Record,
-    ) -> Result<()> {
+    ) -> Result<Lease> {
         record.write(manifest, &workshop)?;
         match self.sound(id)? {
             // An ACI keeps its id whatever lies below it; what it was made with before is out of date.
-            Some(image) if image.below != record.below => discard(self.place, id)?,
-            Some(_) => return Ok(()),
+            Some((image, _)) if image.below != record.below => discard(self.place, id)?,
+            Some((_, lease)) => return Ok(lease),
             None => {}
         }
-        // Where another import was faster, the image is there, and that is all that was wanted.
-        workshop.deliver(&self.place.image(id)).map(drop)
+        let folder = self.place.image(id);
+        if let Some(lease) = workshop.deliver(&folder)? {
+            return Ok(lease);
+        }
+        // Another import was faster: the image is there, and that is all that was wanted.
+        let lease = Lease::share(&folder)?;
+        lease.with_context(|| format!("image {id} was removed while it was imported"))
     }
 
     /// The image `id` if the store has it; a damaged one is thrown away, as it is about to be made anew.
-    fn sound(&self, id: &str) -> Result<Option<Image>> {
-        Image::load(self.place, id, Vec::new()).or_else(|error| {
-            tracing::warn!("{error:#}");
-            discard(self.place, id)?;
-            Ok(None)
-        })
+    fn sound(&self, id: &str) -> Result<Option<(Image, Lease)>> {
+        let Some(lease) = Lease::share(&self.place.image(id))? else {
+            return Ok(None);
+        };
+        match Image::load(self.place, id, Vec::new()) {
+            Ok(image) => Ok(image.map(|image| (image, lease))),
+            Err(error) => {
+                tracing::warn!("{error:#}");
+                discard(self.place, id)?;
+                Ok(None)
+            }
+        }
     }
 
     fn stem(&self) -> Vec<String> {

@@ -1,5 +1,5 @@
-//! Who uses an image holds a shared lock on its folder, and who removes it the only one: so nothing goes that a command works with,
-//! before the pod that it makes has the image's file itself. A lock goes with its process, however that ends.
+//! Who uses an image or a layer holds a shared lock on its folder, and who removes it the only one: so nothing goes that a command
+//! works with, before the pod that it makes has the image's files itself. A lock goes with its process, however that ends.
 
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
@@ -23,6 +23,17 @@ impl Lease {
         Self {
             _folder: Arc::new(folder),
         }
+    }
+
+    /// Keeps what has just been put into the store where it is, though others may use it: Linux turns the only lock that its
+    /// maker has on `folder` into a shared one without letting go of it.
+    ///
+    /// # Errors
+    /// If it cannot be locked.
+    pub fn keep(folder: &File) -> Result<Self> {
+        let folder = folder.try_clone().context("duplicate a descriptor")?;
+        folder.lock_shared().context("keep what was delivered")?;
+        Ok(Self::of(folder))
     }
 
     /// Keeps the image in `folder` where it is; `None` if there is none.

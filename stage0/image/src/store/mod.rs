@@ -10,6 +10,7 @@ mod identity;
 mod image;
 mod import;
 mod known;
+mod layers;
 mod lease;
 mod names;
 mod place;
@@ -22,8 +23,8 @@ mod workshop;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, DirBuilder};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -41,7 +42,9 @@ pub use dependencies::MissingDependencies;
 pub use desk::Desk;
 pub use export::Archive;
 pub use image::{Image, Kind};
+pub use layers::LayerRef;
 pub use lease::Lease;
+pub use space::LayerSpace;
 
 /// Uncompressed bytes that may be read for one byte that an image may have: zeros and hidden files cost no space.
 const INPUT_RATIO: u64 = 4;
@@ -103,7 +106,13 @@ impl Store {
     /// If it cannot be made or read, or has another format version.
     pub fn open(dir: &Path) -> Result<Self> {
         let place = Place::new(dir);
-        for folder in [place.images(), place.names(), place.sources(), place.tmp()] {
+        for folder in [
+            place.images(),
+            place.layers(),
+            place.names(),
+            place.sources(),
+            place.tmp(),
+        ] {
             DirBuilder::new()
                 .recursive(true)
                 .mode(FOLDER_MODE)
@@ -187,6 +196,7 @@ impl Store {
     ) -> Result<Image> {
         options.name.as_deref().map_or(Ok(()), names::check)?;
         sweep(&self.place.tmp())?;
+        let turn = self.turn()?;
         let room = self.room()?;
         let options = &ImportOptions {
             max_image_bytes: room.map_or(options.max_image_bytes, |room| {
@@ -205,6 +215,11 @@ impl Store {
             },
             meter: Meter::new(progress),
         });
+        if imported.is_err() {
+            // What was made of it so far; the import's own error counts for more.
+            let _ = self.trim_layers();
+        }
+        drop(turn);
         let imported = match room {
             None => imported?,
             Some(room) => imported.with_context(|| {
@@ -225,6 +240,17 @@ impl Store {
         }
         self.get(&imported.id)?
             .with_context(|| format!("image {} was removed while it was imported", imported.id))
+    }
+
+    /// Where the store is limited, one import waits for the other: each may take what it has found free.
+    fn turn(&self) -> Result<Option<File>> {
+        let lock = || -> io::Result<File> {
+            let file = File::open(self.place.version())?;
+            file.lock()?;
+            Ok(file)
+        };
+        let turn = self.max_bytes.map(|_| lock().context("lock the store"));
+        turn.transpose()
     }
 
     /// The manifest of the ACI at `path`; `None` if something else lies there.

@@ -3,8 +3,12 @@
 //! ```text
 //! version                     format version of the store, decimal
 //! images/ID/rootfs.erofs      the image's files; read-only, hard-linked into pods
+//! images/ID/index.erofs       the same for an OCI image, to be read as if the data of its layers followed
 //! images/ID/manifest          appc image manifest, JSON
 //! images/ID/record.json       kind, digest and time of the import
+//! layers/DIFFID/data          the data of a layer's files; read-only, hard-linked into pods (see `store::layers`)
+//! layers/DIFFID/journal       what the layer does to those below it
+//! layers/DIFFID/record.json   size and digests of these
 //! names/NAME                  the ID that NAME stands for; NAME is escaped (see `store::names`)
 //! sources/KEY                 the ID of the image that a tar became (see `store::known`)
 //! blobs/ALGORITHM/HEX         blobs that were fetched from registries, kept for other images (see crate `registry`)
@@ -14,15 +18,28 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::digest::Digest;
+
 /// Format version that this code reads and writes.
 pub const FORMAT_VERSION: &str = "1";
 
 /// The files of an image.
 pub const ROOTFS: &str = "rootfs.erofs";
+/// The same, where data lie in layers.
+pub const INDEX: &str = "index.erofs";
+/// The data of a layer.
+pub const LAYER_DATA: &str = "data";
+/// What a layer does.
+pub const LAYER_JOURNAL: &str = "journal";
 /// The description of an image.
 pub const MANIFEST: &str = "manifest";
 /// What the store knows besides.
 pub const RECORD: &str = "record.json";
+
+/// What a layer's folder is called.
+pub fn layer_name(diff_id: &Digest) -> String {
+    diff_id.to_string().replace(':', "-")
+}
 
 /// A store's folder.
 #[derive(Clone, Debug)]
@@ -52,6 +69,16 @@ impl Place {
     /// The image `id`.
     pub fn image(&self, id: &str) -> PathBuf {
         self.images().join(id)
+    }
+
+    /// All layers. A change of how their data or journals are written needs another name.
+    pub fn layers(&self) -> PathBuf {
+        self.0.join("layers")
+    }
+
+    /// The layer whose uncompressed tar has this digest.
+    pub fn layer(&self, diff_id: &Digest) -> PathBuf {
+        self.layers().join(layer_name(diff_id))
     }
 
     /// All names.

@@ -32,6 +32,7 @@ impl Store {
         names::forget(&self.place.names(), &image.id)?;
         names::forget(&self.place.sources(), &image.id)?;
         discard(&self.place, &image.id)?;
+        self.trim_layers()?;
         Ok(true)
     }
 }

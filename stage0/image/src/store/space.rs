@@ -1,9 +1,10 @@
 //! What of the disk the store takes. Files that come and go meanwhile count or do not.
 
+use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -12,13 +13,52 @@ use super::{Image, Store};
 /// Bytes of the unit in which Linux counts a file's blocks.
 const UNIT_BYTES: u64 = 512;
 
+/// What a layer takes.
+#[derive(Clone, Debug)]
+pub struct LayerSpace {
+    /// Bytes of the disk.
+    pub bytes: u64,
+    /// The ids of the images that have it.
+    pub images: Vec<String>,
+}
+
 impl Store {
-    /// Bytes of the disk that the files of `image` take.
+    /// Bytes of the disk that the files of `image` take, without those of its layers.
     ///
     /// # Errors
     /// If they cannot be looked at.
     pub fn image_space(&self, image: &Image) -> Result<u64> {
         measured(&self.place.image(&image.id))
+    }
+
+    /// The layers of `images`, and those that nobody has.
+    ///
+    /// # Errors
+    /// If they cannot be looked at.
+    pub fn layer_space(&self, images: &[Image]) -> Result<Vec<LayerSpace>> {
+        let mut users: HashMap<PathBuf, Vec<String>> = HashMap::new();
+        for image in images {
+            for layer in &image.layers {
+                let folder = self.place.layer(&layer.diff_id.parse()?);
+                let users = users.entry(folder).or_default();
+                // An image may have the same layer twice.
+                if users.last() != Some(&image.id) {
+                    users.push(image.id.clone());
+                }
+            }
+        }
+        let dir = self.place.layers();
+        let entries = fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))?;
+        let space = entries.map(|entry| {
+            let folder = entry
+                .with_context(|| format!("read {}", dir.display()))?
+                .path();
+            Ok(LayerSpace {
+                bytes: measured(&folder)?,
+                images: users.remove(&folder).unwrap_or_default(),
+            })
+        });
+        space.collect()
     }
 
     /// Bytes that the store may still take; `None` if nobody said. Imports under way count with what they have taken by now.

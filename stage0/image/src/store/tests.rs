@@ -16,7 +16,7 @@ fn plain(bytes: &[u8]) -> Vec<u8> {
     bytes.to_vec()
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -51,7 +51,7 @@ pub(super) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// Incompressible, so that truncation of a compressed form meets every part of it.
-fn noise(length: usize) -> Vec<u8> {
+pub(super) fn noise(length: usize) -> Vec<u8> {
     let mut state = 1u64;
     std::iter::repeat_with(|| {
         state = state
@@ -70,13 +70,13 @@ fn layer_tars() -> Vec<Vec<u8>> {
     ]
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     Digest::of(Algorithm::Sha256, bytes).to_string()
 }
 
 /// The files of an OCI layout or of another archive, by name.
 #[derive(Clone, Default)]
-struct Parts(Vec<(String, Vec<u8>)>);
+pub(super) struct Parts(pub(super) Vec<(String, Vec<u8>)>);
 
 impl Parts {
     fn blob(&mut self, media_type: &str, bytes: Vec<u8>) -> Value {
@@ -88,10 +88,13 @@ impl Parts {
     }
 
     fn image(&mut self, architecture: &str, compress: Compressor) -> Value {
-        let tars = layer_tars();
+        self.image_of(&layer_tars(), architecture, compress)
+    }
+
+    fn image_of(&mut self, tars: &[Vec<u8>], architecture: &str, compress: Compressor) -> Value {
         let config = self.blob(
             "application/vnd.oci.image.config.v1+json",
-            configuration(architecture, &tars),
+            configuration(architecture, tars),
         );
         let layers: Vec<_> = tars
             .iter()
@@ -160,6 +163,13 @@ fn layout(compress: Compressor) -> Parts {
     parts.index(&[descriptor])
 }
 
+/// A layout of an image of these layers.
+pub(super) fn layout_of(tars: &[Vec<u8>]) -> Parts {
+    let mut parts = Parts::default();
+    let descriptor = parts.image_of(tars, "amd64", gzip);
+    parts.index(&[descriptor])
+}
+
 fn docker_archive() -> Parts {
     let tars = layer_tars();
     let config = configuration("amd64", &tars);
@@ -208,7 +218,7 @@ impl Bench {
         path
     }
 
-    fn folder(&self, name: &str, parts: &Parts) -> PathBuf {
+    pub(super) fn folder(&self, name: &str, parts: &Parts) -> PathBuf {
         parts.folder(&self.folder.path().join(name))
     }
 
@@ -228,7 +238,7 @@ impl Bench {
     }
 
     /// Everything in the store, by path.
-    fn state(&self) -> Vec<PathBuf> {
+    pub(super) fn state(&self) -> Vec<PathBuf> {
         fn walk(path: &Path, into: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(path).unwrap() {
                 let path = entry.unwrap().path();
@@ -275,10 +285,12 @@ fn layout_is_one_image_in_every_form_and_compression() {
     assert_eq!(image.kind, Kind::Oci);
     assert_eq!(image.entrypoint().unwrap().unwrap(), ["/bin/sh"]);
     assert_eq!(image.cmd().unwrap().unwrap(), ["-c", "true"]);
-    assert_eq!(
-        fs::read(&image.rootfs).unwrap().len() as u64,
-        image.rootfs_bytes
-    );
+    let bytes: usize = image
+        .files()
+        .iter()
+        .map(|file| fs::read(file).unwrap().len())
+        .sum();
+    assert_eq!(bytes as u64, image.rootfs_bytes);
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::layers::{LayerRef, read_record};
+use super::place::{LAYER_DATA, LAYER_JOURNAL};
 use super::{Image, Store};
 use crate::digest::{Algorithm, Digest, Hashing};
 
 impl Store {
-    /// Compares the image's file with what the import recorded of it.
+    /// Compares the image's files, and those of its layers, with what the import recorded of it.
     ///
     /// # Errors
     /// If it differs, cannot be read, or nothing was recorded.
@@ -25,6 +27,29 @@ impl Store {
             found == *recorded,
             "image {id} is damaged: its file has the digest {found}, the import recorded {recorded}; remove the image and import it again"
         );
+        for layer in &image.layers {
+            self.verify_layer(layer).with_context(|| {
+                format!("image {id} is damaged; remove the image and import it again")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn verify_layer(&self, layer: &LayerRef) -> Result<()> {
+        let folder = self.place.layer(&layer.diff_id.parse()?);
+        let recorded = read_record(&folder)?;
+        for (name, digest) in [
+            (LAYER_DATA, recorded.data),
+            (LAYER_JOURNAL, recorded.journal),
+        ] {
+            let path = folder.join(name);
+            let found = digest_of(&path)?.to_string();
+            ensure!(
+                found == digest,
+                "{} has the digest {found}, the import recorded {digest}",
+                path.display()
+            );
+        }
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! that nobody holds, which the next opening or import sweeps away. Two that want a workshop of one name take turns.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use nix::libc;
 
+use super::lease::Lease;
 use crate::held::is_at;
 
 /// Mode of the store's folders.
@@ -25,7 +26,7 @@ pub struct Workshop {
     path: PathBuf,
     delivered: bool,
     /// Keeps the lock.
-    _folder: File,
+    folder: File,
 }
 
 impl Workshop {
@@ -39,7 +40,7 @@ impl Workshop {
         let workshop = Self {
             path,
             delivered: false,
-            _folder: folder,
+            folder,
         };
         workshop.clear()?;
         Ok(workshop)
@@ -90,21 +91,32 @@ impl Workshop {
         Ok(file)
     }
 
-    /// Renames the whole folder, its files durable already, to `target`; false if there is one by now.
+    /// A new file in it with `content`, durable.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        let mut file = self.create(name, 0o640)?;
+        file.write_all(content)
+            .and_then(|()| file.sync_all())
+            .with_context(|| format!("write {}", self.join(name).display()))
+    }
+
+    /// Renames the whole folder, its files durable already, to `target`, and keeps it there; `None` if there is one by now.
     ///
     /// # Errors
     /// If it cannot be renamed or made durable.
-    pub fn deliver(mut self, target: &Path) -> Result<bool> {
+    pub fn deliver(mut self, target: &Path) -> Result<Option<Lease>> {
         sync_folder(&self.path)?;
         match fs::rename(&self.path, target) {
             Ok(()) => self.delivered = true,
-            Err(error) if is_there(&error) => return Ok(false),
+            Err(error) if is_there(&error) => return Ok(None),
             Err(error) => {
                 return Err(error).with_context(|| format!("rename into {}", target.display()));
             }
         }
         target.parent().map_or(Ok(()), sync_folder)?;
-        Ok(true)
+        Lease::keep(&self.folder).map(Some)
     }
 
     /// Renames the file `name` in it, durable already, over `target`.
@@ -252,7 +264,7 @@ mod tests {
         for first in [true, false] {
             let workshop = Workshop::unique(tmp.path()).unwrap();
             workshop.create("file", 0o600).unwrap();
-            assert_eq!(workshop.deliver(&target).unwrap(), first);
+            assert_eq!(workshop.deliver(&target).unwrap().is_some(), first);
         }
         assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 1);
     }

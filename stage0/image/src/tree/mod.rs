@@ -18,7 +18,7 @@ use crate::limits::Limits;
 use crate::scratch::{Handle, Scratch};
 
 pub(crate) use path::{clean, split};
-pub(crate) use record::{Attributes, Form, Kind, Record};
+pub(crate) use record::{Attributes, Form, Kind, RECORD_BYTES, Record};
 
 /// Longest name of one directory entry (NAME_MAX).
 pub(crate) const NAME_MAX: usize = 255;

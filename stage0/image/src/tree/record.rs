@@ -119,7 +119,11 @@ pub(crate) struct Record {
     pub(crate) xattr_bytes: u32,
 }
 
-const RECORD_BYTES: usize = 52;
+/// Content lies in blocks of that size.
+const BLOCK_BYTES: u64 = 4096;
+
+/// Bytes of a record.
+pub(crate) const RECORD_BYTES: usize = 52;
 
 impl Record {
     pub(crate) fn new(
@@ -153,6 +157,15 @@ impl Record {
         Kind::from_mode(self.mode)
     }
 
+    /// How many blocks of its own the content has from `start` on, where it has no list of chunks.
+    pub(crate) fn blocks(&self) -> u64 {
+        match self.form {
+            Form::Plain => self.size.div_ceil(BLOCK_BYTES),
+            Form::Inline => self.size / BLOCK_BYTES,
+            Form::Empty | Form::Chunked => 0,
+        }
+    }
+
     /// How much of `extra` lies behind the inode on disk: all, but for content that has blocks of its own.
     pub(crate) fn behind_bytes(&self) -> u32 {
         if self.form == Form::Plain {
@@ -163,31 +176,42 @@ impl Record {
     }
 
     pub(super) fn append(&self, scratch: &mut Scratch) -> Result<Handle> {
+        scratch.append(&[&self.encode()])
+    }
+
+    pub(super) fn read(scratch: &Scratch, at: Handle) -> Result<Self> {
+        let mut bytes = [0; RECORD_BYTES];
+        scratch.read(at, 0, &mut bytes)?;
+        Ok(Self::decode(&bytes))
+    }
+
+    /// The record as bytes. Its handles mean something to the scratch file alone that they are of.
+    pub(crate) fn encode(&self) -> [u8; RECORD_BYTES] {
         let form = match self.form {
             Form::Empty => 0,
             Form::Plain => 1,
             Form::Inline => 2,
             Form::Chunked => 3,
         };
-        scratch.append(&[
-            &self.mode.to_le_bytes(),
-            &[form, self.chunk_bits],
-            &self.uid.to_le_bytes(),
-            &self.gid.to_le_bytes(),
-            &self.mtime_ns.to_le_bytes(),
-            &self.mtime.to_le_bytes(),
-            &self.size.to_le_bytes(),
-            &self.start.to_le_bytes(),
-            &self.extra.0.to_le_bytes(),
-            &self.extra_bytes.to_le_bytes(),
-            &self.xattrs.0.to_le_bytes(),
-            &self.xattr_bytes.to_le_bytes(),
-        ])
+        let mut bytes = [0; RECORD_BYTES];
+        bytes[..2].copy_from_slice(&self.mode.to_le_bytes());
+        (bytes[2], bytes[3]) = (form, self.chunk_bits);
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(4, &self.uid.to_le_bytes());
+        put(8, &self.gid.to_le_bytes());
+        put(12, &self.mtime_ns.to_le_bytes());
+        put(16, &self.mtime.to_le_bytes());
+        put(24, &self.size.to_le_bytes());
+        put(32, &self.start.to_le_bytes());
+        put(36, &self.extra.0.to_le_bytes());
+        put(40, &self.extra_bytes.to_le_bytes());
+        put(44, &self.xattrs.0.to_le_bytes());
+        put(48, &self.xattr_bytes.to_le_bytes());
+        bytes
     }
 
-    pub(super) fn read(scratch: &Scratch, at: Handle) -> Result<Self> {
-        let mut bytes = [0; RECORD_BYTES];
-        scratch.read(at, 0, &mut bytes)?;
+    /// What [`encode`](Self::encode) made.
+    pub(crate) fn decode(bytes: &[u8; RECORD_BYTES]) -> Self {
         let u32_at = |at: usize| {
             u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };
@@ -198,7 +222,7 @@ impl Record {
             3 => Form::Chunked,
             _ => Form::Empty,
         };
-        Ok(Self {
+        Self {
             mode: u16::from_le_bytes([bytes[0], bytes[1]]),
             form,
             chunk_bits: bytes[3],
@@ -212,7 +236,7 @@ impl Record {
             extra_bytes: u32_at(40),
             xattrs: Handle(u32_at(44)),
             xattr_bytes: u32_at(48),
-        })
+        }
     }
 }
 

@@ -160,7 +160,7 @@ impl Host {
         let layout = tempfile::tempdir_in(self.dir.path())?.keep();
         let pulled = access
             .find(&name.parse()?, "amd64")
-            .and_then(|found| found.fetch(&self.blobs, &layout, &|_| {}));
+            .and_then(|found| found.fetch(&self.blobs, &layout, &|_| false, &|_| {}));
         assert!(begun.elapsed() < DEADLINE, "it took {:?}", begun.elapsed());
         pulled.map(|()| layout)
     }

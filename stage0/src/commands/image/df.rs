@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use image::Store;
+use image::{LayerSpace, Store};
 use serde::Serialize;
 
 use crate::images::users;
@@ -12,7 +12,7 @@ use crate::table::TableFlags;
 /// Shows what the store takes of the disk, and what of it no pod uses
 #[derive(Debug, Args)]
 #[command(
-    after_help = "An image's file is one with those of its pods: each takes its space once, and `image rm --force` frees it only when \
+    after_help = "A layer that only one image has counts as the image's. An image's file is one with those of its pods: each takes its space once, and `image rm --force` frees it only when \
     they are gone."
 )]
 pub struct Df {
@@ -38,10 +38,14 @@ impl Df {
     pub(super) fn run(&self, store: &Store, pods: &Pods) -> Result<i32> {
         let users = users(pods)?;
         let mut rows = Vec::new();
-        for image in store.list()? {
+        let images = store.list()?;
+        let layers = store.layer_space(&images)?;
+        for image in images {
+            let own = layers.iter().filter(|layer| layer.images == [&*image.id]);
+            let own: u64 = own.map(|layer| layer.bytes).sum();
             let (pods, size) = (
                 users.get(&image.id).map_or(0, Vec::len),
-                store.image_space(&image)?,
+                store.image_space(&image)? + own,
             );
             rows.push(Row {
                 what: image.id,
@@ -58,6 +62,13 @@ impl Df {
             size,
             reclaimable,
         };
+        let shared = layers.iter().filter(|layer| layer.images.len() != 1);
+        let is_free = |layer: &&LayerSpace| !layer.images.iter().any(|id| users.contains_key(id));
+        rows.push(other(
+            "shared layers",
+            shared.clone().map(|layer| layer.bytes).sum(),
+            shared.filter(is_free).map(|layer| layer.bytes).sum(),
+        ));
         let blobs = store.blob_space()?;
         rows.push(other("downloads", blobs, blobs));
         rows.push(other("in progress", store.work_space()?, 0));

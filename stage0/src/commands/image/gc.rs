@@ -46,6 +46,8 @@ impl Gc {
                 }
             }
         }
+        // What an import left that was killed.
+        store.trim_layers()?;
         Ok(code)
     }
 

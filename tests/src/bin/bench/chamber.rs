@@ -75,10 +75,8 @@ fn import() -> Result<()> {
         String::from_utf8_lossy(&done.stderr)
     );
     let digest = String::from_utf8(done.stdout)?.trim().to_owned();
-    let disk = Path::new("/var/lib/fairing/store/images")
-        .join(&digest)
-        .join("rootfs.erofs");
-    fs::copy(&disk, IMAGES_DISK).with_context(|| format!("copy {}", disk.display()))?;
+    tests::image_disk(Path::new("/var/lib/fairing"), Path::new(IMAGES_DISK))
+        .context("copy the image of busybox")?;
     fs::write(IMAGE, digest)?;
     ensure!(
         Path::new(KERNEL).exists(),

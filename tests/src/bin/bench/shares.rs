@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::mem;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use tests::mounted::Mounted;
 
 use crate::chamber::mount_tmpfs;
 use crate::shared_work::{LARGE, Worked, output};
@@ -77,14 +79,14 @@ impl Bench {
             )?;
         }
         let bench = Self {
-            image: tests::image_file(Path::new(&format!("{FOLDER}/store"))),
+            image: Path::new(FOLDER).join("image.erofs"),
         };
-        let image = bench.image.display().to_string();
+        let store = Path::new(FOLDER).join("store");
+        tests::image_disk(&store, &bench.image)?;
         let debian = bench.path("debian");
-        for folder in [&debian, &bench.path("data")] {
-            fs::create_dir_all(folder)?;
-        }
-        run("mount", &["-t", "erofs", "-o", "loop,ro", &image, &debian])?;
+        fs::create_dir_all(bench.path("data"))?;
+        // It goes with the mount namespace.
+        mem::forget(Mounted::image(&store, PathBuf::from(&debian)));
         run(
             "cp",
             &["-a", &format!("{debian}{IN_IMAGE}/."), &bench.path("data")],

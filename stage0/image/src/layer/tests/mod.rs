@@ -1,6 +1,7 @@
 //! Tars built here go through the writer, and the image is read back by an independent reader (crate erofs-rs).
 
 mod hostile;
+mod layered;
 mod model;
 pub(crate) mod tars;
 mod whole;

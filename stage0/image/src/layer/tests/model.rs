@@ -10,7 +10,7 @@ use super::{convert, read_back};
 use crate::limits::Limits;
 
 #[derive(Debug, Clone)]
-enum Operation {
+pub(super) enum Operation {
     Directory,
     File(u8),
     Symlink(String),
@@ -193,21 +193,40 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-proptest! {
-    #[test]
-    fn layers_at_random_give_the_model_s_tree(layers in prop::collection::vec(prop::collection::vec((path(), operation()), 0..8), 1..5)) {
-        let mut model = Model::default();
-        let (mut tars, mut refused) = (Vec::new(), false);
-        for layer in &layers {
-            model.layer += 1;
+/// Layers of paths and what happens there.
+pub(super) fn layers() -> impl Strategy<Value = Vec<Vec<(String, Operation)>>> {
+    prop::collection::vec(prop::collection::vec((path(), operation()), 0..8), 1..5)
+}
+
+/// The tars of layers, and what is to become of them.
+#[derive(Default)]
+pub(super) struct Layers {
+    pub(super) tars: Vec<Vec<u8>>,
+    model: Model,
+    refused: bool,
+}
+
+impl Layers {
+    pub(super) fn of(layers: &[Vec<(String, Operation)>]) -> Self {
+        let mut made = Self::default();
+        for layer in layers {
+            made.model.layer += 1;
             let mut tar = Tar::default();
             for (path, operation) in layer {
                 // An entry that would be refused is left out once in the model; the real one must refuse it too.
                 tar = add(tar, path, operation);
-                refused |= !refused && model.apply(path, operation).is_err();
+                made.refused |= !made.refused && made.model.apply(path, operation).is_err();
             }
-            tars.push(tar.end());
+            made.tars.push(tar.end());
         }
+        made
+    }
+}
+
+proptest! {
+    #[test]
+    fn layers_at_random_give_the_model_s_tree(layers in layers()) {
+        let Layers { tars, model, refused } = Layers::of(&layers);
         let converted = convert(&tars, Limits::default());
         prop_assert_eq!(converted.is_err(), refused);
         let Ok((_, image)) = converted else { return Ok(()) };

@@ -308,7 +308,8 @@ fn image_put_below_another_comes_back_with_everything() {
         Limits::default(),
     )
     .expect("writer");
-    writer.apply_stored(file.path()).expect("apply");
+    let files = crate::outgoing::Files::open(file.path(), &[]).expect("an image");
+    writer.apply_stored(&files).expect("apply");
     writer.finish().expect("finish");
     let image = bytes_of(&output).expect("read");
     assert_eq!(everything(&image), everything(&lower));
