@@ -72,7 +72,10 @@ fn gc_takes_what_has_no_name_and_was_not_used_for_so_long() {
 fn image_whose_file_changed_is_told() {
     let (host, id) = host();
     assert_eq!(host.stdout(&["image", "verify", "tool"]).trim(), id);
-    let file = host.path("data/store/images").join(&id).join("index.erofs");
+    let file = host
+        .path("data/store/images")
+        .join(&id)
+        .join("rootfs.erofs");
     fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("mode");
     let open = fs::File::options()
         .write(true)
