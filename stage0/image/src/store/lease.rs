@@ -25,17 +25,6 @@ impl Lease {
         }
     }
 
-    /// Keeps what has just been put into the store where it is, though others may use it: Linux turns the only lock that its
-    /// maker has on `folder` into a shared one without letting go of it.
-    ///
-    /// # Errors
-    /// If it cannot be locked.
-    pub fn keep(folder: &File) -> Result<Self> {
-        let folder = folder.try_clone().context("duplicate a descriptor")?;
-        folder.lock_shared().context("keep what was delivered")?;
-        Ok(Self::of(folder))
-    }
-
     /// Keeps the image in `folder` where it is; `None` if there is none.
     ///
     /// # Errors

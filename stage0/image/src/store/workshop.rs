@@ -21,12 +21,15 @@ pub const FOLDER_MODE: u32 = 0o750;
 /// Tells the workshops of one process apart.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
+/// What is made lies in a folder of this name within the one that is locked: who waits for the workshop does not wait for those who
+/// use what came out of it.
+const MADE: &str = "made";
+
 /// A folder of one's own.
 pub struct Workshop {
     path: PathBuf,
-    delivered: bool,
     /// Keeps the lock.
-    folder: File,
+    _folder: File,
 }
 
 impl Workshop {
@@ -39,8 +42,7 @@ impl Workshop {
         let folder = hold(&path).with_context(|| format!("lock {}", path.display()))?;
         let workshop = Self {
             path,
-            delivered: false,
-            folder,
+            _folder: folder,
         };
         workshop.clear()?;
         Ok(workshop)
@@ -55,14 +57,14 @@ impl Workshop {
         Self::enter(tmp, &format!("work-{}-{number}", std::process::id()))
     }
 
-    /// The folder itself.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The folder for what is made.
+    pub fn path(&self) -> PathBuf {
+        self.path.join(MADE)
     }
 
     /// The path of `name` in it.
-    pub fn join(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
     }
 
     /// A new file in it, open for reading and writing, with `mode`.
@@ -106,17 +108,19 @@ impl Workshop {
     ///
     /// # Errors
     /// If it cannot be renamed or made durable.
-    pub fn deliver(mut self, target: &Path) -> Result<Option<Lease>> {
-        sync_folder(&self.path)?;
-        match fs::rename(&self.path, target) {
-            Ok(()) => self.delivered = true,
+    pub fn deliver(self, target: &Path) -> Result<Option<Lease>> {
+        let made = self.path();
+        sync_folder(&made)?;
+        let lease = Lease::share(&made)?.context("keep what was made")?;
+        match fs::rename(&made, target) {
+            Ok(()) => {}
             Err(error) if is_there(&error) => return Ok(None),
             Err(error) => {
                 return Err(error).with_context(|| format!("rename into {}", target.display()));
             }
         }
         target.parent().map_or(Ok(()), sync_folder)?;
-        Lease::keep(&self.folder).map(Some)
+        Ok(Some(lease))
     }
 
     /// Renames the file `name` in it, durable already, over `target`.
@@ -139,7 +143,7 @@ impl Workshop {
                     fs::remove_file(entry.path())?;
                 }
             }
-            Ok(())
+            DirBuilder::new().mode(FOLDER_MODE).create(self.path())
         };
         clear().with_context(|| format!("clear {}", self.path.display()))
     }
@@ -147,9 +151,7 @@ impl Workshop {
 
 impl Drop for Workshop {
     fn drop(&mut self) {
-        if !self.delivered
-            && let Err(error) = fs::remove_dir_all(&self.path)
-        {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
             tracing::warn!("remove {}: {error}", self.path.display());
         }
     }
@@ -194,7 +196,7 @@ pub fn sync_folder(path: &Path) -> Result<()> {
         .with_context(|| format!("make {} durable", path.display()))
 }
 
-/// Makes and locks a folder. Between the two a sweeper may remove it, or its holder rename it away: then again.
+/// Makes and locks a folder. Between the two a sweeper or its holder may remove it: then again.
 fn hold(path: &Path) -> io::Result<File> {
     loop {
         match DirBuilder::new().mode(FOLDER_MODE).create(path) {
@@ -243,7 +245,7 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .collect();
-        assert_eq!(left, [workshop.join("").components().as_path()]);
+        assert_eq!(left, std::slice::from_ref(&workshop.path));
         drop(workshop);
         assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0);
     }
@@ -255,6 +257,21 @@ mod tests {
         fs::write(tmp.path().join("x/rootfs.erofs"), "half").unwrap();
         let workshop = Workshop::enter(tmp.path(), "x").unwrap();
         assert!(workshop.create("rootfs.erofs", 0o600).is_ok());
+    }
+
+    #[test]
+    fn who_waits_for_a_workshop_does_not_wait_for_users_of_what_came_of_it() {
+        let tmp = tempfile::tempdir().unwrap();
+        let workshop = Workshop::enter(tmp.path(), "x").unwrap();
+        let (entered, entry) = std::sync::mpsc::channel();
+        let path = tmp.path().to_owned();
+        let waiter = std::thread::spawn(move || {
+            entered.send(Workshop::enter(&path, "x").is_ok()).unwrap();
+        });
+        let lease = workshop.deliver(&tmp.path().join("made")).unwrap();
+        let deadline = std::time::Duration::from_secs(60);
+        assert!(entry.recv_timeout(deadline).unwrap() && lease.is_some());
+        waiter.join().unwrap();
     }
 
     #[test]
