@@ -3,8 +3,8 @@
 //! Called by `images` for words that are no paths, and by `image push`. What is pulled is laid out on a desk in the
 //! store, and imported from there as any OCI layout.
 
-use std::cell::RefCell;
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use contract::quantity;
@@ -213,20 +213,23 @@ fn fetch(
     fs::create_dir(&layout).with_context(|| format!("create {}", layout.display()))?;
     let progress = Progress::of_name(&found.reference().to_string(), quiet);
     // They stay until the import has them.
-    let held = RefCell::new(Vec::new());
+    let held = Mutex::new(Vec::new());
     let has = |diff_id: &Digest| {
         let lease = store.hold_layer(diff_id).ok().flatten();
         let is_here = lease.is_some();
-        held.borrow_mut().extend(lease);
+        held.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(lease);
         is_here
     };
     let fetched = found.fetch(blobs, &layout, &has, &|step| progress.tell_pull(step));
     let image = fetched.and_then(|()| store.import(&layout, options, &|step| progress.tell(step)));
     progress.end();
-    if image.is_err() {
+    match &image {
+        // The store has the layers themselves now.
+        Ok(_) => blobs.forget(found.layer_blobs()),
         // Should one be damaged, the next attempt must not find it again.
-        let digests: Vec<_> = found.blobs().collect();
-        blobs.forget(&digests);
+        Err(_) => blobs.forget(found.blobs()),
     }
     image
 }

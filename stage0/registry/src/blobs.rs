@@ -89,10 +89,10 @@ impl Blobs {
         Ok(Part { path, file })
     }
 
-    /// Takes blobs out that turned out to be damaged; who has a link keeps it.
-    pub fn forget<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) {
+    /// Takes blobs out that nobody needs, or that turned out to be damaged; who has a link keeps it.
+    pub fn forget(&self, digests: impl IntoIterator<Item = Digest>) {
         for digest in digests {
-            let path = self.path(digest);
+            let path = self.path(&digest);
             if let Err(error) = fs::remove_file(&path)
                 && error.kind() != ErrorKind::NotFound
             {

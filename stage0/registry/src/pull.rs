@@ -79,6 +79,12 @@ impl Found {
         &self.chosen.digest
     }
 
+    /// Digests of the layers' blobs.
+    pub fn layer_blobs(&self) -> impl Iterator<Item = Digest> {
+        let layers = self.chosen.manifest.layers.iter();
+        layers.filter_map(|descriptor| descriptor.digest.parse().ok())
+    }
+
     /// Digests of configuration and layers.
     pub fn blobs(&self) -> impl Iterator<Item = Digest> {
         let manifest = &self.chosen.manifest;
@@ -95,7 +101,7 @@ impl Found {
         &self,
         blobs: &Blobs,
         layout: &Path,
-        has: &dyn Fn(&Digest) -> bool,
+        has: &Has<'_>,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<()> {
         let fetch = || {
@@ -105,13 +111,15 @@ impl Found {
                 found: self,
                 blobs,
                 layout,
+                has,
+                diff_ids: Vec::new(),
                 cancel: Cancel::default(),
                 done: Mutex::new(0),
                 total: 0,
                 progress,
             };
-            let diff_ids = pull.configuration()?;
-            layers.retain(|layer| !self.diff_id(layer, &diff_ids).is_some_and(|id| has(&id)));
+            pull.diff_ids = pull.configuration()?;
+            layers.retain(|layer| !pull.is_here(layer));
             pull.total = layers.iter().map(|layer| layer.size).sum();
             pull.all(&layers)
         };
@@ -144,13 +152,6 @@ impl Found {
         Ok(once)
     }
 
-    /// The digest of a layer's uncompressed tar, by the configuration's.
-    fn diff_id(&self, layer: &Descriptor, diff_ids: &[String]) -> Option<Digest> {
-        let mut layers = self.chosen.manifest.layers.iter().zip(diff_ids);
-        let found = layers.find(|(other, _)| other.digest == layer.digest);
-        found.and_then(|(_, diff_id)| diff_id.parse().ok())
-    }
-
     /// Everything but the blobs.
     fn begin(&self, layout: &Path) -> Result<()> {
         let manifest = &self.chosen.descriptor;
@@ -175,11 +176,22 @@ impl Found {
     }
 }
 
+/// Says of a layer, by the digest of its uncompressed tar, whether it need not be fetched.
+pub type Has<'a> = dyn Fn(&Digest) -> bool + Sync + 'a;
+
+/// A layer turned out to be here while its blob was waited for.
+#[derive(Debug, thiserror::Error)]
+#[error("the layer is here")]
+struct IsHere;
+
 /// One pull into a layout.
 struct Pull<'a> {
     found: &'a Found,
     blobs: &'a Blobs,
     layout: &'a Path,
+    has: &'a Has<'a>,
+    /// Digests of the layers' uncompressed tars, by the configuration.
+    diff_ids: Vec<String>,
     cancel: Cancel,
     done: Mutex<u64>,
     total: u64,
@@ -210,7 +222,9 @@ impl Pull<'_> {
             while !self.cancel.is_set()
                 && let Some(layer) = locked(&next).next()
             {
-                if let Err(error) = self.blob(layer, &|bytes| self.tell(bytes)) {
+                if let Err(error) = self.blob(layer, &|bytes| self.tell(bytes))
+                    && !error.is::<IsHere>()
+                {
                     locked(&failed).get_or_insert(error);
                     self.cancel.set();
                 }
@@ -223,6 +237,14 @@ impl Pull<'_> {
         });
         let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Whether a layer need not be fetched.
+    fn is_here(&self, layer: &Descriptor) -> bool {
+        let mut layers = self.found.chosen.manifest.layers.iter().zip(&self.diff_ids);
+        let found = layers.find(|(other, _)| other.digest == layer.digest);
+        let diff_id = found.and_then(|(_, diff_id)| diff_id.parse().ok());
+        diff_id.is_some_and(|diff_id| (self.has)(&diff_id))
     }
 
     /// The path of a blob in the layout, by now.
@@ -246,7 +268,11 @@ impl Pull<'_> {
             },
         };
         self.blobs
-            .link(&digest, size, &target, |file| download.fill(file))
+            .link(&digest, size, &target, |file| {
+                // Whoever fetched it while this waited may have made the layer of it.
+                ensure!(!self.is_here(descriptor), IsHere);
+                download.fill(file)
+            })
             .with_context(|| format!("fetch blob {digest}"))?;
         // One that was here already comes all at once.
         let rest = i64::try_from(size).map_err(|_| anyhow!("blob {digest} is too large"))?;

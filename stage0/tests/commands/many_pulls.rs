@@ -53,6 +53,33 @@ fn fifty_pulls_at_once_fetch_each_layer_once() {
     assert!(blobs.values().all(|count| *count == 1), "{blobs:?}");
 }
 
+#[test]
+fn layer_that_the_store_has_is_not_fetched_again_and_its_blob_not_kept() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
+    let shared = noise(1, 1 << 20);
+    for own in ["one", "two"] {
+        let layout = Layout::new(host.path(own));
+        let image = layout.image("amd64", &[("shared", &*shared), ("own", own.as_bytes())]);
+        registry.push(&layout.of(&image), own);
+        pull(&host, &registry.name(own));
+    }
+    let asked = registry.blobs_asked_for();
+    assert_eq!(
+        asked.len(),
+        2 + 2 + 1,
+        "configurations, own layers, the shared one: {asked:?}"
+    );
+    assert!(asked.values().all(|count| *count == 1), "{asked:?}");
+    let kept: u64 = blobs(&host)
+        .iter()
+        .map(|blob| blob.metadata().expect("a blob").len())
+        .sum();
+    assert!(
+        kept < 64 << 10,
+        "{kept} bytes are kept of what is a layer of the store"
+    );
+}
+
 /// So many bytes that do not compress, others for each seed.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
