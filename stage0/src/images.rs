@@ -11,6 +11,8 @@ use contract::pod::{PodApp, PodImage};
 use discovery::Name;
 use image::{Image, ImportOptions, Store};
 
+use crate::built;
+use crate::cli::PullPolicy;
 use crate::pods::Pods;
 use crate::progress::Progress;
 use crate::registries::{self, Pulling};
@@ -35,8 +37,8 @@ pub struct Importing<'a> {
     pub quiet: bool,
 }
 
-/// The image that `word` names: a path is imported, a URL fetched, anything else looked up in the store, pulled from a
-/// registry, or found by App Container Image Discovery.
+/// The image that `word` names: a path is imported, a URL fetched, anything else looked up in the store, among what podman
+/// has built here, pulled from a registry, or found by App Container Image Discovery.
 ///
 /// # Errors
 /// If it is none of these, or the import fails.
@@ -58,6 +60,12 @@ pub fn resolve(
     if let Some(image) = fetching.url(word, &options) {
         return image;
     }
+    if word.starts_with(built::SCHEME) {
+        return built::image(store, word, &options, importing.quiet);
+    }
+    if let Some(image) = built_here(store, word, &options, fetching.policy, importing.quiet)? {
+        return Ok(image);
+    }
     let name = word.parse::<Name>().ok();
     match name.filter(|name| name.has_host() && !word.starts_with("docker.io/")) {
         // Labels are what no registry knows.
@@ -68,6 +76,25 @@ pub fn resolve(
         }),
         None => registries::resolve(store, word, importing, pulling),
     }
+}
+
+/// What podman has built and called `word`, if the store lacks it, or where the policy wants the newest.
+fn built_here(
+    store: &Store,
+    word: &str,
+    options: &ImportOptions,
+    policy: PullPolicy,
+    quiet: bool,
+) -> Result<Option<Image>> {
+    let wanted = match policy {
+        PullPolicy::Never => false,
+        PullPolicy::Update => true,
+        PullPolicy::New => store.find(word)?.is_none(),
+    };
+    if !wanted || !word.starts_with(built::LOCAL) {
+        return Ok(None);
+    }
+    built::find(store, word, options, quiet)
 }
 
 /// The images of a manifest's apps, in order, by their ids or else by their names.
@@ -110,7 +137,7 @@ pub fn users(pods: &Pods) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(users)
 }
 
-/// Imports what lies at `path`, or, for `-`, comes on stdin, by its own name or another.
+/// Imports what lies at `path`, or, for `-`, comes on stdin, or what podman keeps, by its own name or another.
 ///
 /// # Errors
 /// The store's.
@@ -124,6 +151,9 @@ pub fn import(
         name: name.map(str::to_owned),
         ..registries::options(importing)?
     };
+    if let Some(word) = path.to_str().filter(|word| word.starts_with(built::SCHEME)) {
+        return built::image(store, word, &options, importing.quiet);
+    }
     let progress = Progress::new(path, importing.quiet);
     let tell = |step| progress.tell(step);
     let image = match path == Path::new("-") {

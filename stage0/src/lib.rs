@@ -7,6 +7,7 @@
 mod acis;
 mod app;
 mod apps;
+mod built;
 mod cli;
 mod commands;
 mod directories;

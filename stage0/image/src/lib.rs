@@ -40,6 +40,7 @@ pub use outgoing::write_aci;
 pub use received::{Place, extract, reframe};
 pub use source::Progress;
 pub use source::convert::appc_architecture;
+pub use source::storage::Storage;
 pub use store::{
     Archive, Desk, Image, ImportOptions, Kind, LayerRef, LayerSpace, Lease, MissingDependencies,
     Store,

@@ -23,8 +23,9 @@ use crate::settings::Settings;
 /// What the help ends with.
 const AFTER_HELP: &str = "\
 IMAGE is an OCI layout or a `docker save` archive, an ACI, a root file system (each a folder or a tar), the name or id of
-an image of the store, or docker://NAME in a registry, where any name is looked for that the store does not have. Arguments after -- replace the Cmd of an OCI image and follow its Entrypoint; to an
-ACI's exec they are appended. Several images, each with its own flags and arguments ended by ---, make a pod of several
+an image of the store, or docker://NAME in a registry, where any name is looked for that the store does not have.
+containers-storage:NAME is what podman or buildah has built, and so is localhost/NAME if the store lacks it. Arguments
+after -- replace the Cmd of an OCI image and follow its Entrypoint; to an ACI's exec they are appended. Several images, each with its own flags and arguments ended by ---, make a pod of several
 apps.
 
 Examples:

@@ -13,7 +13,7 @@ use crate::recorder::{Host, RECORD};
 const NAME: &str = "example.com/tool:1";
 
 /// Stdout of a program that must succeed.
-fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let told = String::from_utf8_lossy(&output.stderr);
@@ -21,12 +21,12 @@ fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path of text")
 }
 
 /// A layer with what an ordinary user can unpack.
-fn layer(path: &Path) {
+pub fn layer(path: &Path) {
     let mut tar = tar::Builder::new(File::create(path).expect("a file"));
     let xattrs = Xattrs::from([(b"user.note".to_vec(), b"kept".to_vec())]);
     let none = Xattrs::new();

@@ -3,6 +3,7 @@
 mod acis;
 mod at_once;
 mod bad_input;
+mod built;
 mod ends;
 mod exported;
 mod help;

@@ -44,6 +44,11 @@ impl Host {
         host.manifest(&["run"]);
         let none = "unqualified-search-registries = []";
         fs::write(host.path("registries.conf"), none).expect("a configuration");
+        let built = format!(
+            "[storage]\ndriver = \"\"\ngraphroot = {:?}\n",
+            host.path("storage")
+        );
+        fs::write(host.path("storage.conf"), built).expect("a configuration");
         let mut image = tar::Builder::new(fs::File::create(host.path("image.tar")).expect("tar"));
         let mut header = tar::Header::new_gnu();
         header.set_size(2);
@@ -106,8 +111,10 @@ impl Host {
             .arg(self.path("config"))
             .args(words)
             .env("RECORD", self.path("record"))
-            // Neither a test nor what it gets wrong asks this host's registries, or shows them its logins.
+            // Neither a test nor what it gets wrong asks this host's registries, shows them its logins, or sees what
+            // is built here.
             .env("CONTAINERS_REGISTRIES_CONF", self.path("registries.conf"))
+            .env("CONTAINERS_STORAGE_CONF", self.path("storage.conf"))
             .env("HOME", self.path("home"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
             .env_remove("XDG_CONFIG_HOME")

@@ -33,7 +33,7 @@ pub fn open(files: &Files, wanted: &Wanted<'_>) -> Result<Layers> {
     let blobs = image
         .layers
         .iter()
-        .map(|name| Ok((Some(files.find(&inside(name)?)?), None)))
+        .map(|name| Ok((Some(files.find(&inside(name)?)?.into()), None)))
         .collect::<Result<Vec<_>>>()?;
     Ok(Layers {
         layers: pair(blobs, &configuration.rootfs.diff_ids, &files.object())?,

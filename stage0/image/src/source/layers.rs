@@ -6,11 +6,11 @@
 use anyhow::{Context, Result, bail};
 use contract::ImageManifest;
 
+use super::content::Content;
 use super::document::Platform;
 use super::files::check;
 use super::meter::Meter;
 use crate::Writer;
-use crate::blob::Blob;
 use crate::decompress::decompress;
 use crate::digest::{Algorithm, Digest, Hashing};
 
@@ -32,7 +32,7 @@ pub struct Layers {
 /// One layer.
 pub struct Layer {
     /// The tar, compressed or not; `None` if it is missing, as that of a layer may be which the store has.
-    pub blob: Option<Blob>,
+    pub blob: Option<Content>,
     /// Promised digest of the blob; `docker save` promises none.
     pub digest: Option<Digest>,
     /// Promised digest of the uncompressed tar.
@@ -44,7 +44,7 @@ pub struct Layer {
 /// # Errors
 /// If there are not as many of one as of the other, or too many.
 pub fn pair(
-    blobs: Vec<(Option<Blob>, Option<Digest>)>,
+    blobs: Vec<(Option<Content>, Option<Digest>)>,
     diff_ids: &[String],
     object: &str,
 ) -> Result<Vec<Layer>> {

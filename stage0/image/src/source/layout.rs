@@ -53,7 +53,7 @@ pub fn open(files: &Files, wanted: &Wanted<'_>) -> Result<Layers> {
             let digest: Digest = layer.digest.parse()?;
             let is_there = files.has(&digest.blob_path());
             let blob = is_there.then(|| files.blob(layer)).transpose()?;
-            Ok((blob.map(|(blob, _)| blob), Some(digest)))
+            Ok((blob.map(|(blob, _)| blob.into()), Some(digest)))
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(Layers {

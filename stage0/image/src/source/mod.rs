@@ -4,6 +4,7 @@
 //! part. Nothing is unpacked: archives are read in place, a compressed archive of parts by way of an unlinked file.
 
 mod archive;
+pub(crate) mod content;
 pub(crate) mod convert;
 mod docker;
 pub(crate) mod document;
@@ -14,6 +15,7 @@ mod meter;
 pub(crate) mod names;
 pub(crate) mod select;
 mod sniff;
+pub(crate) mod storage;
 mod tarball;
 #[cfg(test)]
 mod tests;

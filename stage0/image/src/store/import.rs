@@ -18,9 +18,9 @@ use super::lease::Lease;
 use super::place::{INDEX, Place, ROOTFS};
 use super::workshop::Workshop;
 use super::{ImportOptions, MissingDependencies, Store, discard, identity, names};
-use crate::blob::Blob;
 use crate::digest::{Algorithm, Digest, Hashing};
 use crate::outgoing::Files;
+use crate::source::content::Content;
 use crate::source::{self, Layer, Layers, Meter, Source, Tarball, Wanted};
 use crate::{Limits, Writer};
 
@@ -83,7 +83,11 @@ impl Import<'_> {
         }
     }
 
-    fn layered(&self, layers: &Layers) -> Result<Imported> {
+    /// Imports the image that `layers` make up.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn layered(&self, layers: &Layers) -> Result<Imported> {
         let diff_ids = layers.layers.iter().map(|layer| &layer.diff_id);
         let id = identity::of_parts(&layers.manifest, diff_ids)?;
         let names = match layers.names.as_slice() {
@@ -115,7 +119,7 @@ impl Import<'_> {
     fn apply(&self, image: &Layers, writer: &mut Writer) -> Result<Vec<Held>> {
         let count = image.layers.len();
         let one = |(index, layer): (usize, &Layer)| {
-            let bytes = layer.blob.as_ref().map_or(0, Blob::length);
+            let bytes = layer.blob.as_ref().map_or(0, Content::length);
             self.meter.begin(index + 1, count, bytes);
             layers::apply(self.place, &layer.diff_id, writer, |writer| {
                 layer.write(writer, &self.meter)

@@ -3,6 +3,7 @@
 //! Used by every `fairing` command, by many processes and threads at once, with no daemon: whatever is made appears by
 //! one rename, and what a killed process left in `tmp` the next one sweeps. `place` says where everything lies.
 
+mod built;
 mod dependencies;
 mod desk;
 mod export;

@@ -12,7 +12,8 @@ use crate::images::{self, Importing};
 /// Imports images
 #[derive(Debug, Args)]
 pub struct Import {
-    /// An OCI layout, a `docker save` archive, an ACI, or a root file system: a folder or a tar, told apart by content; - is stdin
+    /// An OCI layout, a `docker save` archive, an ACI, or a root file system: a folder or a tar, told apart by content; - is stdin,
+    /// containers-storage:NAME what podman or buildah keeps
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Name to give; of an archive with several images, the one to take
