@@ -7,6 +7,7 @@ pub mod leftovers;
 pub mod mounted;
 pub mod pod;
 pub mod random;
+pub mod registry;
 pub mod rkt;
 pub mod running;
 pub mod sandbox;

@@ -51,8 +51,14 @@ impl Mounted {
     /// An empty ext4 in `folder`, mounted at its folder `name`: not every host's temporary folder keeps all attributes.
     #[track_caller]
     pub fn ext4(folder: &Path, name: &str) -> Self {
+        Self::ext4_of(folder, name, 1 << 30)
+    }
+
+    /// The same of so many bytes.
+    #[track_caller]
+    pub fn ext4_of(folder: &Path, name: &str, bytes: u64) -> Self {
         let file = folder.join("ext4");
-        let made = fs::File::create(&file).and_then(|file| file.set_len(1 << 30));
+        let made = fs::File::create(&file).and_then(|file| file.set_len(bytes));
         made.expect("a sparse file");
         finish(
             Command::new("mkfs.ext4")
