@@ -1,5 +1,5 @@
 //! The benchmark: where the time of a pod's start goes, what an idle pod costs, how long an import takes; called by
-//! `scripts/bench`. docs/benchmark.md tells the method.
+//! `scripts/bench`, and by `scripts/bench-pulls` for pulls. docs/benchmark.md tells the method.
 //!
 //! One program in several roles, so that all of them fit a chroot without libraries: `bench` runs the others and reports,
 //! `bench count`, `bench wall` and `bench shares` measure on a host with KVM, `bench work` is what the last of them has done
@@ -10,6 +10,7 @@ mod counted;
 mod idle;
 mod imports;
 mod peer_init;
+mod pulls;
 mod report;
 mod shared_work;
 mod shares;
@@ -43,8 +44,9 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["shares", store, place] => print(&shares::measure(store, place)?),
         ["work", folder, asked] => print(&shared_work::run(folder, asked)?),
         ["import", images, packed] => print(&imports::measure(images, packed)?),
+        ["pulls", layout, first, second] => pulls::measure(layout, first, second),
         ["report", ref inputs @ .., output] => report::write(inputs, output),
-        _ => bail!("this program is called by scripts/bench"),
+        _ => bail!("this program is called by scripts/bench and scripts/bench-pulls"),
     }
 }
 
