@@ -22,6 +22,8 @@ const CLIENT_ID: &str = "fairing";
 /// Who asks for leave, and for what.
 pub struct Applicant<'a> {
     pub http: &'a Http,
+    /// For an identity token, which is in what is sent: a redirect would take it elsewhere.
+    pub unredirected: Option<&'a Http>,
     pub credentials: Option<&'a Credentials>,
     pub patience: &'a Patience,
     /// What the token must allow where the registry does not say.
@@ -73,9 +75,11 @@ impl Applicant<'_> {
             )));
         }
         let who = format!("login server {}", url.host_str().unwrap_or_default());
-        let request = match self.credentials {
-            Some(Credentials::Identity(identity)) => self.exchange(&url, service, scope, identity),
-            credentials => {
+        let request = match (self.credentials, self.unredirected) {
+            (Some(Credentials::Identity(identity)), Some(http)) => {
+                exchange(http, &url, service, scope, identity)
+            }
+            (credentials, _) => {
                 let mut query = url.query_pairs_mut();
                 query.extend_pairs(service.map(|service| ("service", service)));
                 for scope in scope.split(' ').filter(|scope| !scope.is_empty()) {
@@ -103,29 +107,28 @@ impl Applicant<'_> {
             _ => Err(Fault::lasting(format!("{who} gives no token"))),
         }
     }
+}
 
-    /// Asks by an identity token, as OAuth 2 has it (RFC 6749 section 6).
-    fn exchange(
-        &self,
-        url: &Url,
-        service: Option<&str>,
-        scope: &str,
-        identity: &str,
-    ) -> RequestBuilder {
-        // The encoder of queries is the one of forms.
-        let mut form = url.clone();
-        form.set_query(None);
-        form.query_pairs_mut()
-            .append_pair("grant_type", "refresh_token")
-            .append_pair("client_id", CLIENT_ID)
-            .append_pair("service", service.unwrap_or_default())
-            .append_pair("scope", scope)
-            .append_pair("refresh_token", identity);
-        self.http
-            .post(url.clone())
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(form.query().unwrap_or_default().to_owned())
-    }
+/// Asks by an identity token, as OAuth 2 has it (RFC 6749 section 6).
+fn exchange(
+    http: &Http,
+    url: &Url,
+    service: Option<&str>,
+    scope: &str,
+    identity: &str,
+) -> RequestBuilder {
+    // The encoder of queries is the one of forms.
+    let mut form = url.clone();
+    form.set_query(None);
+    form.query_pairs_mut()
+        .append_pair("grant_type", "refresh_token")
+        .append_pair("client_id", CLIENT_ID)
+        .append_pair("service", service.unwrap_or_default())
+        .append_pair("scope", scope)
+        .append_pair("refresh_token", identity);
+    http.post(url.clone())
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(form.query().unwrap_or_default().to_owned())
 }
 
 fn basic(user: &str, password: &str) -> String {

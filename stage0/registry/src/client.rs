@@ -29,6 +29,8 @@ const USER_AGENT: &str = concat!("fairing/", env!("CARGO_PKG_VERSION"));
 /// A repository that is talked about.
 pub struct Client {
     http: Http,
+    /// Follows no redirect; there where an identity token may be sent.
+    unredirected: Option<Http>,
     scheme: &'static str,
     endpoint: Endpoint,
     credentials: Option<Credentials>,
@@ -57,8 +59,11 @@ impl Client {
                 std::env::var_os(name)
             })?,
         };
+        let identified = matches!(credentials, Some(Credentials::Identity(_)));
+        let unredirected = || http(&endpoint, options, trusting, Policy::none());
         let mut client = Self {
-            http: http(&endpoint, options, trusting)?,
+            unredirected: identified.then(unredirected).transpose()?,
+            http: http(&endpoint, options, trusting, redirects(trusting))?,
             scheme: "https",
             endpoint,
             credentials,
@@ -163,6 +168,7 @@ impl Client {
         };
         let applicant = Applicant {
             http: &self.http,
+            unredirected: self.unredirected.as_ref(),
             credentials: self.credentials.as_ref(),
             patience: &self.patience,
             scope: format!("repository:{}:pull", self.endpoint.reference.repository()),
@@ -210,7 +216,12 @@ fn advice(host: &str) -> String {
     )
 }
 
-fn http(endpoint: &Endpoint, options: &Options, trusting: bool) -> Result<Http> {
+fn http(
+    endpoint: &Endpoint,
+    options: &Options,
+    trusting: bool,
+    redirects: Policy,
+) -> Result<Http> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let certificates = Certificates::load(
         options.cert_dir.as_deref(),
@@ -224,7 +235,7 @@ fn http(endpoint: &Endpoint, options: &Options, trusting: bool) -> Result<Http> 
         .referer(false)
         .connect_timeout(patience.connect)
         .timeout(patience.answer)
-        .redirect(redirects(trusting));
+        .redirect(redirects);
     if endpoint.is_loopback() {
         builder = builder.no_proxy();
     }

@@ -6,12 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+/// Bytes of a request's body that are kept.
+const KEPT_BYTES: u64 = 4096;
+
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
     pub path: String,
     headers: Vec<(String, String)>,
+    /// The first bytes of what came with it.
+    pub body: Vec<u8>,
     /// How many came for the same path before.
     pub before: usize,
 }
@@ -165,6 +170,7 @@ fn read(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
         method: method.to_owned(),
         path: path.to_owned(),
         headers: Vec::new(),
+        body: Vec::new(),
         before: 0,
     };
     loop {
@@ -178,7 +184,11 @@ fn read(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
             .push((name.to_ascii_lowercase(), value.to_owned()));
     }
     let length = request.header("content-length").unwrap_or("0").parse();
-    io::copy(&mut reader.take(length.expect("a length")), &mut io::sink())?;
+    let mut rest = reader.take(length.expect("a length"));
+    rest.by_ref()
+        .take(KEPT_BYTES)
+        .read_to_end(&mut request.body)?;
+    io::copy(&mut rest, &mut io::sink())?;
     Ok(Some(request))
 }
 

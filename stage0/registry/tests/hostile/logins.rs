@@ -29,6 +29,116 @@ fn logged_in() -> Host {
     host
 }
 
+/// A host that has an identity token for `registry`, in a file as `docker login` writes it.
+fn identified(registry: &Double, token: &str) -> (Host, tempfile::TempDir) {
+    let (mut host, folder) = (Host::new(), tempfile::tempdir().expect("a folder"));
+    let file = folder.path().join("config.json");
+    let login = serde_json::json!({"auths": {registry.host(): {"identitytoken": token}}});
+    std::fs::write(&file, login.to_string()).expect("a file");
+    host.options.authfile = Some(file);
+    (host, folder)
+}
+
+#[test]
+fn identity_token_is_exchanged_by_post_and_the_registry_never_sees_it() {
+    let (registry, login) = guarded(|request| match request.method.as_str() {
+        "POST" => Answer::new(200, r#"{"access_token":"token","refresh_token":"other"}"#),
+        _ => Answer::new(405, "post it"),
+    });
+    let (host, _folder) = identified(&registry, "my identity&scope=all");
+    host.pull(&registry).expect("a pull with an identity token");
+    let requests = login.requests();
+    assert_eq!(requests.len(), 1);
+    let request = &requests[0];
+    assert_eq!(
+        (request.method.as_str(), request.path.as_str()),
+        ("POST", "/token")
+    );
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(request.header("content-type"), Some(form));
+    assert_eq!(request.header("authorization"), None);
+    assert_eq!(
+        String::from_utf8_lossy(&request.body),
+        "grant_type=refresh_token&client_id=fairing&service=test&scope=repository%3Atest%2Fimage%3Apull\
+         &refresh_token=my+identity%26scope%3Dall"
+    );
+    let shown = |request: &Request| format!("{request:?}").contains("my identity");
+    assert!(!registry.requests().iter().any(shown));
+}
+
+#[test]
+fn identity_token_that_is_refused_is_told_without_it() {
+    let (registry, _login) = guarded(|_| {
+        Answer::new(
+            400,
+            r#"{"error":"invalid_grant","error_description":"refresh token is too old"}"#,
+        )
+    });
+    let (host, _folder) = identified(&registry, "my-identity");
+    let error = host.refused(&registry);
+    assert!(error.contains("refresh token is too old"), "{error}");
+    assert!(!error.contains("my-identity"), "{error}");
+}
+
+#[test]
+fn identity_token_does_not_follow_a_redirect() {
+    for status in [301, 302, 303, 307, 308] {
+        let elsewhere = Double::new(|_| Answer::new(200, r#"{"access_token":"token"}"#));
+        let to = format!("http://{}/token", elsewhere.host());
+        let (registry, _login) =
+            guarded(move |_| Answer::new(status, "").with("Location", to.clone()));
+        let (host, _folder) = identified(&registry, "my-identity");
+        let error = host.refused(&registry);
+        assert!(error.contains(&status.to_string()), "{error}");
+        assert!(
+            elsewhere.requests().is_empty(),
+            "{:?}",
+            elsewhere.requests()
+        );
+    }
+}
+
+#[test]
+fn times_of_a_token_that_no_clock_has_change_nothing() {
+    for times in [
+        r#""expires_in":0"#,
+        r#""expires_in":-1"#,
+        r#""expires_in":1e300"#,
+        r#""expires_in":99999999999999999999999999"#,
+        r#""expires_in":"soon""#,
+        r#""expires_in":null"#,
+        r#""expires_in":60,"issued_at":"2999-01-01T00:00:00Z""#,
+        r#""expires_in":60,"issued_at":"1970-01-01T00:00:00Z""#,
+        r#""issued_at":"yesterday""#,
+        r#""issued_at":[1]"#,
+    ] {
+        let (registry, login) =
+            guarded(move |_| Answer::new(200, format!(r#"{{"token":"token",{times}}}"#)));
+        Host::new()
+            .pull(&registry)
+            .expect("a pull, whatever the time");
+        assert_eq!(login.requests().len(), 1, "{times}");
+    }
+}
+
+#[test]
+fn token_that_is_never_good_is_renewed_once_a_request() {
+    let login = Double::new(|request| {
+        Answer::new(
+            200,
+            format!(
+                r#"{{"token":"token-{}","expires_in":3600}}"#,
+                request.before
+            ),
+        )
+    });
+    let realm = format!("http://{}/token", login.host());
+    let registry = Double::new(move |_| challenge(&realm));
+    let error = Host::new().refused(&registry);
+    assert!(error.contains("401"), "{error}");
+    assert_eq!((login.requests().len(), registry.requests().len()), (1, 2));
+}
+
 #[test]
 fn token_is_asked_for_once_with_what_it_is_for() {
     let (registry, login) = guarded(|_| Answer::new(200, r#"{"token":"token"}"#));
@@ -133,5 +243,20 @@ fn challenge_that_leads_nowhere_is_a_refusal() {
             error.contains("login server") || error.contains("401"),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn refusal_of_a_login_server_of_every_class_is_shown_in_its_words() {
+    for status in [400, 401, 403, 404, 405, 429, 451, 500, 501, 502, 503, 599] {
+        let words = r#"{"details":"the login server's own words"}"#;
+        let (registry, _login) = guarded(move |_| Answer::new(status, words));
+        let error = Host::new().refused(&registry);
+        let shown = [
+            "the login server's own words",
+            "login server 127.0.0.1",
+            &status.to_string(),
+        ];
+        assert!(shown.iter().all(|text| error.contains(text)), "{error}");
     }
 }

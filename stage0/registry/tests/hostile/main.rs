@@ -7,3 +7,4 @@ mod image;
 mod logins;
 mod pushes;
 mod refusals;
+mod tags;

@@ -67,3 +67,35 @@ fn upload_that_fails_is_begun_anew_and_what_is_refused_is_told() {
     let error = format!("{:#}", pushed(&Host::new(), &double).expect_err("refused"));
     assert!(error.contains("MANIFEST_INVALID"), "{error}");
 }
+
+#[test]
+fn refusal_of_every_class_is_told_wherever_in_a_push_it_comes() {
+    const REASON: &str =
+        r#"{"errors":[{"code":"SOME_CODE","message":"the registry's own words"}]}"#;
+    for status in [
+        400, 401, 403, 404, 405, 409, 411, 413, 416, 429, 451, 500, 501, 503,
+    ] {
+        for at in ["POST", "PUT", "manifests"] {
+            let double = Double::new(move |request| {
+                let manifest = request.path.contains("/manifests/");
+                let here = match at {
+                    "manifests" => manifest,
+                    method => request.method == method && !manifest,
+                };
+                match request.method.as_str() {
+                    _ if here => Answer::new(status, REASON),
+                    "HEAD" => Answer::new(404, ""),
+                    "POST" => Answer::new(202, "").with("Location", "/v2/upload"),
+                    _ => Answer::new(201, ""),
+                }
+            });
+            let error = pushed(&Host::new(), &double).expect_err("a refusal");
+            let error = format!("{error:#}");
+            let shown = ["the registry's own words", "SOME_CODE", &status.to_string()];
+            assert!(
+                shown.iter().all(|text| error.contains(text)),
+                "{at}: {error}"
+            );
+        }
+    }
+}
