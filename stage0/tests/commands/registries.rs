@@ -300,6 +300,44 @@ fn name_that_the_store_lacks_is_looked_for_as_registries_conf_says() {
 }
 
 #[test]
+fn digest_means_the_same_image_after_its_tag_has_moved() {
+    let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
+    let tag = registry.name("tool:1");
+    let digest = |registry: &Registry| {
+        let image = format!("docker://{tag}");
+        let words = [
+            "skopeo",
+            "inspect",
+            "--tls-verify=false",
+            "--format={{.Digest}}",
+        ];
+        registry
+            .run(&[&words[..], &[&image]].concat())
+            .trim()
+            .to_owned()
+    };
+    registry.push(&small(&host, "old"), "tool:1");
+    let (first, old) = (digest(&registry), pull(&host, &tag));
+    let pushed = host.stdout(&["image", "push", &old, &registry.name("pushed:1")]);
+    registry.push(&small(&host, "new"), "tool:1");
+    let second = digest(&registry);
+    let new = pull(&host, &format!("docker://{tag}"));
+    assert_ne!((&first, &old), (&second, &new));
+    host.stdout(&["image", "rm", &old, &new]);
+    let at = |digest: &str| format!("docker://{}@{digest}", registry.name("tool"));
+    assert_eq!(pull(&host, &at(&first)), old);
+    assert_eq!(pull(&host, &at(&second)), new);
+    // The tag beside a digest is for people.
+    assert_eq!(pull(&host, &format!("{tag}@{first}")), old);
+
+    // What is sent by its digest must have that one.
+    let by_digest = format!("{}@{}", registry.name("pushed"), pushed.trim());
+    assert_eq!(host.stdout(&["image", "push", &old, &by_digest]), pushed);
+    let other = format!("{}@{second}", registry.name("pushed"));
+    refused(&host.output(&["image", "push", &old, &other]), "digest is");
+}
+
+#[test]
 fn pull_policy_says_when_the_registry_is_asked() {
     let (host, registry) = (Host::new(RECORD), Registry::new(Guard::None));
     registry.push(&small(&host, "old"), "tool");
