@@ -19,6 +19,9 @@ pub const MAX_KEY_BYTES: u64 = 1 << 20;
 /// Keys taken of one file.
 const MAX_KEYS: usize = 64;
 
+/// How an armored key begins.
+const ARMOR: &[u8] = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
+
 /// A key with all that belongs to it.
 #[derive(Clone, Debug)]
 pub struct Certificate(SignedPublicKey);
@@ -41,15 +44,17 @@ impl Certificate {
             bytes.len() as u64 <= MAX_KEY_BYTES,
             "more than {MAX_KEY_BYTES} bytes are no public key"
         );
-        let (keys, _) =
-            SignedPublicKey::from_reader_many(bytes).context("not an OpenPGP public key")?;
         let mut found = Vec::new();
-        for key in keys {
-            ensure!(
-                found.len() < MAX_KEYS,
-                "more than {MAX_KEYS} keys in one file"
-            );
-            found.push(Self(key.context("a damaged OpenPGP public key")?));
+        for block in blocks(bytes) {
+            let (keys, _) =
+                SignedPublicKey::from_reader_many(block).context("not an OpenPGP public key")?;
+            for key in keys {
+                ensure!(
+                    found.len() < MAX_KEYS,
+                    "more than {MAX_KEYS} keys in one file"
+                );
+                found.push(Self(key.context("a damaged OpenPGP public key")?));
+            }
         }
         if found.is_empty() {
             bail!("no OpenPGP public key in it");
@@ -202,6 +207,20 @@ impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "key {}", self.fingerprint())
     }
+}
+
+/// The armored blocks in `bytes`, or else all of it: keyrings are often made by putting files one behind the other.
+fn blocks(bytes: &[u8]) -> Vec<&[u8]> {
+    let starts = bytes.windows(ARMOR.len()).enumerate();
+    let starts: Vec<_> = starts
+        .filter_map(|(at, window)| (window == ARMOR).then_some(at))
+        .collect();
+    if starts.is_empty() {
+        return vec![bytes];
+    }
+    let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
+    let blocks = starts.iter().zip(ends);
+    blocks.map(|(start, end)| &bytes[*start..end]).collect()
 }
 
 fn is_by(signature: &Signature, key: &impl KeyDetails) -> bool {

@@ -276,3 +276,19 @@ fn key_file_that_is_damaged_or_misnamed_is_named() {
     fs::write(folder.join("README"), "not a key").expect("a file");
     assert!(names(&keys, "example.com/x").is_empty());
 }
+
+#[test]
+fn keys_of_files_put_one_behind_the_other_are_all_read() {
+    let gpg = Gpg::new();
+    let keys = ["a@example.com", "b@example.com"].map(|user| gpg.key(user, "ed25519", &[]));
+    let armored = keys.each_ref().map(|key| gpg.export(key)).concat();
+    let plain = gpg.run(&["--export"]);
+    for file in [armored, plain] {
+        let read = Certificate::read_all(&file).expect("two keys");
+        let mut read: Vec<_> = read.iter().map(Certificate::fingerprint).collect();
+        read.sort();
+        let mut keys = keys.to_vec();
+        keys.sort();
+        assert_eq!(read, keys);
+    }
+}
