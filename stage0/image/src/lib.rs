@@ -14,15 +14,18 @@ mod layer;
 mod limits;
 mod outgoing;
 mod received;
+mod reference;
+mod scopes;
 mod scratch;
 mod source;
 mod store;
 mod stored;
 mod tree;
 
-/// Documents and digests of OCI images, for who has an image to fetch or to send.
+/// Names, documents and digests of OCI images, for who has an image to fetch, to send or to vouch for.
 pub mod oci {
     pub use crate::digest::{Algorithm, Digest, Hash};
+    pub use crate::reference::{DOCKER_HOST, Reference, has_host, is_name};
     pub use crate::source::document::{
         Descriptor, Index, MAX_JSON_BYTES, Manifest, Platform, parse,
     };
@@ -38,9 +41,9 @@ pub use held::is_at;
 pub use limits::Limits;
 pub use outgoing::write_aci;
 pub use received::{Place, extract, reframe};
-pub use source::Progress;
 pub use source::convert::appc_architecture;
 pub use source::storage::Storage;
+pub use source::{Form, Progress};
 pub use store::{
     Archive, Desk, Image, ImportOptions, Kind, LayerRef, LayerSpace, Lease, MissingDependencies,
     Store,

@@ -8,9 +8,9 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::manifest;
-use crate::name::Reference;
 use crate::patience::Patience;
 use crate::pull::Found;
+use image::oci::Reference;
 
 /// Whether the host's name must be proved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! What a registry answers: bounded in size and pace, and what it says when it refuses.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::Error;
 use reqwest::StatusCode;
 use reqwest::blocking::Response;
 use reqwest::header::RETRY_AFTER;
@@ -95,6 +96,22 @@ fn source_of(error: &reqwest::Error) -> &dyn std::error::Error {
     cause
 }
 
+/// An answer without success.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Its status.
+    pub status: StatusCode,
+    text: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
 /// The fault that an answer without success means, in the registry's own words.
 pub fn refusal(response: Response, who: &str, patience: &Patience) -> Fault {
     let status = response.status();
@@ -104,7 +121,10 @@ pub fn refusal(response: Response, who: &str, patience: &Patience) -> Fault {
     // What has come of it before it broke off is worth showing, too.
     let _ = reader.read_to_end(&mut body);
     let said = said(&body).map_or_else(String::new, |said| format!(": {said}"));
-    let error = anyhow!("{who} answers {status}{said}{}", advice(status));
+    let error = Error::new(Refusal {
+        status,
+        text: format!("{who} answers {status}{said}{}", advice(status)),
+    });
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Fault::Passing(error, asked),
         status if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED => {
@@ -132,7 +152,7 @@ fn advice(status: StatusCode) -> &'static str {
 
 /// Errors as the distribution specification has them.
 #[derive(Deserialize)]
-struct Refusal {
+struct Reasons {
     errors: Vec<Reason>,
 }
 
@@ -153,7 +173,7 @@ struct Detail {
 
 /// The words of an answer, fit for a terminal; `None` for what is not for people.
 fn said(body: &[u8]) -> Option<String> {
-    let text = if let Ok(refusal) = serde_json::from_slice::<Refusal>(body) {
+    let text = if let Ok(refusal) = serde_json::from_slice::<Reasons>(body) {
         let reasons = refusal.errors.iter().take(3);
         let reasons: Vec<_> = reasons
             .map(

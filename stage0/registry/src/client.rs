@@ -12,7 +12,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Method, StatusCode};
 
 use crate::access::{Options, Verify};
-use crate::answer;
+use crate::answer::{self, Refusal};
 use crate::auth::Applicant;
 use crate::challenge::Challenge;
 use crate::credentials::{self, Credentials};
@@ -202,10 +202,39 @@ impl Client {
         })
     }
 
+    /// What a server of no registry has at `url`, at most `limit_bytes`; it is shown no login.
+    ///
+    /// # Errors
+    /// If it cannot be had, after a few attempts; that it is not there is no error.
+    pub fn elsewhere(&self, url: &str, limit_bytes: u64) -> Result<Option<Vec<u8>>> {
+        let cancel = Cancel::default();
+        if_any(Attempts::new(&self.patience, &cancel).persist(|| {
+            let response = self.http.get(url).send()?;
+            if !response.status().is_success() {
+                return Err(answer::refusal(response, "the server", &self.patience));
+            }
+            answer::read(response, limit_bytes, &self.patience)
+        }))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<HeaderValue>> {
         self.authorization
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was asked for, or `None` if it is not there.
+///
+/// # Errors
+/// Any other that asking for it had.
+pub fn if_any<T>(asked: Result<T>) -> Result<Option<T>> {
+    match asked {
+        Err(error) => match error.downcast_ref::<Refusal>() {
+            Some(refusal) if refusal.status == StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(error),
+        },
+        Ok(found) => Ok(Some(found)),
     }
 }
 
@@ -216,12 +245,7 @@ fn advice(host: &str) -> String {
     )
 }
 
-fn http(
-    endpoint: &Endpoint,
-    options: &Options,
-    trusting: bool,
-    redirects: Policy,
-) -> Result<Http> {
+fn http(endpoint: &Endpoint, options: &Options, trusting: bool, redirects: Policy) -> Result<Http> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let certificates = Certificates::load(
         options.cert_dir.as_deref(),

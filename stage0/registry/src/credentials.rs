@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use crate::name::{DOCKER_HOST, Reference};
+use image::oci::{DOCKER_HOST, Reference};
 
 /// Largest file or answer of a helper read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;

@@ -2,7 +2,7 @@
 //!
 //! Made from a reference by the configuration, used by the client. Pure values.
 
-use crate::name::{DOCKER_HOST, Reference};
+use image::oci::{DOCKER_HOST, Reference};
 
 /// The host behind the name docker.io.
 const DOCKER_API_HOST: &str = "registry-1.docker.io";

@@ -7,14 +7,16 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use image::oci::{self, Descriptor, Digest, INDEX, MARK, MAX_JSON_BYTES, MAX_LAYERS, Platform};
+use image::oci::{
+    self, Descriptor, Digest, INDEX, MARK, MAX_JSON_BYTES, MAX_LAYERS, Platform, Reference,
+};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::blobs::Blobs;
+use crate::client::Client;
 use crate::download::Download;
 use crate::manifest::Chosen;
-use crate::name::Reference;
 use crate::retry::Cancel;
 
 /// What a pull reads of an image's configuration.
@@ -83,6 +85,16 @@ impl Found {
     pub fn layer_blobs(&self) -> impl Iterator<Item = Digest> {
         let layers = self.chosen.manifest.layers.iter();
         layers.filter_map(|descriptor| descriptor.digest.parse().ok())
+    }
+
+    /// The image's manifest, as it came.
+    pub fn manifest(&self) -> &[u8] {
+        &self.chosen.bytes
+    }
+
+    /// Where it was found.
+    pub(crate) fn client(&self) -> &Client {
+        &self.chosen.client
     }
 
     /// Digests of configuration and layers.

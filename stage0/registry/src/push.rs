@@ -7,14 +7,13 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use image::oci::{self, Descriptor, Digest, INDEX, Index, Manifest};
+use image::oci::{self, Descriptor, Digest, INDEX, Index, Manifest, Reference};
 use reqwest::blocking::Body;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
 use crate::access::Access;
 use crate::client::{Client, same_origin};
-use crate::name::Reference;
 use crate::retry::{Attempts, Cancel, Fault};
 
 /// What a registry has by now.

@@ -66,7 +66,7 @@ fn read_all(bytes: &[u8]) -> Result<Vec<Signature>> {
 }
 
 /// Refuses a signature of the wrong kind or time.
-fn check(signature: &Signature, now: SystemTime) -> Result<()> {
+pub(crate) fn check(signature: &Signature, now: SystemTime) -> Result<()> {
     ensure!(
         signature.typ() == Some(SignatureType::Binary),
         "it is not a signature over a file"
@@ -87,7 +87,8 @@ fn check(signature: &Signature, now: SystemTime) -> Result<()> {
     Ok(())
 }
 
-fn by_whom(
+/// The one of `trusted` who has made `signature` over `content`.
+pub(crate) fn by_whom(
     trusted: &[Certificate],
     signature: &Signature,
     content: &mut (impl Read + Seek),

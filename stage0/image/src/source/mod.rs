@@ -38,14 +38,38 @@ pub use layers::{Layer, Layers};
 pub use meter::{Meter, Progress};
 pub use tarball::Tarball;
 
+/// What a source may be, for who takes some alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An OCI layout, in a folder.
+    Layout,
+    /// An OCI layout, in a tar.
+    LayoutArchive,
+    /// An archive of `docker save`.
+    DockerArchive,
+    /// A root file system, in a tar.
+    RootFsArchive,
+}
+
 /// What is asked of a source.
 pub struct Wanted<'a> {
+    /// Forms that are not taken, each with the reason.
+    pub barred: &'a [(Form, String)],
     /// As OCI spells it: `amd64`, `arm64`.
     pub architecture: &'a str,
     /// Chooses among several images, and names one that has no name.
     pub name: Option<&'a str>,
     /// Names an image that has no name at all.
     pub stem: &'a str,
+}
+
+impl Wanted<'_> {
+    fn check(&self, form: Form) -> Result<()> {
+        match self.barred.iter().find(|(barred, _)| *barred == form) {
+            Some((_, reason)) => bail!("{reason}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a path turned out to hold.
@@ -92,10 +116,7 @@ pub fn open_blob(
     let (compression, plain) = decompress(blob.reader())?;
     match sniff(plain, blob.object())? {
         Guess::Aci => Ok(Source::Tarball(Tarball { blob, is_aci: true })),
-        Guess::RootFs => Ok(Source::Tarball(Tarball {
-            blob,
-            is_aci: false,
-        })),
+        Guess::RootFs => root_fs(blob, wanted),
         Guess::Parts => {
             let archive = if compression == Compression::Plain {
                 blob.clone()
@@ -106,13 +127,18 @@ pub fn open_blob(
             let files = Files::Archive(Archive::index(archive)?);
             match open_parts(&files, wanted)? {
                 Some(layers) => Ok(Source::Layers(Box::new(layers))),
-                None => Ok(Source::Tarball(Tarball {
-                    blob,
-                    is_aci: false,
-                })),
+                None => root_fs(blob, wanted),
             }
         }
     }
+}
+
+fn root_fs(blob: Blob, wanted: &Wanted<'_>) -> Result<Source> {
+    wanted.check(Form::RootFsArchive)?;
+    Ok(Source::Tarball(Tarball {
+        blob,
+        is_aci: false,
+    }))
 }
 
 /// The manifest of the ACI at `path`; `None` if it is something else.
@@ -138,6 +164,7 @@ pub fn aci_manifest(
 fn open_folder(path: &Path, wanted: &Wanted<'_>) -> Result<Source> {
     let files = Files::Folder(path.to_path_buf());
     if files.has(layout::MARK) && files.has(layout::INDEX) {
+        wanted.check(Form::Layout)?;
         return Ok(Source::Layers(Box::new(layout::open(&files, wanted)?)));
     }
     if path.join("manifest").is_file() && path.join("rootfs").is_dir() {
@@ -151,9 +178,11 @@ fn open_folder(path: &Path, wanted: &Wanted<'_>) -> Result<Source> {
 
 fn open_parts(files: &Files, wanted: &Wanted<'_>) -> Result<Option<Layers>> {
     if files.has(layout::MARK) && files.has(layout::INDEX) {
+        wanted.check(Form::LayoutArchive)?;
         return layout::open(files, wanted).map(Some);
     }
     if files.has(docker::MANIFEST) {
+        wanted.check(Form::DockerArchive)?;
         return docker::open(files, wanted).map(Some);
     }
     Ok(None)

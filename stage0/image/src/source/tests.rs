@@ -144,6 +144,7 @@ fn import(bytes: &[u8]) -> Result<contract::ImageManifest> {
     (&file).write_all(bytes)?;
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let wanted = Wanted {
+        barred: &[],
         architecture: "amd64",
         name: None,
         stem: "x",

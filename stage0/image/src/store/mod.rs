@@ -19,6 +19,7 @@ mod removal;
 mod space;
 mod tags;
 mod verify;
+mod vouched;
 mod workshop;
 
 #[cfg(test)]
@@ -33,7 +34,7 @@ use anyhow::{Context, Result, bail};
 use contract::ImageManifest;
 
 use crate::Limits;
-use crate::source::{self, Meter, Progress, Wanted};
+use crate::source::{self, Form, Meter, Progress, Wanted};
 use import::{Import, Imported};
 use place::{FORMAT_VERSION, Place};
 use removal::discard;
@@ -73,6 +74,8 @@ pub struct ImportOptions {
     pub name: Option<String>,
     /// Architecture wanted, as OCI spells it.
     pub architecture: String,
+    /// Forms of sources that are not taken, each with the reason.
+    pub barred: Vec<(Form, String)>,
 }
 
 impl Default for ImportOptions {
@@ -86,6 +89,7 @@ impl Default for ImportOptions {
             max_image_bytes: 64 << 30,
             name: None,
             architecture: architecture.to_owned(),
+            barred: Vec::new(),
         }
     }
 }
@@ -210,6 +214,7 @@ impl Store {
             place: &self.place,
             options,
             wanted: Wanted {
+                barred: &options.barred,
                 architecture: &options.architecture,
                 name: options.name.as_deref(),
                 stem,
@@ -264,6 +269,7 @@ impl Store {
         options: &ImportOptions,
     ) -> Result<Option<ImageManifest>> {
         let wanted = Wanted {
+            barred: &[],
             architecture: &options.architecture,
             name: None,
             stem: "",

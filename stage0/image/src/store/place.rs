@@ -6,6 +6,7 @@
 //! images/ID/index.erofs       the same for an OCI image, to be read as if the data of its layers followed
 //! images/ID/manifest          appc image manifest, JSON
 //! images/ID/record.json       kind, digest and time of the import
+//! images/ID/vouched           who had signed it when it was fetched, JSON; missing if it was not verified
 //! layers/DIFFID/data          the data of a layer's files; read-only, hard-linked into pods (see `store::layers`)
 //! layers/DIFFID/journal       what the layer does to those below it
 //! layers/DIFFID/record.json   size and digests of these
@@ -35,6 +36,8 @@ pub const LAYER_JOURNAL: &str = "journal";
 pub const MANIFEST: &str = "manifest";
 /// What the store knows besides.
 pub const RECORD: &str = "record.json";
+/// Who had signed the image.
+pub const VOUCHED: &str = "vouched";
 
 /// What a layer's folder is called.
 pub fn layer_name(diff_id: &Digest) -> String {

@@ -4,6 +4,7 @@
 //! version 2, as podman reads them.
 
 mod file;
+mod lookaside;
 mod places;
 
 use std::collections::BTreeMap;
@@ -13,8 +14,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::endpoint::Endpoint;
-use crate::name::{DOCKER_HOST, Reference, has_host};
 use file::File;
+use image::oci::{DOCKER_HOST, Reference, has_host};
+pub use lookaside::Lookaside;
 use places::Registry;
 
 /// All files together.

@@ -4,7 +4,7 @@ use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::endpoint::Endpoint;
-use crate::name::Reference;
+use image::oci::Reference;
 
 /// A table `[[registry]]`.
 #[derive(Clone, Debug, Default, Deserialize)]

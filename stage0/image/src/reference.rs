@@ -5,8 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::digest::Digest;
 use anyhow::{Result, bail, ensure};
-use image::oci::Digest;
 
 /// The registry that names without a host mean.
 pub const DOCKER_HOST: &str = "docker.io";
@@ -39,6 +39,11 @@ impl Reference {
     /// The digest, which counts before any tag.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
+    }
+
+    /// The tag, if the name has one.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
     }
 
     /// Tag or digest, as a registry is asked.
@@ -129,6 +134,15 @@ impl FromStr for Reference {
         reference.check()?;
         Ok(reference)
     }
+}
+
+/// Whether `text` is a host, or one with a path that repositories may lie at or below.
+pub fn is_name(text: &str) -> bool {
+    let (host, path) = match text.split_once('/') {
+        Some((host, path)) => (host, Some(path)),
+        None => (text, None),
+    };
+    check_host(host).is_ok() && path.is_none_or(|path| check_repository(path).is_ok())
 }
 
 /// Whether `text` names a host before its first slash.

@@ -1,0 +1,159 @@
+//! One requirement of a policy, and whether an image meets it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::identity::Identity;
+use super::payload::{Claim, SIGSTORE, SIMPLE};
+use super::sigstore::Key;
+use super::{Evidence, Voucher};
+use crate::certificate::{Certificate, MAX_KEY_BYTES};
+use crate::message;
+
+/// Reasons told of signatures that do not count.
+const MAX_REASONS: usize = 3;
+
+/// What is required of an image.
+#[derive(Clone, Debug)]
+pub enum Requirement {
+    /// Nothing.
+    AcceptAnything,
+    /// What no image can meet.
+    Reject,
+    /// An OpenPGP signature.
+    SignedBy(Keys),
+    /// A signature of sigstore's.
+    SigstoreSigned(Keys),
+    /// Something that cannot be found out here.
+    Unsupported(String),
+}
+
+/// Who must have signed, and as what.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    pub sources: Vec<KeySource>,
+    pub identity: Identity,
+}
+
+/// Where a key is.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    Path(PathBuf),
+    Data(Vec<u8>),
+}
+
+impl Requirement {
+    /// Who vouches for the image, if anybody must.
+    ///
+    /// # Errors
+    /// If it does not meet this.
+    pub fn check(&self, evidence: &Evidence<'_>) -> Result<Option<Voucher>> {
+        match self {
+            Self::AcceptAnything => Ok(None),
+            Self::Reject => bail!("it rejects all images from there"),
+            Self::Unsupported(what) => bail!("it requires {what}, which is not supported"),
+            Self::SignedBy(keys) => signed_by(keys, evidence)
+                .context("it requires an OpenPGP signature")
+                .map(Some),
+            Self::SigstoreSigned(keys) => sigstore_signed(keys, evidence)
+                .context("it requires a signature of sigstore's")
+                .map(Some),
+        }
+    }
+}
+
+fn signed_by(keys: &Keys, evidence: &Evidence<'_>) -> Result<Voucher> {
+    let mut trusted = Vec::new();
+    for source in &keys.sources {
+        let read = source
+            .read()
+            .and_then(|bytes| Certificate::read_all(&bytes));
+        trusted.extend(read.with_context(|| source.shown())?);
+    }
+    first_good(evidence.simple, |signature| {
+        let (payload, signer) = message::open(&trusted, signature, evidence.now)?;
+        check_claim(&Claim::parse(&payload, SIMPLE)?, keys, evidence)?;
+        Ok(signer.into())
+    })
+}
+
+fn sigstore_signed(keys: &Keys, evidence: &Evidence<'_>) -> Result<Voucher> {
+    let mut trusted = Vec::new();
+    for source in &keys.sources {
+        let read = source.read().and_then(|bytes| Key::parse(&bytes));
+        trusted.push(read.with_context(|| source.shown())?);
+    }
+    first_good(evidence.sigstore, |attachment| {
+        let mut verified = Err(anyhow::anyhow!("no key"));
+        for key in &trusted {
+            verified = key.verify(attachment).map(|()| key);
+            if verified.is_ok() {
+                break;
+            }
+        }
+        let key = verified?;
+        check_claim(
+            &Claim::parse(&attachment.payload, SIGSTORE)?,
+            keys,
+            evidence,
+        )?;
+        Ok(Voucher {
+            key: format!("sigstore key {}", key.fingerprint()),
+            users: Vec::new(),
+        })
+    })
+}
+
+fn check_claim(claim: &Claim, keys: &Keys, evidence: &Evidence<'_>) -> Result<()> {
+    keys.identity.check(&claim.name, evidence.name)?;
+    claim.check_manifest(evidence.manifest)
+}
+
+/// The first signature that counts; else why none does.
+fn first_good<S>(signatures: &[S], check: impl Fn(&S) -> Result<Voucher>) -> Result<Voucher> {
+    ensure!(!signatures.is_empty(), "the image has none");
+    let mut reasons = Vec::new();
+    for signature in signatures {
+        match check(signature) {
+            Ok(voucher) => return Ok(voucher),
+            Err(error) => reasons.push(format!("{error:#}")),
+        }
+    }
+    let more = match reasons.len().saturating_sub(MAX_REASONS) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    reasons.truncate(MAX_REASONS);
+    bail!(
+        "none of its {} counts: {}{more}",
+        signatures.len(),
+        reasons.join("; ")
+    )
+}
+
+impl KeySource {
+    fn read(&self) -> Result<Vec<u8>> {
+        match self {
+            Self::Path(path) => read(path),
+            Self::Data(bytes) => Ok(bytes.clone()),
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::Path(path) => format!("read the policy's key {}", path.display()),
+            Self::Data(_) => "read the key in the policy".to_owned(),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MAX_KEY_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
