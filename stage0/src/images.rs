@@ -14,6 +14,7 @@ use image::{Image, ImportOptions, Store};
 use crate::built;
 use crate::cli::PullPolicy;
 use crate::pods::Pods;
+use crate::policy::Admission;
 use crate::progress::Progress;
 use crate::registries::{self, Pulling};
 use crate::settings::Settings;
@@ -33,6 +34,8 @@ pub struct Importing<'a> {
     pub max_image_size: Option<&'a str>,
     /// `--signature`, of an App Container image.
     pub signature: Option<&'a Path>,
+    /// `--signature-policy`.
+    pub signature_policy: Option<&'a Path>,
     /// No progress on a terminal.
     pub quiet: bool,
 }
@@ -48,10 +51,12 @@ pub fn resolve(
     importing: Importing,
     pulling: Pulling,
 ) -> Result<Image> {
-    let path = Path::new(word);
+    let url = word.to_str().and_then(|word| word.strip_prefix("file://"));
+    let path = url.map_or(Path::new(word), Path::new);
     let fetching = pulling.of_acis(store, importing);
-    let options = registries::options(importing)?;
-    if path.exists() {
+    let mut options = registries::options(importing)?;
+    if url.is_some() || path.exists() {
+        options.barred = pulling.admission(importing)?.barred(Some(path), None)?;
         return fetching.path(path, &options);
     }
     let Some(word) = word.to_str() else {
@@ -140,15 +145,18 @@ pub fn users(pods: &Pods) -> Result<BTreeMap<String, Vec<String>>> {
 /// Imports what lies at `path`, or, for `-`, comes on stdin, or what podman keeps, by its own name or another.
 ///
 /// # Errors
-/// The store's.
+/// The store's; if `admission` does not allow such an image from there.
 pub fn import(
     store: &Store,
     path: &Path,
     name: Option<&str>,
+    admission: &Admission,
     importing: Importing,
 ) -> Result<Image> {
+    let from = Some(path).filter(|path| *path != Path::new("-"));
     let options = ImportOptions {
         name: name.map(str::to_owned),
+        barred: admission.barred(from, name)?,
         ..registries::options(importing)?
     };
     if let Some(word) = path.to_str().filter(|word| word.starts_with(built::SCHEME)) {
@@ -156,9 +164,9 @@ pub fn import(
     }
     let progress = Progress::new(path, importing.quiet);
     let tell = |step| progress.tell(step);
-    let image = match path == Path::new("-") {
-        true => store.import_stream(stdin().lock(), &options, &tell),
-        false => store.import(path, &options, &tell),
+    let image = match from {
+        None => store.import_stream(stdin().lock(), &options, &tell),
+        Some(path) => store.import(path, &options, &tell),
     };
     progress.end();
     image

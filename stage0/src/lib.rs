@@ -19,6 +19,7 @@ mod logs;
 mod names;
 mod out;
 mod pods;
+mod policy;
 mod proc;
 mod processes;
 mod progress;

@@ -15,6 +15,7 @@ use registry::{Access, Blobs, Found, Options, Patience, Reference, Verify};
 use crate::acis::Fetching;
 use crate::cli::{PullPolicy, RegistryFlags};
 use crate::images::Importing;
+use crate::policy::Admission;
 use crate::progress::Progress;
 use crate::settings::Settings;
 
@@ -56,6 +57,14 @@ impl<'a> Pulling<'a> {
             signature: importing.signature,
             quiet: importing.quiet,
         }
+    }
+
+    /// What images are taken by.
+    ///
+    /// # Errors
+    /// If the host's signature policy is malformed.
+    pub fn admission(&self, importing: Importing) -> Result<Admission> {
+        Admission::new(importing.signature_policy, self.settings)
     }
 
     /// How registries are reached.
@@ -127,9 +136,16 @@ pub fn resolve(store: &Store, word: &str, importing: Importing, pulling: Pulling
             missing()
         );
     }
+    let pull = Pull {
+        store,
+        access: &access,
+        admission: pulling.admission(importing)?,
+        options: &options,
+        quiet: importing.quiet,
+    };
     let mut failed = Vec::new();
     for reference in &candidates {
-        match pull(store, &access, reference, &options, importing.quiet) {
+        match pull.image(reference) {
             Ok(image) => return Ok(image),
             Err(error) => failed.push(error),
         }
@@ -179,59 +195,78 @@ fn known(store: &Store, candidates: &[Reference]) -> Result<Option<Image>> {
     Ok(None)
 }
 
-fn pull(
-    store: &Store,
-    access: &Access,
-    reference: &Reference,
-    options: &ImportOptions,
+/// How the images of one command are pulled.
+struct Pull<'a> {
+    store: &'a Store,
+    access: &'a Access,
+    admission: Admission,
+    options: &'a ImportOptions,
     quiet: bool,
-) -> Result<Image> {
-    let found = access.find(reference, &options.architecture)?;
-    if let Some(image) = store.find(&found.digest().to_string())? {
-        store.tag(&image, &[reference.to_string()])?;
-        let named = store.find(&image.id)?;
-        return named.with_context(|| format!("image {} was removed meanwhile", image.id));
-    }
-    let blobs = Blobs::new(store.blobs());
-    let image =
-        fetch(store, &found, &blobs, options, quiet).with_context(|| format!("pull {reference}"));
-    if let Err(error) = blobs.trim(KEPT_BYTES) {
-        crate::warn(&error);
-    }
-    image
 }
 
-fn fetch(
-    store: &Store,
-    found: &Found,
-    blobs: &Blobs,
-    options: &ImportOptions,
-    quiet: bool,
-) -> Result<Image> {
-    let desk = store.desk()?;
-    let layout = desk.join("layout");
-    fs::create_dir(&layout).with_context(|| format!("create {}", layout.display()))?;
-    let progress = Progress::of_name(&found.reference().to_string(), quiet);
-    // They stay until the import has them.
-    let held = Mutex::new(Vec::new());
-    let has = |diff_id: &Digest| {
-        let lease = store.hold_layer(diff_id).ok().flatten();
-        let is_here = lease.is_some();
-        held.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(lease);
-        is_here
-    };
-    let fetched = found.fetch(blobs, &layout, &has, &|step| progress.tell_pull(step));
-    let image = fetched.and_then(|()| store.import(&layout, options, &|step| progress.tell(step)));
-    progress.end();
-    match &image {
-        // The store has the layers themselves now.
-        Ok(_) => blobs.forget(found.layer_blobs()),
-        // Should one be damaged, the next attempt must not find it again.
-        Err(_) => blobs.forget(found.blobs()),
+impl Pull<'_> {
+    fn image(&self, reference: &Reference) -> Result<Image> {
+        let found = self.access.find(reference, &self.options.architecture)?;
+        let vouched = self
+            .admission
+            .registry(&found, self.quiet)
+            .with_context(|| format!("pull {reference}"))?;
+        let image = match self.store.find(&found.digest().to_string())? {
+            Some(image) => self.named(&image, reference),
+            None => self.missing(&found),
+        }?;
+        if !vouched.is_empty() {
+            self.store.vouch(&image, &vouched)?;
+        }
+        Ok(image)
     }
-    image
+
+    fn named(&self, image: &Image, reference: &Reference) -> Result<Image> {
+        self.store.tag(image, &[reference.to_string()])?;
+        let named = self.store.find(&image.id)?;
+        named.with_context(|| format!("image {} was removed meanwhile", image.id))
+    }
+
+    fn missing(&self, found: &Found) -> Result<Image> {
+        let blobs = Blobs::new(self.store.blobs());
+        let image = self
+            .fetch(found, &blobs)
+            .with_context(|| format!("pull {}", found.reference()));
+        if let Err(error) = blobs.trim(KEPT_BYTES) {
+            crate::warn(&error);
+        }
+        image
+    }
+
+    fn fetch(&self, found: &Found, blobs: &Blobs) -> Result<Image> {
+        let desk = self.store.desk()?;
+        let layout = desk.join("layout");
+        fs::create_dir(&layout).with_context(|| format!("create {}", layout.display()))?;
+        let progress = Progress::of_name(&found.reference().to_string(), self.quiet);
+        // They stay until the import has them.
+        let held = Mutex::new(Vec::new());
+        let has = |diff_id: &Digest| {
+            let lease = self.store.hold_layer(diff_id).ok().flatten();
+            let is_here = lease.is_some();
+            held.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(lease);
+            is_here
+        };
+        let fetched = found.fetch(blobs, &layout, &has, &|step| progress.tell_pull(step));
+        let image = fetched.and_then(|()| {
+            let tell = |step| progress.tell(step);
+            self.store.import(&layout, self.options, &tell)
+        });
+        progress.end();
+        match &image {
+            // The store has the layers themselves now.
+            Ok(_) => blobs.forget(found.layer_blobs()),
+            // Should one be damaged, the next attempt must not find it again.
+            Err(_) => blobs.forget(found.blobs()),
+        }
+        image
+    }
 }
 
 /// Sends `image` to the registry that `destination` names; gives the digest of its manifest there.

@@ -50,14 +50,11 @@ struct Wanted<'a> {
 }
 
 impl Fetching<'_> {
-    /// The image at a `file:`, `http:` or `https:` URL; `None` for a word that is no such URL.
+    /// The image at an `http:` or `https:` URL; `None` for a word that is no such URL.
     ///
     /// # Errors
     /// If it cannot be had, is not signed as it must be, or cannot be imported.
     pub fn url(&self, word: &str, options: &ImportOptions) -> Option<Result<Image>> {
-        if let Some(path) = word.strip_prefix("file://") {
-            return Some(self.path(Path::new(path), options));
-        }
         if !word.starts_with("https://") && !word.starts_with("http://") {
             return None;
         }
@@ -96,9 +93,12 @@ impl Fetching<'_> {
         std::fs::copy(path, &copy).with_context(|| format!("copy {}", path.display()))?;
         let bytes = signed::read_signature(signature)?;
         let manifest = self.manifest(&copy, options)?;
-        self.verify(&manifest.name, &copy, &bytes)
+        let by = self
+            .verify(&manifest.name, &copy, &bytes)
             .with_context(|| format!("verify {}", path.display()))?;
-        self.import(&copy, options, &Above::default())
+        let image = self.import(&copy, options, &Above::default())?;
+        self.store.vouch(&image, &[by.to_string()])?;
+        Ok(image)
     }
 
     fn named(&self, name: &Name, options: &ImportOptions, above: &Above) -> Result<Image> {
@@ -217,19 +217,26 @@ impl Fetching<'_> {
         wanted: &Wanted,
         above: &Above,
     ) -> Result<Image> {
+        let mut vouched = None;
         if signature.is_some() || wanted.name.is_some() {
             // A name is trusted with its own keys alone, so nobody is believed what he calls his image before.
             if let (Some(name), Some(signature)) = (wanted.name, signature) {
-                self.verify(&name.name, path, signature)?;
+                vouched = Some(self.verify(&name.name, path, signature)?);
             }
             let manifest = self.manifest(path, wanted.options)?;
             match (wanted.name, signature) {
                 (Some(name), _) => check_name(&manifest, name)?,
-                (None, Some(signature)) => self.verify(&manifest.name, path, signature)?,
+                (None, Some(signature)) => {
+                    vouched = Some(self.verify(&manifest.name, path, signature)?);
+                }
                 (None, None) => {}
             }
         }
-        self.import(path, wanted.options, above)
+        let image = self.import(path, wanted.options, above)?;
+        if let Some(by) = vouched {
+            self.store.vouch(&image, &[by.to_string()])?;
+        }
+        Ok(image)
     }
 
     fn manifest(&self, path: &Path, options: &ImportOptions) -> Result<ImageManifest> {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use discovery::{Client, Name};
+use trust::policy::Voucher;
 use trust::{Added, Certificate, Keys, MAX_KEY_BYTES, MAX_SIGNATURE_BYTES, Scope};
 
 use super::{Fetching, Wanted, own_folder};
@@ -41,8 +42,8 @@ impl Fetching<'_> {
         Ok(Some(bytes))
     }
 
-    /// Refuses the image `name` at `path` unless somebody has signed it whose key is trusted for it.
-    pub(super) fn verify(&self, name: &str, path: &Path, signature: &[u8]) -> Result<()> {
+    /// Who has signed the image `name` at `path`; refuses it unless it is somebody whose key is trusted for it.
+    pub(super) fn verify(&self, name: &str, path: &Path, signature: &[u8]) -> Result<Voucher> {
         let keys = Keys::new(folders(self.settings)).for_image(name)?;
         let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let signer = trust::verify(&keys, signature, &mut file, SystemTime::now())
@@ -59,7 +60,7 @@ impl Fetching<'_> {
                 signer.users.join(", ")
             ));
         }
-        Ok(())
+        Ok(signer.into())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod app_flags;
 mod pod_flags;
+mod policy_flags;
 mod registry_flags;
 mod split;
 mod stage1_flags;
@@ -13,6 +14,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 pub use app_flags::{AppFlags, AppOnly, StdinMode};
 pub use pod_flags::{NameFlags, PodFlags, Rootfs, SandboxFlags, StartFlags};
+pub use policy_flags::PolicyFlags;
 pub use registry_flags::{PullFlags, PullPolicy, RegistryFlags};
 pub use split::{AppWords, split};
 pub use stage1_flags::Stage1Flags;
@@ -38,7 +40,8 @@ Configuration: config.toml in --user-config, --local-config and --system-config;
   max-store-size = \"20Gi\"        What the images may take of the disk: as --max-store-size takes it
 
 Registries, logins and certificates are those of podman and docker: containers-registries.conf(5), \
-containers-auth.json(5), containers-certs.d(5), config.json with its credential helpers.";
+containers-auth.json(5), containers-certs.d(5), config.json with its credential helpers. So is what images must be signed by: \
+containers-policy.json(5), containers-registries.d(5).";
 
 /// Runs each pod in a virtual machine of its own
 #[derive(Debug, Parser)]

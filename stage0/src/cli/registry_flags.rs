@@ -6,6 +6,8 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use registry::Credentials;
 
+use super::PolicyFlags;
+
 /// How registries are reached, beside what this host's containers-registries.conf(5) and logins say.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Options of registries")]
@@ -44,6 +46,8 @@ pub struct PullFlags {
         default_value = "new"
     )]
     pub pull_policy: PullPolicy,
+    #[command(flatten)]
+    pub policy: PolicyFlags,
     #[command(flatten)]
     pub registry: RegistryFlags,
 }

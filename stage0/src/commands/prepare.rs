@@ -74,6 +74,7 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
     let importing = Importing {
         max_image_size: flags.max_image_size.as_deref(),
         signature: None,
+        signature_policy: flags.pull.policy.signature_policy.as_deref(),
         quiet: flags.quiet,
     };
     let pulling = Pulling::new(

@@ -10,6 +10,7 @@ mod help;
 mod kept;
 mod many_pulls;
 mod pods;
+mod policy;
 mod recorder;
 mod registries;
 mod registry;

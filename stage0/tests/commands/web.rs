@@ -67,6 +67,11 @@ impl Web {
         }
     }
 
+    /// Where it listens; asked there by a path alone, it is a server of that path.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Lets `command` see this web, and trust its certificates.
     pub fn seen_by<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let proxy = format!("http://{}", self.address);

@@ -46,6 +46,7 @@ impl Add {
         let importing = Importing {
             max_image_size: self.max_image_size.as_deref(),
             signature: self.app.signature.as_deref(),
+            signature_policy: self.pull.policy.signature_policy.as_deref(),
             quiet: self.quiet,
         };
         let store = images::store(&context.settings)?;

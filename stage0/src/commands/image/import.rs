@@ -6,8 +6,10 @@ use anyhow::Result;
 use clap::Args;
 
 use super::json::Json;
-use crate::cli::{Format, parse_bytes};
+use crate::cli::{Format, PolicyFlags, parse_bytes};
 use crate::images::{self, Importing};
+use crate::policy::Admission;
+use crate::settings::Settings;
 
 /// Imports images
 #[derive(Debug, Args)]
@@ -28,17 +30,22 @@ pub struct Import {
     /// As JSON: json, or json-pretty to read
     #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
+    #[command(flatten)]
+    pub policy: PolicyFlags,
 }
 
 impl Import {
-    pub(super) fn run(&self, store: &image::Store) -> Result<i32> {
+    pub(super) fn run(&self, store: &image::Store, settings: &Settings) -> Result<i32> {
         let importing = Importing {
             max_image_size: self.max_image_size.as_deref(),
             signature: None,
+            signature_policy: self.policy.signature_policy.as_deref(),
             quiet: self.quiet,
         };
+        let admission = Admission::new(importing.signature_policy, settings)?;
         for path in &self.paths {
-            let image = images::import(store, path, self.name.as_deref(), importing)?;
+            let name = self.name.as_deref();
+            let image = images::import(store, path, name, &admission, importing)?;
             match self.format {
                 Some(format) => format.print(&Json::of(&image))?,
                 None => crate::print_line(&image.id)?,

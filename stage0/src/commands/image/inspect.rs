@@ -21,7 +21,10 @@ impl Inspect {
     pub(super) fn run(&self, store: &image::Store) -> Result<i32> {
         let image = find(store, &self.image)?;
         match self.format {
-            Some(format) => format.print(&Json::with_manifest(&image))?,
+            Some(format) => {
+                let vouched = store.vouched(&image)?;
+                format.print(&Json::whole(&image, &vouched))?;
+            }
             None => Format::JsonPretty.print(&image.manifest)?,
         }
         Ok(0)

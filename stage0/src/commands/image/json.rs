@@ -17,6 +17,9 @@ pub(super) struct Json<'a> {
     digest: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<&'a contract::ImageManifest>,
+    /// Whose signatures it had when it was fetched; empty if it was not verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified_by: Option<&'a [String]>,
 }
 
 impl<'a> Json<'a> {
@@ -29,12 +32,15 @@ impl<'a> Json<'a> {
             import_time: times::nanoseconds(image.imported),
             digest: image.digest.as_deref(),
             manifest: None,
+            verified_by: None,
         }
     }
 
-    pub(super) fn with_manifest(image: &'a image::Image) -> Self {
+    /// All that the store knows.
+    pub(super) fn whole(image: &'a image::Image, verified_by: &'a [String]) -> Self {
         Self {
             manifest: Some(&image.manifest),
+            verified_by: Some(verified_by),
             ..Self::of(image)
         }
     }

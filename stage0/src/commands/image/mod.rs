@@ -66,7 +66,7 @@ impl Image {
         match self {
             Self::Pull(pull) => pull.run(&store, &context.settings),
             Self::Push(push) => push.run(&store, &context.settings),
-            Self::Import(import) => import.run(&store),
+            Self::Import(import) => import.run(&store, &context.settings),
             Self::List(list) => list.run(&store),
             Self::Inspect(inspect) => inspect.run(&store),
             Self::CatManifest(cat) => cat.run(&store),

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::json::Json;
-use crate::cli::{Format, PullPolicy, RegistryFlags, parse_bytes};
+use crate::cli::{Format, PolicyFlags, PullPolicy, RegistryFlags, parse_bytes};
 use crate::images::{self, Importing};
 use crate::registries::Pulling;
 use crate::settings::Settings;
@@ -42,6 +42,8 @@ pub struct Pull {
     #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
     #[command(flatten)]
+    pub policy: PolicyFlags,
+    #[command(flatten)]
     pub registry: RegistryFlags,
     /// Accepted for rkt's sake: ids are whole
     #[arg(long, hide = true)]
@@ -53,6 +55,7 @@ impl Pull {
         let importing = Importing {
             max_image_size: self.max_image_size.as_deref(),
             signature: self.signature.as_deref(),
+            signature_policy: self.policy.signature_policy.as_deref(),
             quiet: self.quiet,
         };
         let pulling = Pulling::new(self.pull_policy, &self.registry, settings);
