@@ -4,27 +4,17 @@ use anyhow::{Context, Result, bail};
 
 use crate::client::{Client, Refused};
 use crate::name::Name;
-use crate::page::{Meta, metas};
-use crate::template::render;
+use crate::page::{Endpoint, Page};
 
 /// Bytes of a page.
 const MAX_PAGE_BYTES: u64 = 1 << 20;
-
-/// Where one image is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// The image.
-    pub aci: String,
-    /// Its signature.
-    pub asc: String,
-}
 
 /// Where the image `name` is: of the first page that knows, the templates into which most labels go, in order.
 ///
 /// # Errors
 /// If no page knows.
 pub fn image(client: &Client, name: &Name) -> Result<Vec<Endpoint>> {
-    ask(client, name, "ac-discovery", |metas| best(metas, name))
+    ask(client, name, "ac-discovery", |page| page.images(name))
 }
 
 /// Where the keys for images called `name` are.
@@ -32,25 +22,21 @@ pub fn image(client: &Client, name: &Name) -> Result<Vec<Endpoint>> {
 /// # Errors
 /// If no page knows.
 pub fn keys(client: &Client, name: &Name) -> Result<Vec<String>> {
-    ask(client, name, "ac-discovery-pubkeys", |metas| {
-        metas.iter().map(|meta| meta.url.clone()).collect()
-    })
+    ask(client, name, "ac-discovery-pubkeys", |page| page.keys(name))
 }
 
 fn ask<T>(
     client: &Client,
     name: &Name,
     kind: &str,
-    choose: impl Fn(&[Meta]) -> Vec<T>,
+    choose: impl Fn(&Page) -> Vec<T>,
 ) -> Result<Vec<T>> {
     let mut path = name.name.as_str();
     let mut reasons = Vec::new();
     loop {
         match page(client, path) {
             Ok(page) => {
-                let mut found = metas(&page);
-                found.retain(|meta| meta.kind == kind && meta.is_for(&name.name));
-                let chosen = choose(&found);
+                let chosen = choose(&Page::read(&page));
                 if !chosen.is_empty() {
                     return Ok(chosen);
                 }
@@ -84,55 +70,4 @@ fn is_answer(error: &anyhow::Error) -> bool {
     error
         .downcast_ref()
         .is_some_and(|Refused(status): &Refused| status.is_client_error())
-}
-
-fn best(metas: &[Meta], name: &Name) -> Vec<Endpoint> {
-    let mut rendered: Vec<_> = metas
-        .iter()
-        .filter_map(|meta| {
-            let aci = render(&meta.url, name, "aci")?;
-            let asc = render(&meta.url, name, "aci.asc")?;
-            Some((
-                aci.labels,
-                Endpoint {
-                    aci: aci.url,
-                    asc: asc.url,
-                },
-            ))
-        })
-        .collect();
-    let most = rendered.iter().map(|(labels, _)| *labels).max();
-    rendered.retain(|(labels, _)| Some(*labels) == most);
-    rendered.into_iter().map(|(_, endpoint)| endpoint).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(name: &str) -> Vec<String> {
-        let page = br#"
-            <meta name="ac-discovery" content="example.com https://a/{os}/{name}-{version}.{ext}">
-            <meta name="ac-discovery" content="example.com https://b/{os}/{name}-{version}.{ext}">
-            <meta name="ac-discovery" content="example.com https://c/{os}/{name}-latest.{ext}">"#;
-        let endpoints = best(&metas(page), &name.parse().unwrap());
-        endpoints.into_iter().map(|endpoint| endpoint.asc).collect()
-    }
-
-    #[test]
-    fn templates_with_most_labels_are_the_best() {
-        let versioned = found("example.com/x:1,os=linux");
-        assert_eq!(
-            versioned,
-            [
-                "https://a/linux/example.com/x-1.aci.asc",
-                "https://b/linux/example.com/x-1.aci.asc"
-            ]
-        );
-        assert_eq!(
-            found("example.com/x,os=linux"),
-            ["https://c/linux/example.com/x-latest.aci.asc"]
-        );
-        assert!(found("example.com/x").is_empty());
-    }
 }

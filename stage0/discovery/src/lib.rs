@@ -13,6 +13,7 @@ mod page;
 mod template;
 
 pub use client::{Access, Client};
-pub use discover::{Endpoint, image, keys};
+pub use discover::{image, keys};
 pub use download::{Download, Fetched, Remembered};
 pub use name::Name;
+pub use page::{Endpoint, Page};

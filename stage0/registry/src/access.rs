@@ -1,5 +1,6 @@
 //! How registries are reached: the host's configuration, and what the caller says besides. The way in for a pull.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
@@ -54,8 +55,19 @@ impl Access {
     /// # Errors
     /// If it is malformed.
     pub fn new(options: Options) -> Result<Self> {
+        Self::configured(options, |name| std::env::var_os(name))
+    }
+
+    /// Reads the configuration that these variables of an environment lead to.
+    ///
+    /// # Errors
+    /// If it is malformed.
+    pub fn configured(
+        options: Options,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self> {
         Ok(Self {
-            config: Config::load(|name| std::env::var_os(name))?,
+            config: Config::load(variable)?,
             options,
         })
     }

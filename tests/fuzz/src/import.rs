@@ -29,8 +29,8 @@ fn import(input: &[u8]) -> Option<image::Image> {
     let store = Store::open(&folder.path().join("store")).expect("a store");
     let options = ImportOptions {
         max_image_bytes: 1 << 20,
-        name: None,
         architecture: "amd64".into(),
+        ..ImportOptions::default()
     };
     let image = store.import(&file, &options, &|_| {}).ok()?;
     let found = store.find(&image.id).expect("a readable store");

@@ -6,13 +6,17 @@
 #![warn(missing_docs)]
 
 pub mod block;
+pub mod configuration;
 pub mod control;
 pub mod fs;
 pub mod import;
 pub mod layers;
 pub mod manifests;
+pub mod pages;
 mod queues;
 pub mod received;
+pub mod registry;
+pub mod signatures;
 pub mod vsock;
 
 /// A target.
@@ -32,8 +36,19 @@ macro_rules! targets {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = targets![
-    block, control, fs, import, layers, manifests, received, vsock
+pub const TARGETS: [Target; 12] = targets![
+    block,
+    configuration,
+    control,
+    fs,
+    import,
+    layers,
+    manifests,
+    pages,
+    received,
+    registry,
+    signatures,
+    vsock
 ];
 
 #[cfg(test)]
