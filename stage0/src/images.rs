@@ -153,15 +153,15 @@ pub fn import(
     admission: &Admission,
     importing: Importing,
 ) -> Result<Image> {
-    let from = Some(path).filter(|path| *path != Path::new("-"));
-    let options = ImportOptions {
+    let mut options = ImportOptions {
         name: name.map(str::to_owned),
-        barred: admission.barred(from, name)?,
         ..registries::options(importing)?
     };
     if let Some(word) = path.to_str().filter(|word| word.starts_with(built::SCHEME)) {
         return built::image(store, word, &options, importing.quiet);
     }
+    let from = Some(path).filter(|path| *path != Path::new("-"));
+    options.barred = admission.barred(from, name)?;
     let progress = Progress::new(path, importing.quiet);
     let tell = |step| progress.tell(step);
     let image = match from {

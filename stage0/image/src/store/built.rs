@@ -19,6 +19,8 @@ impl Store {
         progress: &dyn Fn(Progress),
     ) -> Result<Option<Image>> {
         let wanted = Wanted {
+            // What podman keeps it has judged itself.
+            barred: &[],
             architecture: &options.architecture,
             name: options.name.as_deref(),
             stem: reference,
