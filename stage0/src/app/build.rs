@@ -171,6 +171,7 @@ fn pod_app(stdio: Stdio, words: &AppWords, image: &Image, layers: &Layers) -> Re
     let mounts = flags.mount.iter().map(|text| volumes::mount(text));
     let mut mounts: Vec<_> = mounts.collect::<Result<_>>()?;
     let mut annotations = app_annotations(stdio, flags);
+    annotations.extend(of_image(&image.manifest, &annotations));
     for (index, text) in flags.share.iter().enumerate() {
         let (share, cache) = volumes::share(text, format!("share-{index}"))?;
         mounts.push(share);
@@ -291,6 +292,20 @@ fn app_annotations(stdio: Stdio, flags: &AppFlags) -> Vec<Annotation> {
         Annotation::new(annotation::APP_STDERR, output),
     ]);
     annotations
+}
+
+/// What the image says about the running app, unless the command line says otherwise.
+fn of_image(image: &ImageManifest, said: &[Annotation]) -> Vec<Annotation> {
+    let is_open = |name: &&str| annotation::find(said, name).is_none();
+    let names = [annotation::STOP_SIGNAL, annotation::HEALTH_CHECK];
+    names
+        .into_iter()
+        .filter(is_open)
+        .filter_map(|name| {
+            let value = annotation::find(&image.annotations, name)?;
+            Some(Annotation::new(name, value))
+        })
+        .collect()
 }
 
 #[cfg(test)]

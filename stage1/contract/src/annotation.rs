@@ -75,6 +75,9 @@ pub const VOLUME_CACHE: &str = "fairing/cache/";
 /// App or its image: the signal that asks the app to end, by name or number; absent = `SIGTERM`.
 pub const STOP_SIGNAL: &str = "appc.io/docker/stopsignal";
 
+/// App or its image: how docker would check the app's health, a JSON object; no stage runs it.
+pub const HEALTH_CHECK: &str = "appc.io/docker/healthcheck";
+
 /// Stage 1 image: path of the entrypoint that runs a program of the machine's own in an app, called as `enter` is.
 pub const STAGE1_SERVE: &str = "fairing/stage1/serve";
 

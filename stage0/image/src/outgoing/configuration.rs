@@ -4,30 +4,30 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use contract::annotation::{self, STOP_SIGNAL};
+use contract::annotation::{self, HEALTH_CHECK};
 use contract::image::{App, Port};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::digest::Digest;
-use crate::source::convert::{CMD, ENTRYPOINT, HEALTHCHECK, REPOSITORY, oci_architecture};
+use crate::source::convert::annotations::{AUTHORS, COMMENT, CREATED, ON_BUILD, PREFIX, SHELL};
+use crate::source::convert::oci_architecture;
 use crate::store::{Image, Kind};
 
-/// Annotations of a manifest that are fields of a configuration, not labels of it.
-const FIELDS: [&str; 7] = [
-    ENTRYPOINT,
-    CMD,
-    REPOSITORY,
-    HEALTHCHECK,
-    STOP_SIGNAL,
-    "created",
-    "authors",
+/// Annotations of a manifest that are fields of a configuration; those with docker's prefix are, too.
+const FIELDS: [(&str, &str); 3] = [
+    ("created", CREATED),
+    ("author", AUTHORS),
+    ("comment", COMMENT),
 ];
 
-/// The configuration of `image`, whose files are one layer.
+/// Names with their values: labels, or annotations of an OCI manifest.
+pub type Pairs = BTreeMap<String, String>;
+
+/// The configuration of `image`, whose files are one layer, with these labels.
 ///
 /// # Errors
 /// If an annotation of the manifest is damaged.
-pub fn configuration(image: &Image, diff_id: &Digest) -> Result<Value> {
+pub fn configuration(image: &Image, diff_id: &Digest, labels: &Pairs) -> Result<Value> {
     let manifest = &image.manifest;
     let label = |name: &str| {
         let labels = manifest.labels.iter();
@@ -40,9 +40,9 @@ pub fn configuration(image: &Image, diff_id: &Digest) -> Result<Value> {
         "architecture": oci_architecture(label("arch").unwrap_or("amd64")),
         "os": label("os").unwrap_or("linux"),
         "rootfs": {"type": "layers", "diff_ids": [diff_id.to_string()]},
-        "config": execution(image)?,
+        "config": execution(image, labels)?,
     });
-    for (field, name) in [("created", "created"), ("author", "authors")] {
+    for (field, name) in FIELDS {
         if let Some(value) = annotation::find(&manifest.annotations, name) {
             document[field] = value.into();
         }
@@ -50,7 +50,7 @@ pub fn configuration(image: &Image, diff_id: &Digest) -> Result<Value> {
     Ok(document)
 }
 
-fn execution(image: &Image) -> Result<Value> {
+fn execution(image: &Image, labels: &Pairs) -> Result<Value> {
     let mut document = json!({});
     let mut set = |name: &str, value: Value| {
         let is_empty = value.as_array().is_some_and(Vec::is_empty)
@@ -64,10 +64,16 @@ fn execution(image: &Image) -> Result<Value> {
     set("Entrypoint", entrypoint.into());
     set("Cmd", cmd.into());
     set("StopSignal", image.stop_signal().into());
-    set("Labels", json!(labels(image)));
-    if let Some(check) = annotation::find(&image.manifest.annotations, HEALTHCHECK) {
-        let check = serde_json::from_str(check).context("read the image's health check")?;
-        set("Healthcheck", check);
+    set("Labels", json!(labels));
+    for (field, name) in [
+        ("Healthcheck", HEALTH_CHECK),
+        ("Shell", SHELL),
+        ("OnBuild", ON_BUILD),
+    ] {
+        if let Some(text) = annotation::find(&image.manifest.annotations, name) {
+            let value = serde_json::from_str(text).with_context(|| format!("read {name}"))?;
+            set(field, value);
+        }
     }
     if let Some(app) = &image.manifest.app {
         let variables = app.environment.iter();
@@ -98,11 +104,34 @@ fn words(image: &Image) -> Result<(Vec<String>, Vec<String>)> {
     })
 }
 
-fn labels(image: &Image) -> BTreeMap<&str, &str> {
+/// Docker's labels, which are appc's user labels.
+pub fn labels(image: &Image) -> Pairs {
+    let app = image.manifest.app.as_ref();
+    texts(app.and_then(|app| app.user_labels.as_ref()))
+}
+
+/// What else is said about the image: an OCI manifest's annotations.
+pub fn annotations(image: &Image) -> Pairs {
+    let app = image.manifest.app.as_ref();
+    let mut pairs = texts(app.and_then(|app| app.user_annotations.as_ref()));
+    let is_field = |name: &str| {
+        name.starts_with(PREFIX) || FIELDS.iter().any(|(_, annotation)| *annotation == name)
+    };
     let annotations = image.manifest.annotations.iter();
-    let labels = annotations.filter(|annotation| !FIELDS.contains(&annotation.name.as_str()));
-    labels
-        .map(|label| (label.name.as_str(), label.value.as_str()))
+    let annotations = annotations.filter(|annotation| !is_field(&annotation.name));
+    pairs.extend(annotations.map(|found| (found.name.clone(), found.value.clone())));
+    pairs
+}
+
+fn texts(map: Option<&Map<String, Value>>) -> Pairs {
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    let pairs = map.into_iter().flatten();
+    pairs
+        .map(|(name, value)| (name.clone(), text(value)))
         .collect()
 }
 

@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 use tar::{Builder, Header};
 
-use super::configuration::configuration;
+use super::configuration::{annotations, configuration, labels};
 use super::files::Files;
 use super::layer::Layer;
 use super::parts::Parts;
@@ -34,14 +34,20 @@ pub fn oci(image: &Image, name: Option<&str>, spool: File, mut parts: Parts<'_>)
     let layer = Layer::compressed(&Files::of(image)?, spool)?;
     parts.add("oci-layout", LAYOUT.len() as u64, LAYOUT)?;
     parts.add(&layer.digest.blob_path(), layer.bytes, &layer.file)?;
-    let configuration = serde_json::to_vec(&configuration(image, &layer.diff_id)?)?;
+    let configuration = configuration(image, &layer.diff_id, &labels(image))?;
+    let configuration = serde_json::to_vec(&configuration)?;
     let digest = parts.add_blob(&configuration)?;
-    let manifest = serde_json::to_vec(&json!({
+    let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
         "config": {"mediaType": CONFIGURATION_TYPE, "digest": digest.to_string(), "size": configuration.len()},
         "layers": [{"mediaType": LAYER_TYPE, "digest": layer.digest.to_string(), "size": layer.bytes}],
-    }))?;
+    });
+    let annotations = annotations(image);
+    if !annotations.is_empty() {
+        manifest["annotations"] = json!(annotations);
+    }
+    let manifest = serde_json::to_vec(&manifest)?;
     let digest = parts.add_blob(&manifest)?.to_string();
     let mut descriptor =
         json!({"mediaType": MANIFEST_TYPE, "digest": digest, "size": manifest.len()});
@@ -62,7 +68,13 @@ pub fn docker(image: &Image, name: Option<&str>, spool: File, mut parts: Parts<'
     let layer = Layer::plain(&Files::of(image)?, spool)?;
     let file = format!("{}.tar", layer.digest.hex());
     parts.add(&file, layer.bytes, &layer.file)?;
-    let configuration = serde_json::to_vec(&configuration(image, &layer.diff_id)?)?;
+    // Such an archive has no annotations.
+    let mut labels = labels(image);
+    for (name, value) in annotations(image) {
+        labels.entry(name).or_insert(value);
+    }
+    let configuration = configuration(image, &layer.diff_id, &labels)?;
+    let configuration = serde_json::to_vec(&configuration)?;
     let digest = crate::digest::Digest::of(crate::digest::Algorithm::Sha256, &configuration);
     let config = format!("{}.json", digest.hex());
     parts.add(

@@ -1,28 +1,27 @@
 //! An OCI configuration becomes an appc image manifest, by the rules that docker2aci's users know.
 //!
 //! Called by the OCI and docker sources; pure. Entrypoint and Cmd stay apart in two annotations, because arguments of
-//! the command line replace only the latter. OCI image-spec 1.1, "Image Configuration".
+//! the command line replace only the latter. `rules` compares each item with docker2aci's. OCI image-spec 1.1, "Image
+//! Configuration".
+
+pub mod annotations;
+#[cfg(test)]
+mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use contract::ImageManifest;
-use contract::annotation::{Annotation, STOP_SIGNAL};
+use contract::annotation::Annotation;
 use contract::image::{AC_VERSION, App, ImageKind, Label, MountPoint, Port, Variable};
 use contract::name::sanitize_ac_name;
+use serde_json::{Map, Value};
 
 use super::document::{Configuration, Execution};
 use super::names::{ac_identifier, is_ac_identifier, split_reference};
-
-/// Annotation: the Entrypoint, a JSON list.
-pub const ENTRYPOINT: &str = "appc.io/docker/entrypoint";
-/// Annotation: the Cmd, a JSON list.
-pub const CMD: &str = "appc.io/docker/cmd";
-/// Annotation: the name before the tag; says that volumes are filled as docker does.
-pub const REPOSITORY: &str = "appc.io/docker/repository";
-
-/// Annotation: how docker would check the app's health, a JSON object; nothing here runs it.
-pub const HEALTHCHECK: &str = "appc.io/docker/healthcheck";
+use annotations::{PREFIX, annotations};
 
 /// What a manifest is made from.
 pub struct Described<'a> {
@@ -43,22 +42,26 @@ pub struct Described<'a> {
 /// # Errors
 /// If the words to execute cannot be written as JSON.
 pub fn convert(described: &Described<'_>) -> Result<ImageManifest> {
-    let configuration = described.configuration;
     let (repository, tag) = split_reference(described.name.unwrap_or(described.fallback));
-    let mut annotations = annotations(described.annotations, configuration)?;
-    if let Some(repository) = described.name.map(|name| split_reference(name).0) {
-        annotations.insert(REPOSITORY.to_owned(), repository.to_owned());
-    }
     let mut manifest = manifest(repository, described.architecture);
     if let Some(tag) = tag {
         manifest.labels.push(label("version", tag));
     }
-    manifest.annotations = annotations
+    let mut app = app(&described.configuration.config);
+    // Names that appc has no room for among an image's annotations, it has among those of users.
+    let (mut own, other): (BTreeMap<_, _>, BTreeMap<_, _>) = described
+        .annotations
+        .clone()
         .into_iter()
-        .filter(|(name, _)| is_ac_identifier(name))
+        .filter(|(name, _)| !name.starts_with(PREFIX))
+        .partition(|(name, _)| is_ac_identifier(name));
+    app.user_annotations = map(&other);
+    own.extend(annotations(repository, tag, described.configuration)?);
+    manifest.annotations = own
+        .into_iter()
         .map(|(name, value)| Annotation { name, value })
         .collect();
-    manifest.app = Some(app(&configuration.config));
+    manifest.app = Some(app);
     Ok(manifest)
 }
 
@@ -116,39 +119,12 @@ fn label(name: &str, value: &str) -> Label {
     }
 }
 
-fn annotations(
-    of_manifest: &BTreeMap<String, String>,
-    configuration: &Configuration,
-) -> Result<BTreeMap<String, String>> {
-    let execution = &configuration.config;
-    let mut annotations = of_manifest.clone();
-    annotations.extend(execution.labels.clone());
-    for (name, value) in [
-        ("created", &configuration.created),
-        ("authors", &configuration.author),
-        (STOP_SIGNAL, &execution.stop_signal),
-    ] {
-        if !value.is_empty() {
-            annotations.insert(name.to_owned(), value.clone());
-        }
-    }
-    for (name, words) in [(ENTRYPOINT, &execution.entrypoint), (CMD, &execution.cmd)] {
-        // What an image calls its own words in a label must not pass for the real ones.
-        annotations.remove(name);
-        if let Some(words) = words.as_ref().filter(|words| !words.is_empty()) {
-            let text = serde_json::to_string(words).context("write words as JSON")?;
-            annotations.insert(name.to_owned(), text);
-        }
-    }
-    annotations.remove(HEALTHCHECK);
-    if let Some(check) = execution
-        .healthcheck
-        .as_ref()
-        .filter(|check| check.is_object())
-    {
-        annotations.insert(HEALTHCHECK.to_owned(), check.to_string());
-    }
-    Ok(annotations)
+fn map(of: &BTreeMap<String, String>) -> Option<Map<String, Value>> {
+    let pairs = of.iter();
+    let map: Map<_, _> = pairs
+        .map(|(name, value)| (name.clone(), value.as_str().into()))
+        .collect();
+    (!map.is_empty()).then_some(map)
 }
 
 fn app(execution: &Execution) -> App {
@@ -165,11 +141,8 @@ fn app(execution: &Execution) -> App {
             .filter_map(|text| variable(text))
             .collect(),
         mount_points: mount_points(execution.volumes.keys()),
-        ports: execution
-            .exposed_ports
-            .keys()
-            .filter_map(|text| port(text))
-            .collect(),
+        ports: ports(execution.exposed_ports.keys()),
+        user_labels: map(&execution.labels),
         ..App::default()
     }
 }
@@ -199,14 +172,14 @@ fn variable(text: &str) -> Option<Variable> {
 fn mount_points<'a>(paths: impl Iterator<Item = &'a String>) -> Vec<MountPoint> {
     let mut points: Vec<MountPoint> = Vec::new();
     let mut taken = HashSet::new();
-    // Where to go on counting: an image may list hundreds of thousands of paths that come to one name.
+    // How many there are of a name, and so where to go on counting: an image may list hundreds of thousands of paths that come to one name.
     let mut counted: HashMap<String, u32> = HashMap::new();
     for path in paths.filter(|path| path.starts_with('/')) {
         let base =
             sanitize_ac_name(path).map_or("volume".to_owned(), |name| format!("volume-{name}"));
         let mut name = base.clone();
         while !taken.insert(name.clone()) {
-            let number = counted.entry(base.clone()).or_insert(1);
+            let number = counted.entry(base.clone()).or_insert(0);
             *number += 1;
             name = format!("{base}-{number}");
         }
@@ -219,9 +192,19 @@ fn mount_points<'a>(paths: impl Iterator<Item = &'a String>) -> Vec<MountPoint> 
     points
 }
 
+/// Each once, whether its protocol is written out or not.
+fn ports<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<Port> {
+    let mut names = HashSet::new();
+    texts
+        .filter_map(|text| port(text))
+        .filter(|port| names.insert(port.name.clone()))
+        .collect()
+}
+
 /// A port as `80`, `80/tcp` or `8000-8010/udp`; `None` for what is none.
 fn port(text: &str) -> Option<Port> {
-    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (range, protocol) = text.split_once('/').unwrap_or((text, ""));
+    let protocol = if protocol.is_empty() { "tcp" } else { protocol };
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (port, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
     Some(Port {
@@ -231,139 +214,4 @@ fn port(text: &str) -> Option<Port> {
         count: last.checked_sub(port)?.checked_add(1)?,
         socket_activated: false,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::source::document::parse;
-    use contract::annotation::find;
-    use contract::name::is_ac_name;
-    use hostile::{damage_json, json_faults};
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    fn converted(text: &str) -> ImageManifest {
-        convert(&Described {
-            name: Some("docker.io/library/Tool:1.2"),
-            fallback: "x",
-            architecture: "arm64",
-            annotations: &BTreeMap::new(),
-            configuration: &parse::<Configuration>(text.as_bytes(), "config").unwrap(),
-        })
-        .unwrap()
-    }
-
-    #[test]
-    fn configuration_with_everything_is_converted() {
-        let manifest = converted(
-            r#"{"created":"2020-01-01T00:00:00Z","os":"linux","architecture":"arm64","rootfs":{"diff_ids":[]},
-            "config":{"User":"app","Env":["A=1=2","broken","=x"],"Entrypoint":["/bin/e","a"],"Cmd":["c"],
-            "WorkingDir":"srv","Volumes":{"/data":{},"/Data":{},"/":{}},"StopSignal":"SIGQUIT",
-            "ExposedPorts":{"80/tcp":{},"8000-8010/udp":{},"x":{}},
-            "Healthcheck":{"Test":["CMD","/bin/c"]},"Labels":{"org.x.y":"z","appc.io/docker/healthcheck":"evil","Upper":"no","appc.io/docker/cmd":"[\"evil\"]"}}}"#,
-        );
-        let app = manifest.app.unwrap();
-        assert_eq!(manifest.name, "docker.io/library/tool");
-        assert_eq!(
-            manifest.labels[1..],
-            [label("arch", "aarch64"), label("version", "1.2")]
-        );
-        assert_eq!(app.exec, ["/bin/e", "a", "c"]);
-        assert_eq!((app.user.as_str(), app.group.as_str()), ("app", "app"));
-        assert_eq!(app.working_directory, "/srv");
-        assert_eq!(
-            (app.environment.len(), app.environment[0].value.as_str()),
-            (1, "1=2")
-        );
-        let names: Vec<_> = app
-            .mount_points
-            .iter()
-            .map(|point| point.name.as_str())
-            .collect();
-        assert_eq!(names, ["volume", "volume-data", "volume-data-2"]);
-        let ports: Vec<_> = app
-            .ports
-            .iter()
-            .map(|port| (port.name.as_str(), port.port, port.count))
-            .collect();
-        assert_eq!(ports, [("80-tcp", 80, 1), ("8000-8010-udp", 8000, 11)]);
-        assert_eq!(
-            find(&manifest.annotations, ENTRYPOINT),
-            Some(r#"["/bin/e","a"]"#)
-        );
-        assert_eq!(find(&manifest.annotations, CMD), Some(r#"["c"]"#));
-        assert_eq!(find(&manifest.annotations, STOP_SIGNAL), Some("SIGQUIT"));
-        assert_eq!(
-            find(&manifest.annotations, HEALTHCHECK),
-            Some(r#"{"Test":["CMD","/bin/c"]}"#)
-        );
-        assert_eq!(find(&manifest.annotations, "Upper"), None);
-    }
-
-    /// Trying every number for each of them would be cubic.
-    #[test]
-    fn volumes_of_one_name_by_the_hundred_thousand_are_named_apart() {
-        let paths: Vec<String> = (0..100_000u32)
-            .map(|number| {
-                format!(
-                    "/{}",
-                    format!("{number:017b}").replace('0', "!").replace('1', "?")
-                )
-            })
-            .collect();
-        let points = mount_points(paths.iter());
-        assert_eq!(points.len(), 100_000);
-        assert_eq!(points[99_999].name, "volume-100000");
-    }
-
-    proptest! {
-        #[test]
-        fn configuration_with_faults_gives_a_manifest_that_is_one(faults in json_faults(4)) {
-            let mut document = json!({
-                "created": "2020-01-01T00:00:00Z", "author": "a", "os": "linux", "architecture": "arm64",
-                "rootfs": {"type": "layers", "diff_ids": ["sha256:00"]},
-                "config": {"User": "app:7", "Env": ["A=1"], "Entrypoint": ["/bin/e"], "Cmd": ["c"], "WorkingDir": "srv",
-                    "Volumes": {"/data": {}, "/Data": {}}, "StopSignal": "SIGQUIT", "ExposedPorts": {"80-81/tcp": {}},
-                    "Labels": {"org.x.y": "z"}}
-            });
-            damage_json(&mut document, &faults);
-            let text = serde_json::to_vec(&document).unwrap();
-            let Ok(configuration) = parse::<Configuration>(&text, "config") else { return Ok(()) };
-            let manifest = convert(&Described {
-                name: Some("tool:1.2"),
-                fallback: "x",
-                architecture: "arm64",
-                annotations: &BTreeMap::new(),
-                configuration: &configuration,
-            }).unwrap();
-            prop_assert!(manifest.annotations.iter().all(|annotation| is_ac_identifier(&annotation.name)));
-            let app = manifest.app.as_ref().unwrap();
-            let mut names: Vec<_> = app.mount_points.iter().map(|point| &point.name).collect();
-            names.sort();
-            names.dedup();
-            prop_assert_eq!(names.len(), app.mount_points.len());
-            prop_assert!(names.into_iter().all(|name| is_ac_name(name)));
-            prop_assert!(app.ports.iter().all(|port| is_ac_name(&port.name) && port.port.checked_add(port.count - 1).is_some()));
-            prop_assert!(app.working_directory.is_empty() || app.working_directory.starts_with('/'));
-            let again = serde_json::to_vec(&manifest).unwrap();
-            prop_assert_eq!(serde_json::from_slice::<ImageManifest>(&again).unwrap(), manifest);
-        }
-    }
-
-    #[test]
-    fn user_of_each_shape_is_split() {
-        let texts = ["", "7", "a:b", "a:", ":b"].map(user_and_group);
-        let pair = |user: &str, group: &str| (user.to_owned(), group.to_owned());
-        assert_eq!(
-            texts,
-            [
-                pair("0", "0"),
-                pair("7", "7"),
-                pair("a", "b"),
-                pair("a", "0"),
-                pair("0", "b")
-            ]
-        );
-    }
 }

@@ -70,6 +70,8 @@ pub struct Configuration {
     pub created: String,
     #[serde(default, deserialize_with = "or_null")]
     pub author: String,
+    #[serde(default, deserialize_with = "or_null")]
+    pub comment: String,
     #[serde(flatten)]
     pub platform: Platform,
     #[serde(default, deserialize_with = "or_null")]
@@ -99,6 +101,12 @@ pub struct Execution {
     pub labels: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "or_null")]
     pub stop_signal: String,
+    /// Of builds with docker.
+    #[serde(default)]
+    pub shell: Option<Vec<String>>,
+    /// As `shell`.
+    #[serde(default)]
+    pub on_build: Option<Vec<String>>,
     /// An extension of docker's, kept as it is.
     #[serde(default)]
     pub healthcheck: Option<serde_json::Value>,

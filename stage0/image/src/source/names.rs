@@ -28,6 +28,17 @@ pub fn split_reference(reference: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// The registry that a name without a tag begins with, if it does with one, and the rest: by docker's rule, a first part
+/// with a dot or a port, or `localhost`.
+pub fn split_registry(name: &str) -> (Option<&str>, &str) {
+    match name.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+            (Some(first), rest)
+        }
+        _ => (None, name),
+    }
+}
+
 /// `name` as docker spells it, with a tag; `None` if it takes no such name.
 pub fn docker_reference(name: &str) -> Option<String> {
     let (repository, tag) = split_reference(name);
@@ -106,6 +117,19 @@ mod tests {
         assert_eq!(split_reference("debian:12"), ("debian", Some("12")));
         assert_eq!(split_reference("host:5000/a"), ("host:5000/a", None));
         assert_eq!(split_reference("a/b:1@sha256:00"), ("a/b", Some("1")));
+    }
+
+    #[test]
+    fn registry_is_a_first_part_that_can_be_a_host() {
+        for (name, split) in [
+            ("docker.io/library/a", (Some("docker.io"), "library/a")),
+            ("localhost/a", (Some("localhost"), "a")),
+            ("h:5000/a/b", (Some("h:5000"), "a/b")),
+            ("library/a", (None, "library/a")),
+            ("a.b", (None, "a.b")),
+        ] {
+            assert_eq!(split_registry(name), split);
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use contract::ImageManifest;
 
 use crate::digest::{Algorithm, Digest};
-use crate::source::convert::REPOSITORY;
+use crate::source::convert::annotations::OF_NAME;
 
 /// First line of the text that is hashed.
 const HEADING: &str = "fairing image 1";
@@ -42,7 +42,7 @@ pub fn of_parts<'a>(
     nameless.labels.retain(|label| label.name != "version");
     nameless
         .annotations
-        .retain(|annotation| annotation.name != REPOSITORY);
+        .retain(|annotation| !OF_NAME.contains(&annotation.name.as_str()));
     let json = serde_json::to_string(&nameless).context("write an image manifest")?;
     let mut text = format!("{HEADING}\n{json}\n");
     for digest in content {

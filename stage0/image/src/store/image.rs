@@ -13,7 +13,7 @@ use super::layers::LayerRef;
 use super::lease::Lease;
 use super::place::{INDEX, LAYER_DATA, MANIFEST, Place, RECORD, ROOTFS};
 use super::workshop::Workshop;
-use crate::source::convert::{CMD, ENTRYPOINT};
+use crate::source::convert::annotations::{CMD, ENTRYPOINT};
 
 /// What an image was before it was imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
