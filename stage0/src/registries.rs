@@ -48,6 +48,16 @@ impl<'a> Pulling<'a> {
         }
     }
 
+    /// The same, but that what the store has is as good as what others have: a stage 1 is not asked for anew by each pod.
+    #[must_use]
+    pub fn without_updates(self) -> Self {
+        let policy = match self.policy {
+            PullPolicy::Update => PullPolicy::New,
+            policy => policy,
+        };
+        Self { policy, ..self }
+    }
+
     /// How App Container images are fetched.
     pub fn of_acis(&self, store: &'a Store, importing: Importing<'a>) -> Fetching<'a> {
         Fetching {

@@ -115,8 +115,9 @@ fn foreign_stage1_is_found_by_every_form_in_which_it_is_named() {
         );
     };
     let named = format!("--stage1-name={NAME}:{VERSION}");
-    refused(&[&named], "is no image of the store");
-    refused(&[&format!("--stage1={NAME}")], "does not exist");
+    let never = "--pull-policy=never";
+    refused(&[&named, never], "is no image of the store");
+    refused(&[&format!("--stage1={NAME}"), never], "does not exist");
     let mut import = host.fairing();
     import.args(["image", "import"]).arg(host.path("fly.aci"));
     let id = finish(&mut import).expect_code(0).out();
@@ -134,10 +135,7 @@ fn foreign_stage1_is_found_by_every_form_in_which_it_is_named() {
         runs(&[&flag]);
     }
     refused(&["--stage1=kvm", &named], "cannot be used with");
-    refused(
-        &["--stage1-url=https://example.com/fly.aci"],
-        "only file:///PATH",
-    );
+    refused(&["--stage1-url=ftp://example.com/fly.aci"], "are supported");
     refused(&["--stage1-hash=sha512-00"], "is no image of the store");
     refused(&["--stage1-from-dir=fly.aci"], "lib/fairing/fly.aci");
     fs::create_dir(host.path("config")).expect("a folder");

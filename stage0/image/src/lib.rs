@@ -44,6 +44,7 @@ pub use received::{Place, extract, reframe};
 pub use source::convert::appc_architecture;
 pub use source::storage::Storage;
 pub use source::{Form, Progress};
+pub use store::identity::is_id;
 pub use store::{
     Archive, Desk, Image, ImportOptions, Kind, LayerRef, LayerSpace, Lease, MissingDependencies,
     Store,

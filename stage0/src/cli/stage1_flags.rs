@@ -9,16 +9,16 @@ use clap::Args;
 #[group(id = "stage 1", multiple = false)]
 #[command(next_help_heading = "Options of the pod")]
 pub struct Stage1Flags {
-    /// Stage 1: `kvm`, a directory with manifest and rootfs, an .aci file, or an image of the store (root only)
-    #[arg(long, value_name = "kvm|PATH|IMAGE")]
+    /// Stage 1: `kvm`, a directory with manifest and rootfs, an .aci file, an image by name or id, or a URL
+    #[arg(long, value_name = "kvm|PATH|IMAGE|URL")]
     pub stage1: Option<String>,
     /// Stage 1 by its directory or file
     #[arg(long, value_name = "PATH")]
     pub stage1_path: Option<PathBuf>,
-    /// The same as a URL: file:///PATH
+    /// Stage 1 by its URL, fetched if the store lacks it: file:///PATH, https://...
     #[arg(long, value_name = "URL")]
     pub stage1_url: Option<String>,
-    /// Stage 1 by its name in the store: NAME[:VERSION]
+    /// Stage 1 by its name, looked for on the web if the store lacks it: NAME[:VERSION]
     #[arg(long, value_name = "NAME")]
     pub stage1_name: Option<String>,
     /// Stage 1 by its id in the store: sha512-...

@@ -10,9 +10,10 @@ use clap::Args;
 use landlock::{AccessFs, Ruleset, RulesetAttr, RulesetStatus};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Format, Stage1Flags};
+use crate::cli::{Format, PullPolicy, RegistryFlags, Stage1Flags};
+use crate::registries::Pulling;
 use crate::settings::Settings;
-use crate::stage1::{self, Stage1};
+use crate::stage1::{Finder, Stage1};
 
 /// Tells whether this host can run pods, and what to do if not
 #[derive(Debug, Args)]
@@ -94,7 +95,13 @@ impl Doctor {
     }
 
     fn find_stage1(&self, settings: &Settings) -> Result<(Stage1, String)> {
-        let choice = stage1::find(&self.stage1, settings)?;
+        let registry = RegistryFlags::default();
+        let finder = Finder {
+            settings,
+            pulling: Pulling::new(PullPolicy::New, &registry, settings),
+            quiet: false,
+        };
+        let choice = finder.find(&self.stage1)?;
         let stage1 = Stage1::unpacked(&choice, settings)?;
         stage1.entrypoint("run")?;
         let told = format!(

@@ -12,7 +12,7 @@ use crate::images::{self, Importing};
 use crate::layout;
 use crate::pods::{Folder, Lock, Pod};
 use crate::registries::Pulling;
-use crate::stage1::{self, Stage1};
+use crate::stage1::{Finder, Stage1};
 
 /// Lays a pod out for a later `run-prepared`, and prints its UUID
 #[derive(Debug, Args)]
@@ -62,7 +62,17 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
             "warning: --private-users is ignored: the ids of a pod in a machine of its own are not the host's",
         );
     }
-    let choice = stage1::find(&flags.stage1, &context.settings)?;
+    let pulling = Pulling::new(
+        flags.pull.pull_policy,
+        &flags.pull.registry,
+        &context.settings,
+    );
+    let finder = Finder {
+        settings: &context.settings,
+        pulling: pulling.without_updates(),
+        quiet: flags.quiet,
+    };
+    let choice = finder.find(&flags.stage1)?;
     let stage1 = Stage1::unpacked(&choice, &context.settings)?;
     stage1.entrypoint("run")?;
     let of_sandbox = ["app/add", "app/start", "app/stop", "app/rm"];
@@ -77,11 +87,6 @@ pub fn lay_out(request: &PodRequest, context: &Context) -> Result<Laid> {
         signature_policy: flags.pull.policy.signature_policy.as_deref(),
         quiet: flags.quiet,
     };
-    let pulling = Pulling::new(
-        flags.pull.pull_policy,
-        &flags.pull.registry,
-        &context.settings,
-    );
     let (text, manifest, images) = match &flags.pod_manifest {
         Some(path) => {
             let PodFile { bytes, manifest } = PodFile::read(path)?;

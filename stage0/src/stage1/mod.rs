@@ -2,7 +2,9 @@
 //!
 //! Nothing here knows any particular stage 1; all that counts is in its manifest (contract section 1.1).
 
+mod built_in;
 mod copy;
+mod kept;
 mod lookup;
 mod stored;
 mod unpack;
@@ -14,11 +16,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use contract::{ImageManifest, annotation};
 
+use crate::images;
 use crate::pods::Pod;
 use crate::settings::Settings;
 
 use copy::copy_tree;
-pub use lookup::{Choice, Place, find};
+use kept::Held;
+pub use kept::collect;
+pub use lookup::{Choice, Finder, Place};
 
 /// How an app's root file system is given to a stage 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,8 @@ impl RootForm {
 pub struct Stage1 {
     dir: PathBuf,
     manifest: ImageManifest,
+    /// Keeps it, where it is unpacked for all pods.
+    _held: Option<Held>,
 }
 
 impl Stage1 {
@@ -66,6 +73,7 @@ impl Stage1 {
         let stage1 = Self {
             dir: dir.to_owned(),
             manifest,
+            _held: None,
         };
         stage1.check_architecture()?;
         Ok(stage1)
@@ -76,13 +84,20 @@ impl Stage1 {
     /// # Errors
     /// As [`Stage1::open`], and if it cannot be unpacked.
     pub fn unpacked(choice: &Choice, settings: &Settings) -> Result<Self> {
-        let dir = match &choice.place {
-            Place::Image(image) => stored::unpack(image, &settings.dir)?,
+        let held = match &choice.place {
+            Place::Image(image) => stored::unpack(&images::store(settings)?, image, &settings.dir)?,
             Place::Path(path) if path.is_file() => unpack::unpack(path, &settings.dir)?,
-            Place::Path(path) => fs::canonicalize(path)
-                .with_context(|| format!("find stage 1 {}", path.display()))?,
+            Place::Path(path) => {
+                let path = fs::canonicalize(path)
+                    .with_context(|| format!("find stage 1 {}", path.display()))?;
+                return Self::open(&path);
+            }
         };
-        Self::open(&dir)
+        let stage1 = Self::open(held.path())?;
+        Ok(Self {
+            _held: Some(held),
+            ..stage1
+        })
     }
 
     /// The stage 1 of a pod.

@@ -1,22 +1,20 @@
-//! A stage 1 that is an image of the store: its files are copied out of the image's EROFS file, which only root can mount.
+//! A stage 1 that is an image of the store: its files are put into a folder, as the caller's where he is not root.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use contract::annotation;
-use image::Image;
+use image::{Image, Store};
 
-use super::copy::copy_tree;
-use super::unpack::once;
-use crate::directories::with_image;
+use super::kept::{Held, once};
 use crate::pods::make_directory;
 
-/// The directory with the image's files.
+/// The folder with the image's files.
 ///
 /// # Errors
-/// If the image is no stage 1, the caller not root, or it cannot be mounted and copied.
-pub fn unpack(image: &Image, data: &Path) -> Result<PathBuf> {
+/// If the image is no stage 1, is damaged, or cannot be unpacked.
+pub fn unpack(store: &Store, image: &Image, data: &Path) -> Result<Held> {
     let name = &image.manifest.name;
     let run = format!("{}run", annotation::ENTRYPOINT_PREFIX);
     ensure!(
@@ -24,22 +22,14 @@ pub fn unpack(image: &Image, data: &Path) -> Result<PathBuf> {
         "image {name} of the store is no stage 1: it names no entrypoint to run pods by"
     );
     once(data, &image.id, |target| {
-        ensure!(
-            nix::unistd::geteuid().is_root(),
-            "stage 1 {name} is an image of the store, and only root may mount it: --stage1=PATH names its folder or .aci file"
-        );
-        fill(image, target).with_context(|| format!("take stage 1 {name} out of the store"))
+        fill(store, image, target).with_context(|| format!("take stage 1 {name} out of the store"))
     })
 }
 
-fn fill(image: &Image, target: &Path) -> Result<()> {
-    fs::write(
-        target.join("manifest"),
-        serde_json::to_vec(&image.manifest)?,
-    )?;
-    let mounted = target.join("image");
-    make_directory(&mounted)?;
-    with_image(&image.files(), &mounted, || {
-        copy_tree(&mounted, &target.join("rootfs"), false, &[])
-    })
+fn fill(store: &Store, image: &Image, target: &Path) -> Result<()> {
+    let manifest = serde_json::to_vec(&image.manifest)?;
+    fs::write(target.join("manifest"), manifest)?;
+    let rootfs = target.join("rootfs");
+    make_directory(&rootfs)?;
+    store.render(image, &rootfs)
 }

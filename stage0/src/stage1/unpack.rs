@@ -1,27 +1,25 @@
-//! Unpacks a stage 1, once for each version of it, into `stage1/` of the data directory: here from an `.aci` file.
+//! A stage 1 that is an `.aci` file of the host.
 //!
 //! A stage 1 is trusted, its programs run on the host; still its files stay in their directory.
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
-use nix::unistd::syncfs;
 
-use crate::directories::unmount_below;
-use crate::pods::make_directory;
+use super::kept::{Held, once};
 
 /// First bytes of a gzip file (RFC 1952 section 2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// The directory with the unpacked content of the file.
+/// The folder with the unpacked content of the file.
 ///
 /// # Errors
 /// If the file is damaged, is neither a tar nor a gzipped tar, or cannot be unpacked.
-pub fn unpack(file: &Path, data: &Path) -> Result<PathBuf> {
+pub fn unpack(file: &Path, data: &Path) -> Result<Held> {
     let metadata = fs::metadata(file).with_context(|| format!("open {}", file.display()))?;
     let version = format!(
         "{:x}-{:x}-{:x}-{:x}.{:09}",
@@ -34,40 +32,6 @@ pub fn unpack(file: &Path, data: &Path) -> Result<PathBuf> {
     once(data, &version, |target| {
         unpack_to(file, target).with_context(|| format!("unpack stage 1 {}", file.display()))
     })
-}
-
-/// The directory of this name, which `fill` fills if it is not there yet: whole or not at all.
-///
-/// # Errors
-/// Those of `fill`, and if the data directory cannot be written.
-pub(super) fn once(
-    data: &Path,
-    name: &str,
-    fill: impl FnOnce(&Path) -> Result<()>,
-) -> Result<PathBuf> {
-    let folder = data.join("stage1");
-    let target = folder.join(name);
-    if target.exists() {
-        return Ok(target);
-    }
-    make_directory(&folder)?;
-    // Held until the end; what lies in `tmp` when it is taken is a dead process'.
-    let lock = File::create(folder.join("lock")).context("open the lock of unpacked stage 1s")?;
-    lock.lock().context("lock the unpacked stage 1s")?;
-    if target.exists() {
-        return Ok(target);
-    }
-    let tmp = folder.join("tmp");
-    if tmp.exists() {
-        unmount_below(&fs::canonicalize(&tmp)?)?;
-        fs::remove_dir_all(&tmp).with_context(|| format!("delete {}", tmp.display()))?;
-    }
-    make_directory(&tmp)?;
-    fill(&tmp)?;
-    // A name that says unpacked must not come back from a crash before the files do.
-    syncfs(File::open(&tmp)?).with_context(|| format!("sync {}", tmp.display()))?;
-    fs::rename(&tmp, &target).with_context(|| format!("move {}", target.display()))?;
-    Ok(target)
 }
 
 fn unpack_to(file: &Path, target: &Path) -> Result<()> {
@@ -124,17 +88,18 @@ mod tests {
         let dir = tempfile::tempdir()?;
         let file = dir.path().join("s.aci");
         fs::write(&file, tarball()?)?;
-        let target = unpack(&file, dir.path())?;
+        let held = unpack(&file, dir.path())?;
+        let target = held.path();
         assert_eq!(
             fs::metadata(target.join("rootfs/run"))?.mode() & 0o777,
             0o755
         );
         fs::write(target.join("mark"), "")?;
-        assert!(unpack(&file, dir.path())?.join("mark").exists());
+        assert!(unpack(&file, dir.path())?.path().join("mark").exists());
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&tarball()?)?;
         fs::write(&file, gzip.finish()?)?;
-        assert!(!unpack(&file, dir.path())?.join("mark").exists());
+        assert!(!unpack(&file, dir.path())?.path().join("mark").exists());
         Ok(())
     }
 

@@ -7,7 +7,7 @@ mod built;
 mod dependencies;
 mod desk;
 mod export;
-mod identity;
+pub(crate) mod identity;
 mod image;
 mod import;
 mod known;

@@ -1,20 +1,23 @@
 //! `fairing image gc`: images that nobody uses leave the store.
 //!
 //! rkt removes by age alone, as its images come from the network again; podman's prune leaves those with a name, as some are
-//! nowhere else. Here both are asked: how long nobody used it, and, but for --all, whether it has a name.
+//! nowhere else. Here both are asked: how long nobody used it, and, but for --all, whether it has a name. The stage 1s that are unpacked
+//! for pods to come go, too, when no pod was made with them for as long, or their image has left the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use clap::Args;
-use image::{Image, Store};
+use image::{Image, Store, is_id};
 
 use crate::cli::parse_duration;
 use crate::images::users;
 use crate::pods::Pods;
+use crate::stage1;
 
-/// Removes images without a name that nobody has used for some time
+/// Removes images without a name that nobody has used for some time, and unpacked stage 1s
 #[derive(Debug, Args)]
 pub struct Gc {
     /// Those with names, too
@@ -26,7 +29,7 @@ pub struct Gc {
 }
 
 impl Gc {
-    pub(super) fn run(&self, store: &Store, pods: &Pods) -> Result<i32> {
+    pub(super) fn run(&self, store: &Store, pods: &Pods, data: &Path) -> Result<i32> {
         let mut code = 0;
         for image in store.list()? {
             let id = image.id.clone();
@@ -48,6 +51,14 @@ impl Gc {
         }
         // What an import left that was killed.
         store.trim_layers()?;
+        let images: HashSet<_> = store.list()?.into_iter().map(|image| image.id).collect();
+        let is_due = |name: &str, idle| {
+            let is_orphan = is_id(name) && !images.contains(name);
+            is_orphan || idle >= self.grace_period
+        };
+        for name in stage1::collect(data, is_due)? {
+            crate::print_line(&format!("stage1/{name}"))?;
+        }
         Ok(code)
     }
 

@@ -77,7 +77,7 @@ impl Image {
             Self::Extract(extract) => extract.run(&store),
             Self::Verify(verify) => verify.run(&store),
             Self::Rm(rm) => rm.run(&store, &context.pods),
-            Self::Gc(gc) => gc.run(&store, &context.pods),
+            Self::Gc(gc) => gc.run(&store, &context.pods, &context.settings.dir),
             Self::Df(df) => df.run(&store, &context.pods),
         }
     }
