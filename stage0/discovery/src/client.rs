@@ -3,21 +3,14 @@
 //! One for a command. Proxies are those of the environment, certificate authorities those of the host.
 
 use std::fmt;
-use std::io::Read;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use reqwest::StatusCode;
 use reqwest::Url;
 use reqwest::blocking::{RequestBuilder, Response};
 use reqwest::redirect::{Attempt, Policy};
+use transfer::{Attempts, Cancel, Fault, Patience, passes, retry_after};
 
-/// Until a connection is there.
-const CONNECT: Duration = Duration::from_secs(15);
-/// Until an answer begins, and between two pieces of it.
-const ANSWER: Duration = Duration::from_secs(30);
-/// For all of a small document.
-const DOCUMENT: Duration = Duration::from_secs(60);
 /// Redirects followed from one URL.
 const MAX_REDIRECTS: usize = 10;
 
@@ -34,6 +27,7 @@ pub struct Access {
 pub struct Client {
     client: reqwest::blocking::Client,
     access: Access,
+    patience: Patience,
 }
 
 /// An answer that is none, with its status.
@@ -49,23 +43,32 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl Client {
-    /// A client that may do what `access` says.
+    /// A client that may do what `access` says, and waits so long.
     ///
     /// # Errors
     /// If TLS cannot be set up.
-    pub fn new(access: Access) -> Result<Self> {
+    pub fn new(access: Access, patience: Patience) -> Result<Self> {
         // Another part of the program may have chosen the same before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::blocking::Client::builder()
             .user_agent(concat!("fairing/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .timeout(ANSWER)
+            .connect_timeout(patience.connect)
+            .timeout(patience.answer)
             .redirect(Policy::custom(move |attempt| follow(attempt, access)))
             .referer(false)
             .danger_accept_invalid_certs(access.any_certificate)
             .build()
             .context("set up the HTTP client")?;
-        Ok(Self { client, access })
+        Ok(Self {
+            client,
+            access,
+            patience,
+        })
+    }
+
+    /// How long it waits.
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     /// What it may do.
@@ -78,15 +81,16 @@ impl Client {
     /// # Errors
     /// If it cannot be had, or is larger or slower than allowed.
     pub fn document(&self, url: &str, limit: u64) -> Result<Vec<u8>> {
-        let get = || -> Result<Vec<u8>> {
-            let deadline = Instant::now() + DOCUMENT;
-            let mut response = self.send(url, |request| request)?;
+        let cancel = Cancel::default();
+        let attempts = Attempts::new(&self.patience, &cancel);
+        let got = attempts.persist(|| {
+            let response = self.send(url, |request| request)?;
             if response.status() != StatusCode::OK {
-                return Err(Refused(response.status()).into());
+                return Err(refused(&response));
             }
-            read_bounded(&mut response, limit, deadline)
-        };
-        get().with_context(|| format!("fetch {url}"))
+            transfer::read(response, limit, &self.patience)
+        });
+        got.with_context(|| format!("fetch {url}"))
     }
 
     /// Asks for `url`, the request completed by `more`.
@@ -94,10 +98,10 @@ impl Client {
         &self,
         url: &str,
         more: impl FnOnce(RequestBuilder) -> RequestBuilder,
-    ) -> Result<Response> {
+    ) -> Result<Response, Fault> {
         let parsed = Url::parse(url).with_context(|| format!("{url:?} is no URL"))?;
         self.check(&parsed)?;
-        more(self.client.get(parsed)).send().map_err(plain)
+        Ok(more(self.client.get(parsed)).send()?)
     }
 
     fn check(&self, url: &Url) -> Result<()> {
@@ -110,9 +114,13 @@ impl Client {
     }
 }
 
-/// An error of the client with all its causes, but without the URL, which ours have.
-pub(crate) fn plain(error: reqwest::Error) -> anyhow::Error {
-    anyhow::Error::from(error.without_url())
+/// The fault of an answer that brings nothing.
+pub(crate) fn refused(response: &Response) -> Fault {
+    let error = Refused(response.status()).into();
+    match passes(response.status()) {
+        true => Fault::Passing(error, retry_after(response)),
+        false => Fault::Lasting(error),
+    }
 }
 
 fn follow(attempt: Attempt<'_>, access: Access) -> reqwest::redirect::Action {
@@ -126,25 +134,4 @@ fn follow(attempt: Attempt<'_>, access: Access) -> reqwest::redirect::Action {
         ));
     }
     attempt.follow()
-}
-
-fn read_bounded(reader: &mut impl Read, limit: u64, deadline: Instant) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 8192];
-    loop {
-        let count = reader.read(&mut buffer).context("receive")?;
-        if count == 0 {
-            return Ok(bytes);
-        }
-        bytes.extend_from_slice(&buffer[..count]);
-        ensure!(
-            bytes.len() as u64 <= limit,
-            "it has more than {limit} bytes"
-        );
-        ensure!(
-            Instant::now() < deadline,
-            "it takes more than {} seconds",
-            DOCUMENT.as_secs()
-        );
-    }
 }

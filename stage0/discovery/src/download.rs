@@ -11,27 +11,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use reqwest::StatusCode;
 use reqwest::blocking::Response;
-use reqwest::header::{
-    CACHE_CONTROL, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_NONE_MATCH, IF_RANGE, RANGE,
-};
+use reqwest::header::{ETAG, HeaderMap, IF_NONE_MATCH, IF_RANGE, RANGE};
+use transfer::{Attempts, Cancel, Fault, Paced, begins_at, broken};
 
-use crate::client::{Client, Refused};
+use crate::cache::max_age;
+use crate::client::{Client, Refused, refused};
 
-/// Attempts that bring less than `LEAST_BYTES`.
-const ATTEMPTS: u32 = 4;
-/// Before the second attempt; before each further one twice as long.
-const PAUSE: Duration = Duration::from_millis(500);
-/// Within each time of this length `LEAST_BYTES` must arrive.
-const PACE: Duration = Duration::from_secs(30);
-/// As much as makes up for attempts before it, too: a server that breaks off each time is not waited for without end.
-const LEAST_BYTES: u64 = 30 << 10;
-/// Longest time for which an answer is believed to be current.
-const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Bytes read at a time.
+const BUFFER_BYTES: usize = 128 << 10;
 
 /// What is known of an earlier fetch.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +36,10 @@ pub struct Remembered {
 #[derive(Debug)]
 pub enum Fetched {
     /// It is what it was.
-    Unchanged,
+    Unchanged {
+        /// How long it need not be asked for again; `None` if that is as it was, too.
+        max_age: Option<Duration>,
+    },
     /// It is in this file.
     File {
         /// The whole image.
@@ -68,48 +63,37 @@ pub struct Download<'a> {
     pub limit: u64,
 }
 
-/// What an attempt has come to.
-enum Attempt {
-    Done(Fetched),
-    /// It broke off, and may go on.
-    Broken(anyhow::Error),
-}
-
 impl Download<'_> {
     /// Fetches it; `progress` is told the bytes there are, and how many there will be where that is known.
     ///
     /// # Errors
     /// If it cannot be had, or is larger than allowed; what has arrived stays for the next attempt.
     pub fn run(&self, known: &Remembered, progress: &dyn Fn(u64, Option<u64>)) -> Result<Fetched> {
-        let fetch = || {
-            let mut left = ATTEMPTS;
-            let mut pause = PAUSE;
+        let cancel = Cancel::default();
+        let mut attempts = Attempts::new(self.client.patience(), &cancel);
+        let mut fetch = || -> Result<Fetched> {
             loop {
-                let before = self.length();
-                match self.attempt(known, progress)? {
-                    Attempt::Done(fetched) => return Ok(fetched),
-                    Attempt::Broken(error) if left == 1 => return Err(error),
-                    Attempt::Broken(error) => {
-                        tracing::debug!("{error:#}; trying again");
-                        (left, pause) = match self.length() >= before + LEAST_BYTES {
-                            true => (ATTEMPTS, PAUSE),
-                            false => (left - 1, pause * 2),
-                        };
-                        std::thread::sleep(pause);
-                    }
+                attempts.reached(self.length());
+                match self.attempt(known, progress) {
+                    Ok(fetched) => return Ok(fetched),
+                    Err(fault) => attempts.after(fault)?,
                 }
             }
         };
         fetch().with_context(|| format!("fetch {}", self.url))
     }
 
-    fn attempt(&self, known: &Remembered, progress: &dyn Fn(u64, Option<u64>)) -> Result<Attempt> {
+    fn attempt(
+        &self,
+        known: &Remembered,
+        progress: &dyn Fn(u64, Option<u64>),
+    ) -> Result<Fetched, Fault> {
         let etag = fs::read_to_string(self.folder.join("etag")).ok();
         let have = match &etag {
             Some(_) => self.length(),
             None => 0,
         };
-        let sent = self
+        let response = self
             .client
             .send(self.url, |request| match (&etag, &known.etag) {
                 (Some(etag), _) if have > 0 => request
@@ -117,84 +101,69 @@ impl Download<'_> {
                     .header(IF_RANGE, etag),
                 (_, Some(known)) => request.header(IF_NONE_MATCH, known),
                 _ => request,
-            });
-        let mut response = match sent {
-            Ok(response) => response,
-            Err(error) if is_lost(&error) => return Ok(Attempt::Broken(error)),
-            Err(error) => return Err(error),
-        };
-        let from = match response.status() {
-            StatusCode::OK => 0,
-            StatusCode::PARTIAL_CONTENT if begins_at(response.headers(), have) => have,
-            StatusCode::NOT_MODIFIED if known.etag.is_some() => {
-                return Ok(Attempt::Done(Fetched::Unchanged));
+            })?;
+        let headers = response.headers();
+        match response.status() {
+            StatusCode::OK => self.receive(response, 0, progress),
+            StatusCode::PARTIAL_CONTENT if begins_at(headers, have) => {
+                self.receive(response, have, progress)
             }
-            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PARTIAL_CONTENT => {
+            StatusCode::NOT_MODIFIED if known.etag.is_some() => Ok(Fetched::Unchanged {
+                max_age: max_age(headers),
+            }),
+            status @ (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PARTIAL_CONTENT) => {
                 self.forget()?;
-                return Ok(Attempt::Broken(Refused(response.status()).into()));
+                Err(Fault::Passing(Refused(status).into(), None))
             }
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                return Ok(Attempt::Broken(Refused(status).into()));
-            }
-            status => return Err(Refused(status).into()),
-        };
-        self.receive(&mut response, from, progress)
+            _ => Err(refused(&response)),
+        }
     }
 
     /// Appends the answer to the part from byte `from` on.
     fn receive(
         &self,
-        response: &mut Response,
+        response: Response,
         from: u64,
         progress: &dyn Fn(u64, Option<u64>),
-    ) -> Result<Attempt> {
+    ) -> Result<Fetched, Fault> {
         let total = response
             .content_length()
             .map(|more| from.saturating_add(more));
         self.check(total.unwrap_or(from))?;
-        let etag = text(response.headers(), &ETAG);
-        let max_age = max_age(response.headers());
+        let etag = mark(response.headers());
+        let max_age = max_age(response.headers()).unwrap_or_default();
         let path = self.folder.join("part");
         let mut part = self.begin(&path, from, etag.as_deref())?;
         let mut at = from;
-        let mut buffer = vec![0; 128 << 10];
-        let mut pace = (Instant::now(), at);
+        let mut answer = Paced::new(response, self.client.patience());
+        let mut buffer = vec![0; BUFFER_BYTES];
         loop {
-            let count = match response.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) => return Ok(Attempt::Broken(error.into())),
-            };
+            let count = answer.read(&mut buffer).map_err(|error| broken(&error))?;
+            if count == 0 {
+                break;
+            }
             at += count as u64;
             self.check(at)?;
             part.write_all(&buffer[..count])
                 .with_context(|| format!("write {}", path.display()))?;
             progress(at, total);
-            if pace.0.elapsed() > PACE {
-                ensure!(
-                    at - pace.1 >= LEAST_BYTES,
-                    "it comes too slowly, less than {LEAST_BYTES} bytes in {} seconds",
-                    PACE.as_secs()
-                );
-                pace = (Instant::now(), at);
-            }
         }
         if total.is_some_and(|total| total != at) {
-            return Ok(Attempt::Broken(anyhow::anyhow!("it ended too early")));
+            return Err(Fault::passing("it ended too early"));
         }
-        Ok(Attempt::Done(Fetched::File {
+        Ok(Fetched::File {
             path,
             etag,
             max_age,
-        }))
+        })
     }
 
     /// Opens the part at `from`, and notes what it is a part of first, or that nothing can be put after it.
     fn begin(&self, path: &Path, from: u64, etag: Option<&str>) -> Result<File> {
+        if from == 0 {
+            self.forget()?;
+        }
         let open = || -> std::io::Result<File> {
-            if from == 0 {
-                self.forget()?;
-            }
             let mut file = OpenOptions::new()
                 .create(true)
                 .truncate(false)
@@ -212,10 +181,13 @@ impl Download<'_> {
         open().with_context(|| format!("write {}", path.display()))
     }
 
-    fn forget(&self) -> std::io::Result<()> {
+    fn forget(&self) -> Result<()> {
         for name in ["etag", "part"] {
-            match fs::remove_file(self.folder.join(name)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            let path = self.folder.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", path.display()));
+                }
                 _ => {}
             }
         }
@@ -236,30 +208,7 @@ impl Download<'_> {
     }
 }
 
-/// Whether asking again may help: not where the server is not who it should be, or leads in circles.
-fn is_lost(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<reqwest::Error>();
-    error.is_some_and(|error| error.is_timeout() || (error.is_request() && !error.is_connect()))
-}
-
-fn begins_at(headers: &HeaderMap, have: u64) -> bool {
-    text(headers, &CONTENT_RANGE).is_some_and(|range| range.starts_with(&format!("bytes {have}-")))
-}
-
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(str::to_owned)
-}
-
-/// RFC 9111, section 5.2.2.
-fn max_age(headers: &HeaderMap) -> Duration {
-    let told = text(headers, &CACHE_CONTROL).unwrap_or_default();
-    let mut told = told.split(',').map(str::trim);
-    let Some(seconds) = told.clone().find_map(|part| part.strip_prefix("max-age=")) else {
-        return Duration::ZERO;
-    };
-    if told.any(|part| matches!(part, "no-cache" | "no-store")) {
-        return Duration::ZERO;
-    }
-    let seconds = seconds.parse().unwrap_or_default();
-    Duration::from_secs(seconds).min(MAX_AGE)
+/// The server's mark for what it sends.
+fn mark(headers: &HeaderMap) -> Option<String> {
+    headers.get(ETAG)?.to_str().ok().map(str::to_owned)
 }

@@ -5,6 +5,7 @@
 //! pace, redirects in number. appc specification 0.8.11, "App Container Image Discovery".
 #![warn(missing_docs)]
 
+mod cache;
 mod client;
 mod discover;
 mod download;
@@ -17,3 +18,4 @@ pub use discover::{image, keys};
 pub use download::{Download, Fetched, Remembered};
 pub use name::Name;
 pub use page::{Endpoint, Page};
+pub use transfer::Patience;

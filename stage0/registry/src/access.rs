@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
+use transfer::Patience;
 
 use crate::client::Client;
 use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::manifest;
-use crate::patience::Patience;
 use crate::pull::Found;
 use image::oci::Reference;
 

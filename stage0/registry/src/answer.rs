@@ -1,100 +1,18 @@
-//! What a registry answers: bounded in size and pace, and what it says when it refuses.
+//! What a registry says when it refuses.
 
 use std::fmt;
-use std::io::{self, Read};
-use std::time::{Duration, Instant};
+use std::io::Read;
 
 use anyhow::Error;
 use reqwest::StatusCode;
 use reqwest::blocking::Response;
-use reqwest::header::RETRY_AFTER;
 use serde::Deserialize;
-
-use crate::patience::Patience;
-use crate::retry::Fault;
+use transfer::{Fault, Paced, Patience, passes, retry_after};
 
 /// Bytes read of an answer that refuses.
 const MAX_REFUSAL_BYTES: u64 = 16 << 10;
 /// Characters shown of it.
 const MAX_REFUSAL_CHARS: usize = 300;
-
-/// Reads no slower than is allowed.
-pub struct Paced<'a, R> {
-    inner: R,
-    patience: &'a Patience,
-    begun: Instant,
-    bytes: u64,
-}
-
-impl<'a, R> Paced<'a, R> {
-    /// Reads from `inner`.
-    pub fn new(inner: R, patience: &'a Patience) -> Self {
-        Self {
-            inner,
-            patience,
-            begun: Instant::now(),
-            bytes: 0,
-        }
-    }
-}
-
-impl<R: Read> Read for Paced<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.bytes += count as u64;
-        if count > 0 && self.begun.elapsed() > self.patience.pace {
-            if self.bytes < self.patience.least_bytes {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("it sent {} bytes in {:?}", self.bytes, self.patience.pace),
-                ));
-            }
-            self.begun = Instant::now();
-            self.bytes = 0;
-        }
-        Ok(count)
-    }
-}
-
-/// The whole of an answer.
-///
-/// # Errors
-/// If it is longer than `limit_bytes`, breaks off or takes too long.
-pub fn read(response: Response, limit_bytes: u64, patience: &Patience) -> Result<Vec<u8>, Fault> {
-    let promised = response.content_length();
-    let mut bytes = Vec::new();
-    let mut reader = Paced::new(response, patience).take(limit_bytes.saturating_add(1));
-    match reader.read_to_end(&mut bytes) {
-        _ if bytes.len() as u64 > limit_bytes => {}
-        Ok(_) if promised.is_none_or(|promised| promised == bytes.len() as u64) => {
-            return Ok(bytes);
-        }
-        Ok(_) => return Err(Fault::passing("the answer breaks off")),
-        Err(error) => return Err(broken(&error)),
-    }
-    Err(Fault::lasting(format!(
-        "the answer has more than the {limit_bytes} bytes allowed"
-    )))
-}
-
-/// The fault of an answer that cannot be read on.
-pub fn broken(error: &io::Error) -> Fault {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    let inner = inner.map(|inner: &reqwest::Error| source_of(inner).to_string());
-    Fault::passing(format!(
-        "the answer breaks off: {}",
-        inner.unwrap_or_else(|| error.to_string())
-    ))
-}
-
-/// The cause at the end of the chain: what reqwest says around it names the link.
-fn source_of(error: &reqwest::Error) -> &dyn std::error::Error {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause
-}
 
 /// An answer without success.
 #[derive(Debug)]
@@ -125,19 +43,10 @@ pub fn refusal(response: Response, who: &str, patience: &Patience) -> Fault {
         status,
         text: format!("{who} answers {status}{said}{}", advice(status)),
     });
-    match status {
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Fault::Passing(error, asked),
-        status if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED => {
-            Fault::Passing(error, asked)
-        }
-        _ => Fault::Lasting(error),
+    match passes(status) {
+        true => Fault::Passing(error, asked),
+        false => Fault::Lasting(error),
     }
-}
-
-fn retry_after(response: &Response) -> Option<Duration> {
-    let header = response.headers().get(RETRY_AFTER)?;
-    let seconds = header.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 fn advice(status: StatusCode) -> &'static str {
@@ -228,16 +137,5 @@ mod tests {
         }
         let long = "x".repeat(10_000);
         assert_eq!(said(long.as_bytes()).unwrap().len(), MAX_REFUSAL_CHARS);
-    }
-
-    #[test]
-    fn trickle_is_refused_once_its_time_is_over() {
-        let patience = Patience {
-            pace: Duration::ZERO,
-            least_bytes: 10,
-            ..Patience::default()
-        };
-        let mut paced = Paced::new(&b"x"[..], &patience);
-        assert!(paced.read(&mut [0; 8]).is_err());
     }
 }

@@ -6,12 +6,11 @@ use reqwest::Url;
 use reqwest::blocking::{Client as Http, RequestBuilder};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
+use transfer::{Fault, Patience};
 
 use crate::answer;
 use crate::challenge::Challenge;
 use crate::credentials::Credentials;
-use crate::patience::Patience;
-use crate::retry::Fault;
 
 /// Largest answer of a login server, in bytes.
 const MAX_TOKEN_BYTES: u64 = 256 << 10;
@@ -99,7 +98,7 @@ impl Applicant<'_> {
         if !response.status().is_success() {
             return Err(answer::refusal(response, &who, self.patience));
         }
-        let bytes = answer::read(response, MAX_TOKEN_BYTES, self.patience)?;
+        let bytes = transfer::read(response, MAX_TOKEN_BYTES, self.patience)?;
         let token: Token = image::oci::parse(&bytes, &format!("the answer of {who}"))?;
         match (token.token, token.access_token) {
             (token, _) if !token.is_empty() => Ok(token),

@@ -10,6 +10,7 @@ use reqwest::blocking::{Client as Http, RequestBuilder, Response};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::redirect::Policy;
 use reqwest::{Method, StatusCode};
+use transfer::{Attempts, Cancel, Fault, Patience, is_distrust};
 
 use crate::access::{Options, Verify};
 use crate::answer::{self, Refusal};
@@ -17,8 +18,6 @@ use crate::auth::Applicant;
 use crate::challenge::Challenge;
 use crate::credentials::{self, Credentials};
 use crate::endpoint::Endpoint;
-use crate::patience::Patience;
-use crate::retry::{Attempts, Cancel, Fault, is_distrust};
 use crate::tls::Certificates;
 
 /// Redirects followed.
@@ -197,7 +196,7 @@ impl Client {
             let media_type = media_type.unwrap_or_default().split(';').next();
             Ok(Typed {
                 media_type: media_type.unwrap_or_default().trim().to_owned(),
-                bytes: answer::read(response, limit_bytes, &self.patience)?,
+                bytes: transfer::read(response, limit_bytes, &self.patience)?,
             })
         })
     }
@@ -213,7 +212,7 @@ impl Client {
             if !response.status().is_success() {
                 return Err(answer::refusal(response, "the server", &self.patience));
             }
-            answer::read(response, limit_bytes, &self.patience)
+            transfer::read(response, limit_bytes, &self.patience)
         }))
     }
 

@@ -8,16 +8,12 @@ use anyhow::{Context, Result, bail};
 use image::oci::{Digest, Hash};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE};
 use reqwest::{Method, StatusCode};
+use transfer::{Attempts, Cancel, Fault, Paced, begins_at, broken};
 
-use crate::answer::{Paced, broken};
 use crate::client::Client;
-use crate::retry::{Attempts, Cancel, Fault};
 
 /// Bytes read at a time.
 const BUFFER_BYTES: usize = 128 << 10;
-
-/// So many new bytes make up for attempts that brought none.
-const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// A blob that is wanted.
 pub struct Download<'a> {
@@ -101,14 +97,9 @@ impl Download<'_> {
 
     fn receive(&self, received: &mut Received<'_>) -> Result<()> {
         let mut attempts = Attempts::new(self.client.patience(), self.cancel);
-        let mut furthest = received.length;
         while received.length < self.size {
-            let attempt = self.attempt(received);
-            if received.length >= furthest.saturating_add(PROGRESS_BYTES) {
-                attempts.reset();
-                furthest = received.length;
-            }
-            match attempt {
+            attempts.reached(received.length);
+            match self.attempt(received) {
                 Ok(()) => {}
                 Err(fault) => attempts.after(fault)?,
             }
@@ -129,13 +120,12 @@ impl Download<'_> {
                 from => request.header(RANGE, format!("bytes={from}-")),
             })
         })?;
-        let range = response.headers().get(CONTENT_RANGE);
-        let range = range.and_then(|range| range.to_str().ok());
         match response.status() {
-            StatusCode::PARTIAL_CONTENT if begins_at(range, from) => {}
+            StatusCode::PARTIAL_CONTENT if begins_at(response.headers(), from) => {}
             StatusCode::OK if from == 0 => {}
             StatusCode::OK => *received = self.restart(received.file, from)?,
             status => {
+                let range = response.headers().get(CONTENT_RANGE);
                 return Err(Fault::lasting(format!(
                     "the registry answers {status} with {range:?} for bytes from {from} on"
                 )));
@@ -184,26 +174,5 @@ impl Download<'_> {
             )));
         }
         Ok(())
-    }
-}
-
-/// Whether `Content-Range` says that the answer begins at `from`.
-fn begins_at(range: Option<&str>, from: u64) -> bool {
-    range
-        .and_then(|range| range.strip_prefix("bytes "))
-        .and_then(|range| range.split_once('-'))
-        .is_some_and(|(first, _)| first.parse() == Ok(from))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn range_that_begins_elsewhere_is_not_taken() {
-        assert!(begins_at(Some("bytes 7-9/10"), 7));
-        for range in [None, Some("bytes 0-9/10"), Some("bytes */10"), Some("7-9")] {
-            assert!(!begins_at(range, 7), "{range:?}");
-        }
     }
 }

@@ -12,9 +12,9 @@ use image::oci::{
 };
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use transfer::Cancel;
 
 use crate::client::Client;
-use crate::retry::Cancel;
 
 /// Types of documents asked for; those of schema 1 in order to say what they are.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \

@@ -12,12 +12,12 @@ use image::oci::{
 };
 use serde::Deserialize;
 use serde_json::json;
+use transfer::Cancel;
 
 use crate::blobs::Blobs;
 use crate::client::Client;
 use crate::download::Download;
 use crate::manifest::Chosen;
-use crate::retry::Cancel;
 
 /// What a pull reads of an image's configuration.
 #[derive(Deserialize)]

@@ -11,10 +11,10 @@ use image::oci::{self, Descriptor, Digest, INDEX, Index, Manifest, Reference};
 use reqwest::blocking::Body;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, StatusCode, Url};
+use transfer::{Attempts, Cancel, Fault};
 
 use crate::access::Access;
 use crate::client::{Client, same_origin};
-use crate::retry::{Attempts, Cancel, Fault};
 
 /// What a registry has by now.
 #[derive(Debug)]

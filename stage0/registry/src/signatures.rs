@@ -15,7 +15,7 @@ use image::oci::{self, Descriptor, Digest, MAX_JSON_BYTES, Manifest};
 use crate::client::{self, Client};
 use crate::config::Lookaside;
 use crate::pull::Found;
-use crate::retry::Cancel;
+use transfer::Cancel;
 
 /// Largest signature, or document that was signed, in bytes.
 const MAX_BYTES: u64 = 64 << 10;

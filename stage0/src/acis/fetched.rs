@@ -56,10 +56,11 @@ impl Record {
         }
     }
 
-    /// The same, known to be what the server has now.
-    pub fn asked_again(&self) -> Self {
+    /// The same, known to be what the server has now, and perhaps for how long from now on.
+    pub fn asked_again(&self, max_age: Option<Duration>) -> Self {
         Self {
             asked: seconds(SystemTime::now()),
+            max_age: max_age.map_or(self.max_age, |age| age.as_secs()),
             ..self.clone()
         }
     }

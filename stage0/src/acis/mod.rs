@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::ImageManifest;
-use discovery::{Access, Client, Download, Endpoint, Fetched, Name};
+use discovery::{Access, Client, Download, Endpoint, Fetched, Name, Patience};
 use image::{Image, ImportOptions, Store};
 
 use crate::cli::PullPolicy;
@@ -158,11 +158,11 @@ impl Fetching<'_> {
         let signature = self.signature_of(client, wanted)?;
         let etag = known.as_ref().and_then(|(record, _)| record.etag.clone());
         match (self.download(client, &place, wanted, etag)?, known) {
-            (Fetched::Unchanged, Some((record, image))) => {
-                place.remember(&record.asked_again())?;
+            (Fetched::Unchanged { max_age }, Some((record, image))) => {
+                place.remember(&record.asked_again(max_age))?;
                 Ok(image)
             }
-            (Fetched::Unchanged, None) => bail!("{} has changed, and has not", wanted.url),
+            (Fetched::Unchanged { .. }, None) => bail!("{} has changed, and has not", wanted.url),
             (
                 Fetched::File {
                     path,
@@ -252,10 +252,11 @@ impl Fetching<'_> {
 /// # Errors
 /// If TLS cannot be set up.
 pub fn client(settings: &Settings) -> Result<Client> {
-    Client::new(Access {
+    let access = Access {
         http: settings.fetches_insecurely("http"),
         any_certificate: settings.fetches_insecurely("tls"),
-    })
+    };
+    Client::new(access, Patience::default())
 }
 
 /// The signature lies beside the image: `X.aci.asc` for `X.aci`, or for `X`.

@@ -4,7 +4,7 @@ use std::io::{BufRead, Write};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use discovery::{Access, Client};
+use discovery::{Access, Client, Patience};
 use trust::{Added, Certificate, Keys, Scope};
 
 use crate::acis::{self, discover_keys, read_key};
@@ -41,10 +41,11 @@ impl Trust {
     /// # Errors
     /// If one cannot be had or kept.
     pub fn run(&self, settings: &Settings) -> Result<i32> {
-        let client = Client::new(Access {
+        let access = Access {
             http: self.insecure_allow_http,
             any_certificate: settings.fetches_insecurely("tls"),
-        })?;
+        };
+        let client = Client::new(access, Patience::default())?;
         let scope = match &self.prefix {
             Some(prefix) => Scope::Prefix(prefix.clone()),
             None => Scope::Root,

@@ -4,6 +4,7 @@ mod acis;
 mod at_once;
 mod bad_input;
 mod built;
+mod cached;
 mod converted;
 mod ends;
 mod exported;

@@ -9,6 +9,9 @@ use anyhow::{Result, anyhow};
 
 use crate::patience::Patience;
 
+/// So many new bytes make up for attempts that brought none.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
 /// Why one attempt failed.
 #[derive(Debug)]
 pub enum Fault {
@@ -44,7 +47,7 @@ impl From<anyhow::Error> for Fault {
 }
 
 impl From<reqwest::Error> for Fault {
-    /// Links of the registry's may hold secrets, so the error does not name them.
+    /// Links may hold secrets, so the error does not name them.
     fn from(error: reqwest::Error) -> Self {
         let lasts = error.is_builder()
             || error.is_redirect()
@@ -93,7 +96,7 @@ fn io_errors(error: &reqwest::Error) -> impl Iterator<Item = &io::Error> {
     .filter_map(|error| error.downcast_ref())
 }
 
-/// Tells all threads of a pull that one of them has failed.
+/// Tells all threads of a transfer that one of them has failed.
 #[derive(Debug, Default)]
 pub struct Cancel {
     set: Mutex<bool>,
@@ -125,6 +128,7 @@ pub struct Attempts<'a> {
     patience: &'a Patience,
     cancel: &'a Cancel,
     failed: u32,
+    furthest: u64,
 }
 
 impl<'a> Attempts<'a> {
@@ -134,12 +138,16 @@ impl<'a> Attempts<'a> {
             patience,
             cancel,
             failed: 0,
+            furthest: 0,
         }
     }
 
-    /// Something new has come: counts from the beginning.
-    pub fn reset(&mut self) {
-        self.failed = 0;
+    /// So many bytes are there by now: enough new ones make up for attempts that were in vain.
+    pub fn reached(&mut self, bytes: u64) {
+        if bytes >= self.furthest.saturating_add(PROGRESS_BYTES) {
+            self.failed = 0;
+            self.furthest = bytes;
+        }
     }
 
     /// Pauses before the next attempt.

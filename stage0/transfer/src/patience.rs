@@ -1,4 +1,4 @@
-//! How long a registry is waited for, and how often it is asked again.
+//! How long a server is waited for, and how often it is asked again.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct Patience {
     pub attempts: u32,
     /// Before the second attempt; before each further one twice as long.
     pub pause: Duration,
-    /// Longest pause, whatever a registry asks for.
+    /// Longest pause, whatever a server asks for.
     pub longest_pause: Duration,
 }
 
