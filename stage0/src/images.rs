@@ -14,7 +14,6 @@ use image::{Image, ImportOptions, Store};
 use crate::built;
 use crate::cli::PullPolicy;
 use crate::pods::Pods;
-use crate::policy::Admission;
 use crate::progress::Progress;
 use crate::registries::{self, Pulling};
 use crate::settings::Settings;
@@ -142,16 +141,17 @@ pub fn users(pods: &Pods) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(users)
 }
 
-/// Imports what lies at `path`, or, for `-`, comes on stdin, or what podman keeps, by its own name or another.
+/// Imports what lies at `path`, or, for `-`, comes on stdin, or what podman keeps, by its own name or another. What an App Container
+/// image in a file depends on is fetched where the store lacks it.
 ///
 /// # Errors
-/// The store's; if `admission` does not allow such an image from there.
+/// The store's; if the policy does not allow such an image from there, or such a dependency cannot be had.
 pub fn import(
     store: &Store,
     path: &Path,
     name: Option<&str>,
-    admission: &Admission,
     importing: Importing,
+    pulling: Pulling,
 ) -> Result<Image> {
     let mut options = ImportOptions {
         name: name.map(str::to_owned),
@@ -161,13 +161,12 @@ pub fn import(
         return built::image(store, word, &options, importing.quiet);
     }
     let from = Some(path).filter(|path| *path != Path::new("-"));
-    options.barred = admission.barred(from, name)?;
+    options.barred = pulling.admission(importing)?.barred(from, name)?;
+    if let Some(path) = from {
+        return pulling.of_acis(store, importing).path(path, &options);
+    }
     let progress = Progress::new(path, importing.quiet);
-    let tell = |step| progress.tell(step);
-    let image = match from {
-        None => store.import_stream(stdin().lock(), &options, &tell),
-        Some(path) => store.import(path, &options, &tell),
-    };
+    let image = store.import_stream(stdin().lock(), &options, &|step| progress.tell(step));
     progress.end();
     image
 }

@@ -36,33 +36,6 @@ fn name_is_discovered_verified_and_not_fetched_twice() {
 }
 
 #[test]
-fn dependencies_are_discovered_and_circles_refused() {
-    let on = |name: &str| json!({"dependencies": [{"imageName": format!("example.com/{name}"), "labels": [{"name": "version", "value": "1"}]}]});
-    let (bench, _signer) = Bench::trusting(&[
-        ("app", on("middle")),
-        ("middle", on("base")),
-        ("base", json!({})),
-        ("one", on("two")),
-        ("two", on("one")),
-    ]);
-    bench.refused(&["example.com/one,version=1"], "depends on itself");
-    bench.fetched(&[APP]);
-    let list = bench
-        .host
-        .stdout(&["image", "list", "--fields=name", "--no-legend"]);
-    let mut names: Vec<_> = list.lines().map(str::trim).collect();
-    names.sort_unstable();
-    assert_eq!(
-        names,
-        [
-            "example.com/app:1",
-            "example.com/base:1",
-            "example.com/middle:1"
-        ]
-    );
-}
-
-#[test]
 fn image_without_a_good_signature_is_refused() {
     let signer = Signer::new();
     let mut files = signed(&signer, &[("app", json!({})), ("other", json!({}))]);

@@ -6,6 +6,7 @@ mod bad_input;
 mod built;
 mod cached;
 mod converted;
+mod dependent;
 mod ends;
 mod exported;
 mod fetching;

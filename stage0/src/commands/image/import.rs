@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::json::Json;
-use crate::cli::{Format, PolicyFlags, parse_bytes};
+use crate::cli::{Format, PolicyFlags, PullPolicy, RegistryFlags, parse_bytes};
 use crate::images::{self, Importing};
-use crate::policy::Admission;
+use crate::registries::Pulling;
 use crate::settings::Settings;
 
 /// Imports images
@@ -24,6 +24,18 @@ pub struct Import {
     /// Refuse an image that would take more
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub max_image_size: Option<String>,
+    /// When images are fetched on which an App Container image depends: new, if the store lacks them; never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "POLICY",
+        hide_possible_values = true,
+        default_value = "new"
+    )]
+    pub pull_policy: PullPolicy,
+    /// rkt's older word for --pull-policy=never
+    #[arg(long, hide = true)]
+    pub store_only: bool,
     /// No progress
     #[arg(short = 'q', long)]
     pub quiet: bool,
@@ -42,10 +54,13 @@ impl Import {
             signature_policy: self.policy.signature_policy.as_deref(),
             quiet: self.quiet,
         };
-        let admission = Admission::new(importing.signature_policy, settings)?;
+        let registry = RegistryFlags {
+            store_only: self.store_only,
+            ..RegistryFlags::default()
+        };
+        let pulling = Pulling::new(self.pull_policy, &registry, settings);
         for path in &self.paths {
-            let name = self.name.as_deref();
-            let image = images::import(store, path, name, &admission, importing)?;
+            let image = images::import(store, path, self.name.as_deref(), importing, pulling)?;
             match self.format {
                 Some(format) => format.print(&Json::of(&image))?,
                 None => crate::print_line(&image.id)?,
