@@ -8,7 +8,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use image::is_at;
@@ -113,11 +113,22 @@ impl Blobs {
             if total <= limit_bytes {
                 break;
             }
-            match drop_one(&path) {
-                Ok(true) => total = total.saturating_sub(bytes),
-                Ok(false) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!("remove blob {}: {error}", path.display()),
+            if drop_one(&path) {
+                total = total.saturating_sub(bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes those that were not used for so long; those that somebody uses stay.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn collect(&self, idle: Duration) -> Result<()> {
+        let now = SystemTime::now();
+        for (used, _, path) in self.kept()? {
+            if now.duration_since(used).is_ok_and(|since| since >= idle) {
+                drop_one(&path);
             }
         }
         Ok(())
@@ -204,8 +215,19 @@ fn link(path: &Path, target: &Path) -> Result<()> {
     }
 }
 
-/// Removes a blob that nobody has a link of, or a part that nobody fills.
-fn drop_one(path: &Path) -> io::Result<bool> {
+/// Removes a blob that nobody has a link of, or a part that nobody fills; whether it did.
+fn drop_one(path: &Path) -> bool {
+    match try_drop(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => {
+            tracing::warn!("remove blob {}: {error}", path.display());
+            false
+        }
+        Ok(dropped) => dropped,
+    }
+}
+
+fn try_drop(path: &Path) -> io::Result<bool> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW)

@@ -116,12 +116,7 @@ impl Place {
     /// # Errors
     /// If it is there, but cannot be read.
     pub fn record(&self) -> Result<Option<Record>> {
-        let path = self.folder.join(RECORD);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-        }
+        read_record(&self.folder)
     }
 
     /// Keeps `record`, whole or not at all.
@@ -145,21 +140,35 @@ impl Place {
     /// # Errors
     /// If something cannot be removed.
     pub fn clear(&self) -> Result<()> {
-        for name in ["etag", "part"] {
-            let path = self.folder.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("remove {}", path.display()));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        clear(&self.folder)
     }
 }
 
 /// Removes the folders that nobody has asked for lately; one that cannot be removed is left to the next time.
 pub fn sweep(downloads: &Path) {
+    each_free(downloads, |folder, idle| {
+        if idle > FORGOTTEN {
+            let _ = fs::remove_dir_all(folder);
+        }
+    });
+}
+
+/// Removes what nobody has asked for in this time, but for what is known of images that `is_kept` says are in the store.
+pub fn collect(downloads: &Path, period: Duration, is_kept: impl Fn(&str) -> bool) {
+    each_free(downloads, |folder, idle| {
+        if idle < period {
+            return;
+        }
+        let record = read_record(folder).ok().flatten();
+        let _ = match record.is_some_and(|record| is_kept(&record.id)) {
+            true => clear(folder),
+            false => fs::remove_dir_all(folder).map_err(Into::into),
+        };
+    });
+}
+
+/// Tells of each folder that nobody is in, and holds it meanwhile, how long nobody has asked for it.
+fn each_free(downloads: &Path, tell: impl Fn(&Path, Duration)) {
     let Ok(entries) = fs::read_dir(downloads) else {
         return;
     };
@@ -168,16 +177,37 @@ pub fn sweep(downloads: &Path) {
         let Ok(lock) = File::open(&folder) else {
             continue;
         };
-        let modified = lock.metadata().and_then(|metadata| metadata.modified());
-        let is_old = modified.is_ok_and(|time| {
-            SystemTime::now()
-                .duration_since(time)
-                .is_ok_and(|age| age > FORGOTTEN)
-        });
-        if is_old && lock.try_lock().is_ok() && is_at(&lock, &folder) {
-            let _ = fs::remove_dir_all(&folder);
+        let asked = lock.metadata().and_then(|metadata| metadata.modified());
+        let idle = asked.map(|asked| SystemTime::now().duration_since(asked));
+        if let Ok(Ok(idle)) = idle
+            && lock.try_lock().is_ok()
+            && is_at(&lock, &folder)
+        {
+            tell(&folder, idle);
         }
     }
+}
+
+fn read_record(folder: &Path) -> Result<Option<Record>> {
+    let path = folder.join(RECORD);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn clear(folder: &Path) -> Result<()> {
+    for name in ["etag", "part"] {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn seconds(time: SystemTime) -> u64 {

@@ -21,7 +21,7 @@ use crate::settings::Settings;
 use dependencies::Above;
 use fetched::{Place, Record};
 
-pub use fetched::sweep;
+pub use fetched::{collect, sweep};
 pub use signed::{discover_keys, read_key};
 
 /// What a command says about the images that it names.

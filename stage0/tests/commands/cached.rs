@@ -133,6 +133,24 @@ fn image_without_an_age_is_asked_for_by_its_mark_each_time() {
 }
 
 #[test]
+fn what_is_known_of_an_image_goes_with_the_image() {
+    let server = Server::new("no-cache");
+    let id = server.pull(&[]).0.expect("an image");
+    let gc = |flags: &[&str]| {
+        let words = [&["image", "gc", "--grace-period=0"], flags].concat();
+        server.bench.host.stdout(&words)
+    };
+    let folders = || {
+        let downloads = server.bench.host.path("data/store/downloads");
+        fs::read_dir(downloads).expect("downloads").count()
+    };
+    // It has a name, so it stays.
+    assert_eq!((gc(&[]), folders()), (String::new(), 1));
+    assert_eq!(server.pull(&["--store-only"]), (Ok(id.clone()), 0));
+    assert_eq!((gc(&["--all"]).trim(), folders()), (id.as_str(), 0));
+}
+
+#[test]
 fn flags_of_rkt_mean_its_pull_policies() {
     let server = Server::new("no-cache");
     let (told, asked) = server.pull(&["--store-only"]);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
@@ -113,14 +113,17 @@ impl Bench {
         self.web.asked();
     }
 
-    /// Output of `fairing` with these words.
-    pub fn run(&self, words: &[&str]) -> Output {
+    /// `fairing` with these words, not started.
+    pub fn command(&self, words: &[&str]) -> Command {
         let local = format!("--local-config={}", self.host.path("config").display());
         let mut command = self.host.command(&[&[local.as_str()], words].concat());
-        self.web
-            .seen_by(&mut command)
-            .output()
-            .expect("fairing starts")
+        self.web.seen_by(&mut command);
+        command
+    }
+
+    /// Output of `fairing` with these words.
+    pub fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("fairing starts")
     }
 
     /// The id of what is pulled.

@@ -12,6 +12,7 @@ mod exported;
 mod fetching;
 mod help;
 mod kept;
+mod killed;
 mod many_pulls;
 mod pods;
 mod policy;

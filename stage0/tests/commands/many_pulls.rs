@@ -81,7 +81,7 @@ fn layer_that_the_store_has_is_not_fetched_again_and_its_blob_not_kept() {
 }
 
 /// So many bytes that do not compress, others for each seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
         state ^= state << 13;

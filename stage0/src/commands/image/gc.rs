@@ -2,7 +2,7 @@
 //!
 //! rkt removes by age alone, as its images come from the network again; podman's prune leaves those with a name, as some are
 //! nowhere else. Here both are asked: how long nobody used it, and, but for --all, whether it has a name. The stage 1s that are unpacked
-//! for pods to come go, too, when no pod was made with them for as long, or their image has left the store.
+//! for pods to come go, too, when no pod was made with them for as long, or their image has left the store; and what was fetched of images.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -11,13 +11,15 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use clap::Args;
 use image::{Image, Store, is_id};
+use registry::Blobs;
 
+use crate::acis;
 use crate::cli::parse_duration;
 use crate::images::users;
 use crate::pods::Pods;
 use crate::stage1;
 
-/// Removes images without a name that nobody has used for some time, and unpacked stage 1s
+/// Removes images without a name that nobody has used for some time, unpacked stage 1s, and what was fetched
 #[derive(Debug, Args)]
 pub struct Gc {
     /// Those with names, too
@@ -59,6 +61,9 @@ impl Gc {
         for name in stage1::collect(data, is_due)? {
             crate::print_line(&format!("stage1/{name}"))?;
         }
+        let is_kept = |id: &str| images.contains(id);
+        acis::collect(&store.downloads(), self.grace_period, is_kept);
+        Blobs::new(store.blobs()).collect(self.grace_period)?;
         Ok(code)
     }
 
