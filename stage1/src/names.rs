@@ -2,11 +2,10 @@
 //! taken as the pod starts. Without networks of its own a pod has no name servers, so `default` leaves the image's.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use contract::{PodDir, RunArguments};
+use anyhow::{Context, Result, bail};
+use contract::{PodDir, RunArguments, bounded};
 
 /// The largest file that is passed on, bytes: however it is escaped, two fit a control message.
 const LIMIT_BYTES: u64 = 256 << 10;
@@ -49,15 +48,13 @@ impl Names {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LIMIT_BYTES + 1).read_to_end(&mut bytes))
-        .with_context(|| format!("read {} for the pod's apps", path.display()))?;
-    ensure!(
-        bytes.len() as u64 <= LIMIT_BYTES,
-        "{} is larger than {LIMIT_BYTES} bytes: --dns and --hosts-entry give apps files of their own",
-        path.display()
-    );
+    let read = || bounded::read(File::open(path)?, LIMIT_BYTES);
+    let bytes = read().with_context(|| {
+        format!(
+            "read {} for the pod's apps (--dns and --hosts-entry give them files of their own)",
+            path.display()
+        )
+    })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -107,7 +104,7 @@ mod tests {
             ("resolv=stage1", "there is no"),
             ("hosts=none", "there is no"),
             ("resolv=stage0", "rkt-resolv.conf"),
-            ("hosts=stage0", "larger"),
+            ("hosts=stage0", "more than 262144 bytes"),
         ] {
             let error = format!("{:#}", names(pod.path(), mode).expect_err("refused"));
             assert!(error.contains(reason), "{reason} not in {error}");

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use contract::bounded;
 use serde::Deserialize;
 
 use image::oci::{DOCKER_HOST, Reference};
@@ -141,12 +142,7 @@ fn read(path: &Path, must_exist: bool) -> Result<Logins> {
         }
         file => file?,
     };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    ensure!(
-        bytes.len() as u64 <= MAX_BYTES,
-        "it has more than {MAX_BYTES} bytes"
-    );
+    let bytes = bounded::read(file, MAX_BYTES)?;
     // The parser's own words could quote a secret.
     image::oci::parse(&bytes, "it")
 }

@@ -1,11 +1,11 @@
 //! Signatures of App Container images, and the keys that they are checked with.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use contract::bounded;
 use discovery::{Client, Name};
 use trust::policy::Voucher;
 use trust::{Added, Certificate, Keys, MAX_KEY_BYTES, MAX_SIGNATURE_BYTES, Scope};
@@ -128,7 +128,7 @@ pub fn read_key(client: &Client, from: &str) -> Result<Vec<Certificate>> {
     let bytes = if from.contains("://") {
         client.document(from, MAX_KEY_BYTES)?
     } else {
-        read_bounded(Path::new(from), MAX_KEY_BYTES)?
+        read_file(Path::new(from), MAX_KEY_BYTES)?
     };
     Certificate::read_all(&bytes).with_context(|| format!("read key {from}"))
 }
@@ -138,17 +138,10 @@ pub fn read_key(client: &Client, from: &str) -> Result<Vec<Certificate>> {
 /// # Errors
 /// If it is too large, or cannot be read.
 pub(super) fn read_signature(path: &Path) -> Result<Vec<u8>> {
-    read_bounded(path, MAX_SIGNATURE_BYTES)
+    read_file(path, MAX_SIGNATURE_BYTES)
 }
 
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-    file.take(limit + 1)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("read {}", path.display()))?;
-    if bytes.len() as u64 > limit {
-        bail!("{} has more than {limit} bytes", path.display());
-    }
-    Ok(bytes)
+    bounded::read(file, limit).with_context(|| format!("read {}", path.display()))
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::PodManifest;
+use contract::bounded;
 use contract::name::is_ac_name;
 
 /// The largest manifest that is read, bytes.
@@ -28,13 +28,7 @@ impl PodFile {
     /// If it is no pod manifest, or one that cannot be laid out.
     pub fn read(path: &Path) -> Result<Self> {
         let parse = || -> Result<Self> {
-            let mut bytes = Vec::new();
-            let file = File::open(path)?;
-            file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-            ensure!(
-                bytes.len() as u64 <= MAX_BYTES,
-                "it is longer than {MAX_BYTES} bytes"
-            );
+            let bytes = bounded::read(File::open(path)?, MAX_BYTES)?;
             let manifest = serde_json::from_slice(&bytes)?;
             check(&manifest)?;
             Ok(Self { bytes, manifest })

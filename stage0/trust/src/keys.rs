@@ -10,11 +10,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use contract::bounded;
 use contract::name::is_ac_identifier;
 
 use crate::certificate::{Certificate, MAX_KEY_BYTES};
@@ -171,9 +172,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     ensure!(file.metadata()?.is_file(), "it is not a file");
-    let mut bytes = Vec::new();
-    file.take(MAX_KEY_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
+    bounded::read(file, MAX_KEY_BYTES).map(Some)
 }
 
 fn parse(bytes: &[u8], name: &str) -> Result<Certificate> {

@@ -1,10 +1,12 @@
-//! All that passes between stage 0 and stage 1: manifests, file names in a pod directory, argv and annotations.
+//! All that passes between stage 0 and stage 1: manifests, file names in a pod directory, argv and annotations; and how much is
+//! read of a file that a stranger may have written.
 //!
 //! Follows App Container 0.8.11 and rkt's stage 1 interface, version 6. Used by both stages; runs nothing itself.
 #![warn(missing_docs)]
 
 pub mod annotation;
 pub mod argv;
+pub mod bounded;
 pub mod capabilities;
 pub mod image;
 pub mod name;

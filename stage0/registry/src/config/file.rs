@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use contract::bounded;
 use serde::Deserialize;
 
 use super::places::Registry;
@@ -40,11 +41,7 @@ impl File {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let mut text = String::new();
-        file.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > MAX_BYTES {
-            bail!("it has more than {MAX_BYTES} bytes");
-        }
+        let text = String::from_utf8(bounded::read(file, MAX_BYTES)?)?;
         Ok(Some(toml::from_str(&text)?))
     }
 }
