@@ -4,22 +4,19 @@
 //! as any file; dependencies that the store lacks are fetched the same way, by their names.
 
 mod dependencies;
+mod fetch;
 mod fetched;
 mod signed;
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail, ensure};
-use contract::ImageManifest;
-use discovery::{Access, Client, Download, Endpoint, Fetched, Name, Patience};
+use anyhow::{Context, Result, bail};
+use discovery::{Access, Client, Endpoint, Name, Patience};
 use image::{Image, ImportOptions, Store};
 
 use crate::cli::PullPolicy;
-use crate::progress::Progress;
 use crate::settings::Settings;
 use dependencies::Above;
-use fetched::{Place, Record};
 
 pub use fetched::{collect, sweep};
 pub use signed::{discover_keys, read_key};
@@ -134,117 +131,6 @@ impl Fetching<'_> {
         }
         Err(failed.with_context(|| format!("nobody offers image {name}"))?)
     }
-
-    fn fetch(&self, client: &Client, wanted: &Wanted, above: &Above) -> Result<Image> {
-        let place = Place::enter(&self.store.downloads(), wanted.url)?;
-        let known = place
-            .record()?
-            .filter(|record| record.verified || !self.must_verify());
-        let known = match known {
-            Some(record) => self.store.find(&record.id)?.map(|image| (record, image)),
-            None => None,
-        };
-        if let Some((record, image)) = &known
-            && (self.policy != PullPolicy::Update || record.is_current(SystemTime::now()))
-        {
-            return Ok(image.clone());
-        }
-        if self.policy == PullPolicy::Never {
-            bail!(
-                "the store has no image of {}, and --pull-policy=never forbids to fetch it",
-                wanted.url
-            );
-        }
-        let signature = self.signature_of(client, wanted)?;
-        let etag = known.as_ref().and_then(|(record, _)| record.etag.clone());
-        match (self.download(client, &place, wanted, etag)?, known) {
-            (Fetched::Unchanged { max_age }, Some((record, image))) => {
-                place.remember(&record.asked_again(max_age))?;
-                Ok(image)
-            }
-            (Fetched::Unchanged { .. }, None) => bail!("{} has changed, and has not", wanted.url),
-            (
-                Fetched::File {
-                    path,
-                    etag,
-                    max_age,
-                },
-                _,
-            ) => {
-                // Away from here, and the lock let go: of two commands whose images depend on one another neither may
-                // wait for the other. What is no good is gone with the desk.
-                let desk = self.store.desk()?;
-                let image = desk.join("image");
-                std::fs::rename(&path, &image)
-                    .with_context(|| format!("take {}", path.display()))?;
-                place.clear()?;
-                drop(place);
-                let image = self
-                    .verified_import(&image, signature.as_deref(), wanted, above)
-                    .with_context(|| format!("fetch {}", wanted.url))?;
-                let record = Record::new(&image.id, etag, max_age, signature.is_some());
-                Place::enter(&self.store.downloads(), wanted.url)?.remember(&record)?;
-                Ok(image)
-            }
-        }
-    }
-
-    fn download(
-        &self,
-        client: &Client,
-        place: &Place,
-        wanted: &Wanted,
-        etag: Option<String>,
-    ) -> Result<Fetched> {
-        let download = Download {
-            client,
-            url: wanted.url,
-            folder: place.folder(),
-            limit: wanted.options.max_image_bytes,
-        };
-        let progress = Progress::of_name(wanted.url, self.quiet);
-        let fetched = download.run(&discovery::Remembered { etag }, &|at, total| {
-            progress.tell_bytes(at, total);
-        });
-        progress.end();
-        fetched
-    }
-
-    fn verified_import(
-        &self,
-        path: &Path,
-        signature: Option<&[u8]>,
-        wanted: &Wanted,
-        above: &Above,
-    ) -> Result<Image> {
-        let mut vouched = None;
-        if signature.is_some() || wanted.name.is_some() {
-            // A name is trusted with its own keys alone, so nobody is believed what he calls his image before.
-            if let (Some(name), Some(signature)) = (wanted.name, signature) {
-                vouched = Some(self.verify(&name.name, path, signature)?);
-            }
-            let manifest = self.manifest(path, wanted.options)?;
-            match (wanted.name, signature) {
-                (Some(name), _) => check_name(&manifest, name)?,
-                (None, Some(signature)) => {
-                    vouched = Some(self.verify(&manifest.name, path, signature)?);
-                }
-                (None, None) => {}
-            }
-        }
-        let image = self.import(path, wanted.options, above)?;
-        if let Some(by) = vouched {
-            self.store.vouch(&image, &[by.to_string()])?;
-        }
-        Ok(image)
-    }
-
-    fn manifest(&self, path: &Path, options: &ImportOptions) -> Result<ImageManifest> {
-        self.store.aci_manifest(path, options)?.with_context(|| {
-            "it is no App Container image, and no other has such a signature or name; \
-             --insecure-options=image takes what a URL has unverified"
-        })
-    }
 }
 
 /// A client that may do what the global flags say.
@@ -264,24 +150,6 @@ fn signature_url(url: &str) -> String {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let (path, rest) = url.split_at(end);
     format!("{}.aci.asc{rest}", path.trim_end_matches(".aci"))
-}
-
-fn check_name(manifest: &ImageManifest, name: &Name) -> Result<()> {
-    ensure!(
-        manifest.name == name.name,
-        "it is the image {}, not {}",
-        manifest.name,
-        name.name
-    );
-    for label in &name.labels {
-        ensure!(
-            manifest.labels.contains(label),
-            "its label {} is not {}",
-            label.name,
-            label.value
-        );
-    }
-    Ok(())
 }
 
 /// A path of `settings`'s configuration, for the key that `trust` writes.

@@ -1,8 +1,11 @@
 //! App Container images above others: fetched with them, or not at all.
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 
 use crate::fetching::{Bench, Files, PAGE, aci, archive, serve};
+use crate::web::{ok, send, status};
 
 /// What a manifest says that depends on these images.
 fn on(names: &[&str]) -> Value {
@@ -155,4 +158,77 @@ fn image_of_a_file_fetches_what_it_depends_on_unless_it_must_not() {
         .output();
     let said = output.expect("fairing starts").stderr;
     assert!(String::from_utf8_lossy(&said).contains("import them first"));
+}
+
+#[test]
+fn image_whose_dependency_has_changed_is_made_anew_by_an_update() {
+    let files = |content: &[u8]| {
+        let mut files = Files::new();
+        for page in [
+            "https://example.com?ac-discovery=1",
+            "https://example.com/?ac-discovery=1",
+        ] {
+            files.insert(page.into(), PAGE.into());
+        }
+        let middle = archive("middle", &on(&["base"]), &[("middle", b"x")]);
+        let app = archive("app", &on(&["middle", "base"]), &[("app", b"x")]);
+        let base = archive("base", &json!({}), &[("base", content)]);
+        for (name, image) in [("app", app), ("middle", middle), ("base", base)] {
+            let url = format!("https://store.example.com/example.com/{name}-1.aci");
+            files.insert(url, image);
+        }
+        files
+    };
+    let served = Arc::new(Mutex::new(files(b"old")));
+    let now = Arc::clone(&served);
+    let bench = Bench::new(move |request, to| {
+        let files = now.lock().expect("a lock").clone();
+        let Some(body) = files.get(&request.url) else {
+            return status(to, "404 Not Found");
+        };
+        let mark = format!("\"{}\"", body.len());
+        if request.header("if-none-match") == Some(&mark) {
+            return send(
+                to,
+                &[b"HTTP/1.1 304 Not Modified\r\nconnection: close\r\n\r\n"],
+            );
+        }
+        ok(to, &format!("etag: {mark}\r\n"), body);
+    });
+    let pull = |policy: &str| {
+        let words = [
+            "--insecure-options=image",
+            "image",
+            "pull",
+            policy,
+            "example.com/app,version=1",
+        ];
+        let output = bench.run(&words);
+        assert!(output.status.success(), "{output:?}");
+        let asked = bench
+            .web
+            .asked()
+            .into_iter()
+            .filter(|url| url.ends_with(".aci"));
+        let out = tempfile::tempdir_in(bench.host.path("")).expect("a folder");
+        let out = out.path().join("out");
+        bench.host.stdout(&[
+            "image",
+            "render",
+            "example.com/app:1",
+            out.to_str().expect("text"),
+        ]);
+        (
+            std::fs::read(out.join("base")).expect("a file"),
+            asked.count(),
+        )
+    };
+    assert_eq!(pull("--pull-policy=new"), (b"old".to_vec(), 3));
+    // Each is asked for once.
+    assert_eq!(pull("--pull-policy=update"), (b"old".to_vec(), 3));
+    *served.lock().expect("a lock") = files(&[b'n'; 5000]);
+    assert_eq!(pull("--pull-policy=new"), (b"old".to_vec(), 0));
+    // And once more those that lie above what has changed.
+    assert_eq!(pull("--no-store"), (vec![b'n'; 5000], 5));
+    assert_eq!(pull("--no-store"), (vec![b'n'; 5000], 3));
 }

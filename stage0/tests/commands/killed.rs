@@ -97,7 +97,7 @@ fn survive(host: &Host, start: &dyn Fn() -> Command, images: usize) {
     );
     let gone = host.stdout(&["image", "gc", "--all", "--grace-period=0"]);
     assert_eq!(gone.lines().count(), images, "{gone}");
-    for folder in ["images", "names", "tmp", "downloads", "blobs"] {
+    for folder in ["images", "layers", "names", "tmp", "downloads", "blobs"] {
         assert!(
             files(host, folder).is_empty(),
             "{folder}: {:?}",

@@ -66,6 +66,18 @@ impl Store {
         Err(MissingDependencies { image, missing }.into())
     }
 
+    /// Whether `image` lies above the images that its dependencies mean now; one whose dependencies have left the store stays as it is.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or a dependency is malformed.
+    pub fn is_above_the_newest(&self, image: &Image) -> Result<bool> {
+        match self.dependencies(&image.manifest) {
+            Ok(below) => Ok(below.iter().map(|image| &image.id).eq(&image.below)),
+            Err(error) if error.is::<MissingDependencies>() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The newest image whose manifest has this name and all of these labels.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use super::layers::{self, Held, settle};
 use super::lease::Lease;
 use super::place::{INDEX, Place, ROOTFS};
 use super::workshop::Workshop;
-use super::{ImportOptions, MissingDependencies, Store, discard, identity, names};
+use super::{ImportOptions, Store, discard, identity, names};
 use crate::digest::{Algorithm, Digest, Hashing};
 use crate::outgoing::Files;
 use crate::source::content::Content;
@@ -133,7 +133,7 @@ impl Import<'_> {
         let key = self.key(tarball)?;
         if let Some(id) = key.id()?
             && let Some((image, lease)) = self.sound(&id)?
-            && self.is_current(&image)?
+            && self.store.is_above_the_newest(&image)?
         {
             let names = self.names(tarball, &image.manifest);
             return Ok(Imported::new(id, names, lease));
@@ -173,16 +173,6 @@ impl Import<'_> {
         let lease = self.deliver(workshop, &id, &merged.manifest, &record)?;
         key.remember(&self.key(tarball)?, self.place, &id)?;
         Ok(Imported::new(id, names, lease))
-    }
-
-    /// Whether an ACI lies above the images that its dependencies mean now; one whose dependencies have left the store
-    /// stays as it is.
-    fn is_current(&self, image: &Image) -> Result<bool> {
-        match self.store.dependencies(&image.manifest) {
-            Ok(below) => Ok(ids(&below) == image.below),
-            Err(error) if error.is::<MissingDependencies>() => Ok(true),
-            Err(error) => Err(error),
-        }
     }
 
     fn key(&self, tarball: &Tarball) -> Result<Key> {
