@@ -119,7 +119,7 @@ fn mount_layers(layers: &Layers, target: &Path) -> Result<()> {
 ///
 /// # Errors
 /// If the kernel cannot mount it, and those of `using`.
-pub fn with_image(files: &[PathBuf], at: &Path, using: impl FnOnce() -> Result<()>) -> Result<()> {
+fn with_image(files: &[PathBuf], at: &Path, using: impl FnOnce() -> Result<()>) -> Result<()> {
     let devices = files.iter().map(|file| LoopDevice::attach(file));
     let devices = devices.collect::<Result<Vec<_>>>()?;
     let (image, layers) = devices.split_first().context("an image without a file")?;

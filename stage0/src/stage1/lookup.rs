@@ -147,6 +147,7 @@ impl Finder<'_> {
         Importing {
             max_image_size: None,
             signature: None,
+            signature_policy: None,
             quiet: self.quiet,
         }
     }
