@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 mod blob;
+mod commit;
 mod decompress;
 mod digest;
 mod ending;
@@ -36,12 +37,14 @@ pub mod oci {
     };
 }
 
+pub use commit::{Commit, Instruction};
 pub use erofs::{Finished, Losses, Writer};
 pub use held::is_at;
 pub use limits::Limits;
 pub use outgoing::write_aci;
 pub use received::{Place, extract, reframe};
 pub use source::convert::appc_architecture;
+pub use source::document::History;
 pub use source::storage::Storage;
 pub use source::{Form, Progress};
 pub use store::identity::is_id;

@@ -346,6 +346,7 @@ mod tests {
                 lease: None,
                 below: Vec::new(),
                 source_bytes: Vec::new(),
+                history: Vec::new(),
             };
             apps.len()
         ];

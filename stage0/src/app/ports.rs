@@ -216,6 +216,7 @@ mod tests {
             lease: None,
             below: Vec::new(),
             source_bytes: Vec::new(),
+            history: Vec::new(),
         };
         check(&manifest, &[image])
     }

@@ -192,6 +192,7 @@ pub enum Command {
     Events(commands::events::Events),
     Cp(commands::cp::Cp),
     Export(commands::export::Export),
+    Commit(commands::commit::Commit),
     Trust(commands::trust::Trust),
     #[command(subcommand)]
     App(commands::app::App),

@@ -46,7 +46,7 @@ impl Attach {
     pub fn run(self, context: &Context) -> Result<i32> {
         let pod = context.pods.find(&self.uuid)?;
         pod.expect_running()?;
-        let app = pod.app_or_only(self.app.as_deref())?;
+        let app = pod.app_or_only(self.app.as_deref(), "--app")?;
         let mut command = apps::crossing(&pod, &Stage1::of_pod(&pod)?, "attach")?;
         let error = command
             .args(self.arguments()?)

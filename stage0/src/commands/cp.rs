@@ -63,7 +63,7 @@ impl Cp {
     /// # Errors
     /// If something cannot be read or made.
     pub fn run(self, context: &Context) -> Result<i32> {
-        let app = |pod: &Pod| pod.app_or_only(self.app.as_deref());
+        let app = |pod: &Pod| pod.app_or_only(self.app.as_deref(), "--app");
         match (Spot::parse(&self.source), Spot::parse(&self.target)) {
             (Spot::Pod { uuid, path }, Spot::Host(target)) => {
                 let pod = context.pods.find(uuid)?;

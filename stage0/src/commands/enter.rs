@@ -30,7 +30,7 @@ impl Enter {
     pub fn run(self, context: &Context) -> Result<i32> {
         let pod = context.pods.find(&self.uuid)?;
         let pid = pod.running_pid()?;
-        let app = pod.app_or_only(self.app.as_deref())?;
+        let app = pod.app_or_only(self.app.as_deref(), "--app")?;
         let mut words = self.command;
         if words.is_empty() {
             words.push("/bin/bash".to_owned());

@@ -4,14 +4,14 @@ use std::fs;
 use std::io::BufWriter;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use contract::ImageManifest;
 use image::{reframe, write_aci};
 
 use super::Context;
 use crate::out::Out;
-use crate::pods::{Pod, State};
+use crate::pods::Pod;
 use crate::reading::{self, Tree};
 
 /// What an App Container Image calls its root file system.
@@ -44,13 +44,8 @@ impl Export {
     /// If the pod runs, or its files cannot be read, or OUT not be written; nothing is left of it then.
     pub fn run(self, context: &Context) -> Result<i32> {
         let pod = context.pods.find(&self.uuid)?;
-        let app = pod.app_or_only(self.app.as_deref())?;
-        if pod.state()? == State::Running {
-            bail!(
-                "pod {uuid} is running, and its files change: `fairing stop {uuid}` ends it, `fairing cp` copies files out of it",
-                uuid = pod.uuid()
-            );
-        }
+        let app = pod.app_or_only(self.app.as_deref(), "--app")?;
+        reading::expect_still(&pod)?;
         let manifest = manifest(&pod, &app)?;
         let out = Out::create(&self.out, self.overwrite)?;
         let tree = Tree {

@@ -4,6 +4,7 @@ pub mod app;
 pub mod attach;
 pub mod cat_manifest;
 mod chosen;
+pub mod commit;
 pub mod completion;
 pub mod cp;
 pub mod doctor;
@@ -90,6 +91,7 @@ fn run_on_pods(command: Command, apps: &[AppWords], context: &Context) -> Result
         Command::Inspect(command) => command.run(context),
         Command::Stats(command) => command.run(context),
         Command::Export(command) => command.run(context),
+        Command::Commit(command) => command.run(context),
         Command::Cp(command) => command.run(context),
         Command::Events(command) => command.run(context),
         Command::Top(command) => command.run(context),

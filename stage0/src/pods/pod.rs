@@ -244,11 +244,11 @@ impl Pod {
             .with_context(|| format!("read pod manifest {}", path.display()))
     }
 
-    /// The app of this name, or, without one, the only app of the pod.
+    /// The app of this name, or, without one, the only app of the pod; `choice` is what names one.
     ///
     /// # Errors
     /// If the pod has several, or none.
-    pub fn app_or_only(&self, name: Option<&str>) -> Result<String> {
+    pub fn app_or_only(&self, name: Option<&str>, choice: &str) -> Result<String> {
         if let Some(name) = name {
             return Ok(name.to_owned());
         }
@@ -258,7 +258,7 @@ impl Pod {
             [only] => Ok(only.to_owned()),
             [] => bail!("pod {} has no apps", self.uuid),
             _ => bail!(
-                "pod {} has the apps {}; choose one by --app",
+                "pod {} has the apps {}; choose one by {choice}",
                 self.uuid,
                 names.join(", ")
             ),

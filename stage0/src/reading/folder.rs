@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::Tree;
+use super::{Sent, Tree};
 use crate::directories;
 use crate::pods::{Pod, make_directory};
 
@@ -28,7 +28,7 @@ pub fn read<T>(
         "the files of this pod lie in folders that only root may mount"
     );
     let found = find(pod, tree)?;
-    let (mut reader, writer) = io::pipe().context("make a pipe")?;
+    let (reader, writer) = io::pipe().context("make a pipe")?;
     thread::scope(|scope| {
         let packer = scope.spawn(move || -> Result<()> {
             let path = format!("/proc/self/fd/{}", found.as_raw_fd());
@@ -36,13 +36,15 @@ pub fn read<T>(
             archive::pack(path.as_ref(), tree.name.as_bytes(), &mut writer)?;
             Ok(writer.flush()?)
         });
-        let taken = take(&mut reader);
-        drop(reader);
+        let mut sent = Sent::new(reader);
+        let taken = take(&mut sent);
+        let is_at_end = sent.is_at_end;
+        drop(sent);
         let packed = packer.join().map_err(|_| anyhow!("the packer panicked"))?;
-        // A tar that is cut short is the packer's failure.
-        match (taken, packed) {
-            (Err(error), Ok(())) => Err(error),
-            (taken, packed) => packed.and(taken),
+        match taken {
+            // A tar that is cut short is the packer's failure.
+            Err(error) if !is_at_end => Err(error),
+            taken => packed.and(taken),
         }
     })
 }

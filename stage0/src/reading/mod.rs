@@ -7,7 +7,7 @@ mod folder;
 mod machine;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -27,6 +27,19 @@ pub struct Tree<'a> {
     pub path: &'a str,
     /// What it is called in the tar.
     pub name: &'a str,
+}
+
+/// Refuses a pod whose files still change.
+///
+/// # Errors
+/// If it runs.
+pub fn expect_still(pod: &Pod) -> Result<()> {
+    let uuid = pod.uuid();
+    ensure!(
+        pod.state()? != State::Running,
+        "pod {uuid} is running, and its files change: `fairing stop {uuid}` ends it, `fairing cp` copies files out of it"
+    );
+    Ok(())
 }
 
 /// Hands `take` a tar of `tree`.
@@ -94,16 +107,41 @@ pub fn drain<T>(command: &mut Command, take: impl FnOnce(&mut dyn Read) -> Resul
 
 /// Hands the stdout of a child to `take`, and waits for its end.
 fn taken_from<T>(mut child: Child, take: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
-    let mut stdout = child.stdout.take().context("the child has no stdout")?;
-    let taken = take(&mut stdout);
+    let stdout = child.stdout.take().context("the child has no stdout")?;
+    let mut sent = Sent::new(stdout);
+    let taken = take(&mut sent);
+    let is_at_end = sent.is_at_end;
     // It is told if it has more to say.
-    drop(stdout);
+    drop(sent);
     let status = child.wait().context("wait for what sends the files")?;
     let taken = match (taken, status.success()) {
         // Cut short is what a failure looks like from here.
-        (Err(_), false) => None,
+        (Err(_), false) if is_at_end => None,
         (taken, _) => Some(taken?),
     };
     ensure!(status.success(), "what sends the files failed ({status})");
     taken.context("nothing was sent")
+}
+
+/// A tar on its way, and whether it has been read to its end: who gave up before that has reasons of his own.
+struct Sent<R> {
+    from: R,
+    is_at_end: bool,
+}
+
+impl<R> Sent<R> {
+    fn new(from: R) -> Self {
+        Self {
+            from,
+            is_at_end: false,
+        }
+    }
+}
+
+impl<R: Read> Read for Sent<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.is_at_end |= read == 0 && !buffer.is_empty();
+        Ok(read)
+    }
 }

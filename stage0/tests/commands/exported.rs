@@ -53,7 +53,7 @@ pub fn layer(path: &Path) {
 }
 
 /// An OCI layout of two layers with a configuration that has everything, by umoci.
-fn layout(host: &Host) -> String {
+pub fn layout(host: &Host) -> String {
     let folder = text(&host.path("layout")).to_owned();
     let image = format!("{folder}:{NAME}");
     layer(&host.path("layer.tar"));
@@ -109,7 +109,7 @@ fn export(host: &Host, form: &str, out: &str) -> String {
     text(&out).to_owned()
 }
 
-fn parsed(text: &str) -> Value {
+pub fn parsed(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON")
 }
 
@@ -126,9 +126,17 @@ fn exported_layout_has_the_configuration_that_came_and_the_same_files() {
         "config": {"User": "7:8", "ExposedPorts": {"80/tcp": {}}, "Env": config["config"]["Env"],
             "Entrypoint": ["/bin/app", "first"], "Cmd": ["second"], "Volumes": {"/data": {}}, "WorkingDir": "/data",
             "Labels": {"org.example.note": "text"}, "StopSignal": "SIGINT"},
-        "rootfs": config["rootfs"]
+        "rootfs": config["rootfs"], "history": config["history"]
     });
     assert_eq!(config, expected);
+    // The steps that made the three layers, of which one is left.
+    let steps = config["history"].as_array().expect("a history");
+    let made: Vec<_> = steps
+        .iter()
+        .map(|step| step["empty_layer"] != json!(true))
+        .collect();
+    assert_eq!(made.iter().filter(|made| **made).count(), 1, "{steps:?}");
+    assert!(made.len() > 3, "{steps:?}");
     let variables = config["config"]["Env"].as_array().expect("variables");
     assert!(variables.contains(&json!("A=b c")));
     assert_eq!(
@@ -138,7 +146,7 @@ fn exported_layout_has_the_configuration_that_came_and_the_same_files() {
 }
 
 /// What umoci unpacks an image as, entry by entry.
-fn unpacked(host: &Host, layout: &str, tag: &str) -> String {
+pub fn unpacked(host: &Host, layout: &str, tag: &str) -> String {
     let bundle = tempfile::tempdir_in(host.path("")).expect("a folder");
     let to = text(bundle.path()).to_owned() + "/bundle";
     let image = format!("{layout}:{tag}");

@@ -5,6 +5,7 @@ mod at_once;
 mod bad_input;
 mod built;
 mod cached;
+mod committed;
 mod converted;
 mod dependent;
 mod ends;

@@ -20,7 +20,7 @@ use crate::tree::clean;
 pub(crate) use member::{Member, Type};
 
 /// Marks a name of lower layers as gone (OCI image-spec, layer.md, "Whiteouts").
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// Marks a directory's lower content as gone; also begins the names of aufs's own files.
 const AUFS: &[u8] = b".wh..wh.";
 /// The opaque whiteout.
@@ -129,6 +129,12 @@ impl Writer {
         };
         self.put(&member.path, &member.attributes, &member.xattrs, body)
     }
+}
+
+/// Whether a name at `path` means something else in a layer, or a folder's above it.
+pub(crate) fn hides(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/')
+        .any(|part| part.starts_with(WHITEOUT))
 }
 
 /// A clean path relative to a clean prefix it lies at or below.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::digest::Digest;
 use crate::source::convert::annotations::{AUTHORS, COMMENT, CREATED, ON_BUILD, PREFIX, SHELL};
 use crate::source::convert::oci_architecture;
+use crate::source::document::History;
 use crate::store::{Image, Kind};
 
 /// Annotations of a manifest that are fields of a configuration; those with docker's prefix are, too.
@@ -42,12 +43,26 @@ pub fn configuration(image: &Image, diff_id: &Digest, labels: &Pairs) -> Result<
         "rootfs": {"type": "layers", "diff_ids": [diff_id.to_string()]},
         "config": execution(image, labels)?,
     });
+    if !image.history.is_empty() {
+        document["history"] = json!(history(image));
+    }
     for (field, name) in FIELDS {
         if let Some(value) = annotation::find(&manifest.annotations, name) {
             document[field] = value.into();
         }
     }
     Ok(document)
+}
+
+/// The steps, of which the last that made a layer stands for the one layer.
+fn history(image: &Image) -> Vec<History> {
+    let mut steps = image.history.clone();
+    let last = steps.iter().rposition(|step| !step.empty_layer);
+    let last = last.unwrap_or(steps.len().saturating_sub(1));
+    for (index, step) in steps.iter_mut().enumerate() {
+        step.empty_layer = index != last;
+    }
+    steps
 }
 
 fn execution(image: &Image, labels: &Pairs) -> Result<Value> {

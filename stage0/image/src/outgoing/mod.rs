@@ -8,11 +8,13 @@ mod layer;
 mod parts;
 mod render;
 mod sum;
-mod tar;
+pub(crate) mod tar;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+pub use configuration::{annotations, configuration, labels};
 pub use export::{aci, docker, oci, write_aci};
 pub use files::{Files, Found, Shape};
 pub use parts::Parts;
 pub use render::render;
+pub use sum::Sum;

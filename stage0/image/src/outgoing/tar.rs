@@ -8,9 +8,8 @@ use tar::Builder;
 
 use super::files::{Files, Found, Shape};
 use crate::erofs::Losses;
+use crate::layer::hides;
 
-/// How names begin that take others away in a layer.
-const WHITEOUT: &[u8] = b".wh.";
 /// Where an ACI keeps the files.
 const ROOTFS: &[u8] = b"rootfs";
 
@@ -40,10 +39,9 @@ pub fn append<W: Write>(files: &Files, form: Form, tar: &mut Builder<W>) -> Resu
 }
 
 fn reason_against(found: &Found, form: Form) -> Option<&'static str> {
-    let hides = |part: &[u8]| part.starts_with(WHITEOUT);
     if found.shape == Shape::Socket {
         Some("a tar holds no sockets")
-    } else if form == Form::Layer && found.path.split(|byte| *byte == b'/').any(hides) {
+    } else if form == Form::Layer && hides(&found.path) {
         Some("in a layer its name would take another file away")
     } else {
         None

@@ -11,7 +11,7 @@ use crate::layer::tests::tars::Tar;
 use crate::layer::tests::{convert, read_back};
 use crate::limits::Limits;
 
-fn exported(image: &[u8], form: Form) -> (Vec<u8>, Losses) {
+pub(crate) fn exported(image: &[u8], form: Form) -> (Vec<u8>, Losses) {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(image).expect("an image");
     let files = Files::open(file.path(), &[]).expect("an image");
@@ -20,14 +20,14 @@ fn exported(image: &[u8], form: Form) -> (Vec<u8>, Losses) {
     (tar.into_inner().expect("a tar"), losses)
 }
 
-fn image(layer: Tar) -> Vec<u8> {
+pub(crate) fn image(layer: Tar) -> Vec<u8> {
     convert(&[layer.end()], Limits::default())
         .expect("an image")
         .1
 }
 
 /// Everything that a layer can hold, each with what a header has no room for.
-fn everything() -> Tar {
+pub(crate) fn everything() -> Tar {
     let long = "l".repeat(98);
     Tar::default()
         .pax(&[("mtime", b"-1.5")])

@@ -18,7 +18,7 @@ pub use reframe::reframe;
 
 /// Takes each entry of `tar`, in order, with its data: all lie at or below `root`, and their paths, and what hard links name, are
 /// told relative to it; the root's own is empty.
-fn each(
+pub(crate) fn each(
     tar: impl Read,
     root: &str,
     mut take: impl FnMut(&Member, &mut dyn Read) -> Result<()>,

@@ -202,7 +202,7 @@ fn ports<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<Port> {
 }
 
 /// A port as `80`, `80/tcp` or `8000-8010/udp`; `None` for what is none.
-fn port(text: &str) -> Option<Port> {
+pub fn port(text: &str) -> Option<Port> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, ""));
     let protocol = if protocol.is_empty() { "tcp" } else { protocol };
     let (first, last) = range.split_once('-').unwrap_or((range, range));

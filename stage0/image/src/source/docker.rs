@@ -46,6 +46,7 @@ pub fn open(files: &Files, wanted: &Wanted<'_>) -> Result<Layers> {
             configuration: &configuration,
         })?,
         names: image.repo_tags,
+        history: configuration.history,
     })
 }
 

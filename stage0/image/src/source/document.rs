@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Largest JSON document taken, in bytes; registries allow 4 MiB for a manifest.
 pub const MAX_JSON_BYTES: u64 = 4 << 20;
@@ -77,6 +77,48 @@ pub struct Configuration {
     #[serde(default, deserialize_with = "or_null")]
     pub config: Execution,
     pub rootfs: RootFs,
+    #[serde(default, deserialize_with = "or_null")]
+    pub history: Vec<History>,
+}
+
+/// A step in which an image was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct History {
+    /// When: RFC 3339.
+    #[serde(
+        default,
+        deserialize_with = "or_null",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub created: String,
+    /// By which command.
+    #[serde(
+        default,
+        deserialize_with = "or_null",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub created_by: String,
+    /// By whom.
+    #[serde(
+        default,
+        deserialize_with = "or_null",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub author: String,
+    /// What its maker says of it.
+    #[serde(
+        default,
+        deserialize_with = "or_null",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub comment: String,
+    /// Whether it has made no layer.
+    #[serde(
+        default,
+        deserialize_with = "or_null",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub empty_layer: bool,
 }
 
 /// How a container of the image is run.

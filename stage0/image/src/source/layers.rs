@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use contract::ImageManifest;
 
 use super::content::Content;
-use super::document::Platform;
+use super::document::{History, Platform};
 use super::files::check;
 use super::meter::Meter;
 use crate::Writer;
@@ -27,6 +27,8 @@ pub struct Layers {
     pub digest: Option<Digest>,
     /// Lowest first.
     pub layers: Vec<Layer>,
+    /// The steps in which it was made, first to last.
+    pub history: Vec<History>,
 }
 
 /// One layer.

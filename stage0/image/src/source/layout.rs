@@ -67,5 +67,6 @@ pub fn open(files: &Files, wanted: &Wanted<'_>) -> Result<Layers> {
             configuration: &configuration,
         })?,
         names: candidate.names,
+        history: configuration.history,
     })
 }

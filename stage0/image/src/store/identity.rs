@@ -7,7 +7,8 @@
 //! fairing image 1
 //! the manifest as compact JSON, with what depends on the name left out
 //! the digest of the content: for layers each diff id, lowest first; for a tar its own, uncompressed;
-//! for a folder that of the EROFS file made of it
+//! for a folder that of the EROFS file made of it;
+//! for the files of an app the id of the image below, if there is one, the digests of layer and of history
 //! ```
 //!
 //! So one image has one id, whatever it is called and however its layers are compressed.

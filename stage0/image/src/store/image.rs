@@ -14,6 +14,7 @@ use super::lease::Lease;
 use super::place::{INDEX, LAYER_DATA, MANIFEST, Place, RECORD, ROOTFS};
 use super::workshop::Workshop;
 use crate::source::convert::annotations::{CMD, ENTRYPOINT};
+use crate::source::document::History;
 
 /// What an image was before it was imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,8 @@ pub struct Image {
     pub below: Vec<String>,
     /// What may be called an ACI's size, in bytes: that of its file and that of the tar in it.
     pub source_bytes: Vec<u64>,
+    /// The steps in which it was made, first to last, where that is known.
+    pub history: Vec<History>,
 }
 
 /// What the store keeps beside the manifest.
@@ -80,6 +83,8 @@ pub struct Record {
     pub below: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_bytes: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<History>,
 }
 
 impl Record {
@@ -96,6 +101,7 @@ impl Record {
             layers: Vec::new(),
             below: Vec::new(),
             source_bytes: Vec::new(),
+            history: Vec::new(),
         }
     }
 
@@ -188,6 +194,7 @@ impl Image {
             lease: None,
             below: record.below,
             source_bytes: record.source_bytes,
+            history: record.history,
         }))
     }
 

@@ -4,6 +4,8 @@
 //! before the layers are read, an image that is there already costs nothing, and of two that import the same one the
 //! second waits for the first.
 
+mod commit;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -111,6 +113,7 @@ impl Import<'_> {
         let digest = layers.digest.as_ref().map(Digest::to_string);
         let mut record = Record::now(Kind::Oci, digest, file);
         record.layers = held.iter().map(|held| held.layer.clone()).collect();
+        record.history.clone_from(&layers.history);
         let lease = self.deliver(workshop, &id, &layers.manifest, &record)?;
         Ok(Imported::new(id, names, lease))
     }

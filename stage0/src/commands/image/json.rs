@@ -6,7 +6,7 @@ use crate::times;
 
 /// An image as JSON.
 #[derive(Serialize)]
-pub(super) struct Json<'a> {
+pub(in crate::commands) struct Json<'a> {
     id: &'a str,
     names: &'a [String],
     kind: image::Kind,
@@ -23,7 +23,7 @@ pub(super) struct Json<'a> {
 }
 
 impl<'a> Json<'a> {
-    pub(super) fn of(image: &'a image::Image) -> Self {
+    pub(in crate::commands) fn of(image: &'a image::Image) -> Self {
         Self {
             id: &image.id,
             names: &image.names,

@@ -27,6 +27,7 @@ pub use export::Export;
 pub use gc::Gc;
 pub use import::Import;
 pub use inspect::Inspect;
+pub(super) use json::Json;
 pub use list::List;
 pub use pull::Pull;
 pub use push::Push;

@@ -2,7 +2,7 @@
 
 mod hostile;
 mod layered;
-mod model;
+pub(crate) mod model;
 pub(crate) mod tars;
 mod whole;
 

@@ -193,6 +193,15 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// A layer, which may be one that is refused.
+pub(crate) fn layer() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec((path(), operation()), 0..12).prop_map(|entries| {
+        let tar = Tar::default();
+        let add = |tar, (path, operation): &(String, Operation)| add(tar, path, operation);
+        entries.iter().fold(tar, add).end()
+    })
+}
+
 /// Layers of paths and what happens there.
 pub(super) fn layers() -> impl Strategy<Value = Vec<Vec<(String, Operation)>>> {
     prop::collection::vec(prop::collection::vec((path(), operation()), 0..8), 1..5)

@@ -79,6 +79,7 @@ fn load(
             configuration: &configuration,
         })?,
         names: entry.names.clone(),
+        history: configuration.history,
     })
 }
 
