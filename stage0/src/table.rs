@@ -74,6 +74,18 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
+/// A stranger's words, harmless to a terminal.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for each in text.chars() {
+        match each.is_control() {
+            true => shown.extend(each.escape_default()),
+            false => shown.push(each),
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::bytes;

@@ -81,24 +81,12 @@ fn row(process: &Process) -> [String; 8] {
         process.user.to_string(),
         process.pid.to_string(),
         process.parent.to_string(),
-        printable(&process.state.to_string()),
+        table::printable(&process.state.to_string()),
         seconds(process.cpu_ms),
         table::bytes(process.memory_bytes),
         seconds(process.age_ms),
-        printable(&process.command),
+        table::printable(&process.command),
     ]
-}
-
-/// A pod's words, harmless to a terminal.
-fn printable(text: &str) -> String {
-    let mut shown = String::new();
-    for each in text.chars() {
-        match each.is_control() {
-            true => shown.extend(each.escape_default()),
-            false => shown.push(each),
-        }
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -298,6 +298,12 @@ fn commit_of_a_commit_has_both_in_it_and_is_loaded_by_podman() {
     let told: Vec<_> = history.lines().take(2).collect();
     assert_eq!(told, ["two", "one"], "{history}");
     podman(&["rmi", "--all"]);
+    let history = host.stdout(&["image", "history", "--format=json", &second]);
+    let history = parsed(&history);
+    assert_eq!(history[1]["comment"], json!("one"), "{history}");
+    let steps = history.as_array().expect("a history").iter();
+    let sizes: Vec<_> = steps.filter_map(|step| step["size"].as_u64()).collect();
+    assert_eq!(sizes.len(), 5, "one for each layer: {history}");
     let uuid = ended(&host, &["example.com/second:1"]);
     let squashed = committed(&host, &["--squash", &uuid, "example.com/flat:1"]);
     let files = |name: &str| {

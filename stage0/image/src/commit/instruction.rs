@@ -140,10 +140,6 @@ fn pair(value: &str) -> Result<(String, String)> {
 
 fn label(value: &str) -> Result<Instruction> {
     let (name, value) = pair(value)?;
-    ensure!(
-        is_ac_identifier(&name),
-        "label {name:?} cannot be kept: a label's name has only lower-case letters, digits and, between them, one of -._~/"
-    );
     Ok(Instruction::Label(name, value))
 }
 
@@ -241,7 +237,7 @@ mod tests {
             ("EXPOSE 80/icmp", "PORT"),
             ("EXPOSE 0", "PORT"),
             ("EXPOSE 70000", "PORT"),
-            ("LABEL Upper=1", "lower-case"),
+            ("LABEL =1", "no name"),
             ("STOPSIGNAL SIGNONE", "no signal"),
             ("VOLUME here", "absolute"),
             ("VOLUME []", "needs a path"),

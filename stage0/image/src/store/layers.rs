@@ -35,6 +35,13 @@ pub struct LayerRef {
     pub blocks: u32,
 }
 
+impl LayerRef {
+    /// What the data of its files take, in bytes.
+    pub fn data_bytes(&self) -> u64 {
+        u64::from(self.blocks) * BLOCK as u64
+    }
+}
+
 /// What the store keeps beside a layer's files.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LayerRecord {

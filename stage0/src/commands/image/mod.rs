@@ -4,6 +4,7 @@ mod cat_manifest;
 mod df;
 mod export;
 mod gc;
+mod history;
 mod import;
 mod inspect;
 mod json;
@@ -25,6 +26,7 @@ pub use cat_manifest::CatManifest;
 pub use df::Df;
 pub use export::Export;
 pub use gc::Gc;
+pub use history::History;
 pub use import::Import;
 pub use inspect::Inspect;
 pub(super) use json::Json;
@@ -46,6 +48,7 @@ pub enum Image {
     List(List),
     Inspect(Inspect),
     CatManifest(CatManifest),
+    History(History),
     Tag(Tag),
     Untag(Untag),
     Export(Export),
@@ -71,6 +74,7 @@ impl Image {
             Self::List(list) => list.run(&store),
             Self::Inspect(inspect) => inspect.run(&store),
             Self::CatManifest(cat) => cat.run(&store),
+            Self::History(history) => history.run(&store),
             Self::Tag(tag) => tag.run(&store),
             Self::Untag(untag) => untag.run(&store),
             Self::Export(export) => export.run(&store),
