@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::source::convert::port;
 use crate::source::document::Execution;
-use crate::source::names::is_ac_identifier;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
