@@ -1,11 +1,11 @@
 //! An app's root that was a folder of the host: mounted anew, for this process alone, and packed by it. Root only, as the pod was.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Error, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -36,16 +36,14 @@ pub fn read<T>(
             archive::pack(path.as_ref(), tree.name.as_bytes(), &mut writer)?;
             Ok(writer.flush()?)
         });
-        let mut sent = Sent::new(reader);
-        let taken = take(&mut sent);
-        let is_at_end = sent.is_at_end;
-        drop(sent);
-        let packed = packer.join().map_err(|_| anyhow!("the packer panicked"))?;
-        match taken {
-            // A tar that is cut short is the packer's failure.
-            Err(error) if !is_at_end => Err(error),
-            taken => packed.and(taken),
-        }
+        let mut packer = Some(packer);
+        let mut end = || match packer.take().map(ScopedJoinHandle::join) {
+            Some(Ok(packed)) => packed.map_err(|error| Error::other(format!("{error:#}"))),
+            Some(Err(_)) => Err(Error::other("the packer panicked")),
+            None => Ok(()),
+        };
+        // Who stops before the end has reasons of his own, and the packer ends as nobody reads.
+        take(&mut Sent::new(reader, &mut end))
     })
 }
 

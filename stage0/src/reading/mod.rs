@@ -7,7 +7,7 @@ mod folder;
 mod machine;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Error, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -108,40 +108,53 @@ pub fn drain<T>(command: &mut Command, take: impl FnOnce(&mut dyn Read) -> Resul
 /// Hands the stdout of a child to `take`, and waits for its end.
 fn taken_from<T>(mut child: Child, take: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
     let stdout = child.stdout.take().context("the child has no stdout")?;
-    let mut sent = Sent::new(stdout);
+    let mut status = None;
+    let mut end = || {
+        let ended = child.wait()?;
+        status = Some(ended);
+        match ended.success() {
+            true => Ok(()),
+            false => Err(Error::other(format!(
+                "what sends the files failed ({ended})"
+            ))),
+        }
+    };
+    let mut sent = Sent::new(stdout, &mut end);
     let taken = take(&mut sent);
-    let is_at_end = sent.is_at_end;
     // It is told if it has more to say.
     drop(sent);
-    let status = child.wait().context("wait for what sends the files")?;
-    let taken = match (taken, status.success()) {
-        // Cut short is what a failure looks like from here.
-        (Err(_), false) if is_at_end => None,
-        (taken, _) => Some(taken?),
+    let status = match status {
+        Some(status) => status,
+        None => child.wait().context("wait for what sends the files")?,
     };
+    let taken = taken?;
     ensure!(status.success(), "what sends the files failed ({status})");
-    taken.context("nothing was sent")
+    Ok(taken)
 }
 
-/// A tar on its way, and whether it has been read to its end: who gave up before that has reasons of his own.
-struct Sent<R> {
+/// A tar on its way. Its end is one only if who sends it says so, too: a sender that fails ends it as a whole one does.
+struct Sent<'a, R> {
     from: R,
-    is_at_end: bool,
+    end: Option<&'a mut dyn FnMut() -> io::Result<()>>,
 }
 
-impl<R> Sent<R> {
-    fn new(from: R) -> Self {
-        Self {
-            from,
-            is_at_end: false,
-        }
+impl<'a, R> Sent<'a, R> {
+    /// What comes `from` a sender, whose success `end` waits for.
+    fn new(from: R, end: &'a mut dyn FnMut() -> io::Result<()>) -> Self {
+        let end = Some(end);
+        Self { from, end }
     }
 }
 
-impl<R: Read> Read for Sent<R> {
+impl<R: Read> Read for Sent<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.from.read(buffer)?;
-        self.is_at_end |= read == 0 && !buffer.is_empty();
+        if read == 0
+            && !buffer.is_empty()
+            && let Some(end) = self.end.take()
+        {
+            end()?;
+        }
         Ok(read)
     }
 }

@@ -14,7 +14,7 @@ use crate::recorder::{Host, until};
 /// Runs no app, but leaves what one leaves; sends the tree where it is to run a program of the machine's own.
 const SENDER: &str = r#"#!/bin/sh
 echo $$ >pid
-grep -q fairing/built-in pod && exec cat "$TREE"
+if grep -q fairing/built-in pod; then cat "$TREE"; exit ${SENDER_STATUS:-0}; fi
 : >scratch.ext4
 for app in appsinfo/*; do
     status=stage1/rootfs/rkt/status/${app#*/}
@@ -356,6 +356,11 @@ fn files_that_are_a_lie_make_no_image_and_leave_the_store_as_it_was() {
     let whole = fs::read(host.path("tree")).expect("a tar");
     fs::write(host.path("tree"), &whole[..whole.len() / 2]).expect("a file");
     refused(&mut commit(&host, &[&uuid, "lie"]));
+    assert_eq!(store(&host), before);
+    // Whole as a tar, by a machine that could not read all files.
+    fs::write(host.path("tree"), &whole).expect("a file");
+    let told = refused(commit(&host, &[&uuid, "lie"]).env("SENDER_STATUS", "1"));
+    assert!(told.contains("what sends the files failed"), "{told}");
     assert_eq!(store(&host), before);
     assert_eq!(host.pods("run").len(), 1, "those who read are gone");
 }

@@ -34,9 +34,10 @@ pub fn manifest(commit: &Commit<'_>, name: Option<&str>) -> Result<ImageManifest
         annotations: &annotations(commit.base),
         configuration: &configuration,
     })?;
-    if let (Some(app), Some(of_base)) = (manifest.app.take(), &base.app) {
-        manifest.app = Some(completed(app, of_base));
-    }
+    manifest.app = manifest.app.take().map(|app| match &base.app {
+        Some(of_base) => completed(app, of_base),
+        None => app,
+    });
     Ok(manifest)
 }
 
