@@ -55,7 +55,7 @@ pub fn resolve(
     let fetching = pulling.of_acis(store, importing);
     let mut options = registries::options(importing)?;
     if url.is_some() || path.exists() {
-        options.barred = pulling.admission(importing)?.barred(Some(path), None)?;
+        options.barred = pulling.admission(importing)?.barred(Some(path))?;
         return fetching.path(path, &options);
     }
     let Some(word) = word.to_str() else {
@@ -161,7 +161,7 @@ pub fn import(
         return built::image(store, word, &options, importing.quiet);
     }
     let from = Some(path).filter(|path| *path != Path::new("-"));
-    options.barred = pulling.admission(importing)?.barred(from, name)?;
+    options.barred = pulling.admission(importing)?.barred(from)?;
     if let Some(path) = from {
         return pulling.of_acis(store, importing).path(path, &options);
     }

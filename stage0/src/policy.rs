@@ -83,7 +83,7 @@ impl Admission {
     ///
     /// # Errors
     /// If the path cannot be looked at.
-    pub fn barred(&self, path: Option<&Path>, name: Option<&str>) -> Result<Vec<(Form, String)>> {
+    pub fn barred(&self, path: Option<&Path>) -> Result<Vec<(Form, String)>> {
         let Some(policy) = &self.policy else {
             return Ok(Vec::new());
         };
@@ -95,8 +95,8 @@ impl Admission {
             .transpose()?;
         let path = path.as_deref().unwrap_or(Path::new("/dev/stdin"));
         let places = [
-            (Form::Layout, Place::layout(path, name, false)),
-            (Form::LayoutArchive, Place::layout(path, name, true)),
+            (Form::Layout, Place::layout(path, false)),
+            (Form::LayoutArchive, Place::layout(path, true)),
             (Form::DockerArchive, Place::docker_archive()),
             (Form::RootFsArchive, Place::tarball()),
         ];

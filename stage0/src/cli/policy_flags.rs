@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Clone, Debug, Default, Args)]
 pub struct PolicyFlags {
     /// What images must be signed by, as containers-policy.json(5) has it [default: containers/policy.json in
-    /// $XDG_CONFIG_HOME or ~/.config, or else in /etc]
+    /// ~/.config, or else in /etc]
     #[arg(long, value_name = "FILE")]
     pub signature_policy: Option<PathBuf>,
 }

@@ -116,7 +116,7 @@ fn judged(policy: &Policy, simple: &[Vec<u8>], sigstore: &[Attachment]) -> usize
     let name = NAME.parse().expect("a name");
     let places = [
         Place::registry(&name),
-        Place::layout(Path::new("/a/b"), Some("x"), false),
+        Place::layout(Path::new("/a/b"), false),
         Place::docker_archive(),
     ];
     let judge = |place, manifest| {

@@ -120,9 +120,13 @@ fn policy_of_the_user_is_found_by_itself() {
     std::fs::create_dir_all(config.join("containers")).expect("a folder");
     let accept = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
     std::fs::write(config.join("containers/policy.json"), accept).expect("a policy");
+    // Where podman does not look, nobody does.
     let mut pull = bench.host.command(&["image", "pull", &name]);
     let pull = pull.env("XDG_CONFIG_HOME", &config).output();
-    accepted(&pull.expect("fairing starts"));
+    refused(
+        &pull.expect("fairing starts"),
+        "home/.config/containers/policy.json",
+    );
 }
 
 /// How a server of signatures answers.

@@ -120,18 +120,11 @@ impl Policy {
                 .with_context(|| format!("{} does not exist", path.display()))
                 .map(Some);
         }
-        let folder = |name| {
-            variable(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
-        let users = [
-            folder("XDG_CONFIG_HOME"),
-            folder("HOME").map(|home| home.join(".config")),
-        ];
-        let users = users.into_iter().flatten();
-        let paths = users.map(|folder| folder.join("containers/policy.json"));
-        for path in paths.chain([SYSTEM.into()]) {
+        // podman, too, goes by the home folder alone.
+        let home = variable("HOME").map(PathBuf::from);
+        let users = home.filter(|home| home.is_absolute());
+        let users = users.map(|home| home.join(".config/containers/policy.json"));
+        for path in users.into_iter().chain([SYSTEM.into()]) {
             if let Some(policy) = Self::read(&path)? {
                 return Ok(Some(policy));
             }

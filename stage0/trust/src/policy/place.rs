@@ -30,26 +30,17 @@ impl Place {
         }
     }
 
-    /// An OCI layout at `path`, which follows no link, a folder or (`archive`) in a tar, of which the image `name` is taken.
-    pub fn layout(path: &Path, name: Option<&str>, archive: bool) -> Self {
+    /// An OCI layout at `path`, which follows no link, a folder or (`archive`) in a tar, whichever of its images is taken.
+    pub fn layout(path: &Path, archive: bool) -> Self {
         let path = path.to_string_lossy();
         let above = path
             .rmatch_indices('/')
             .map(|(at, _)| path[..at].to_owned());
         // There is no scope / but the transport's own.
         let above = above.filter(|folder| !folder.is_empty());
-        let image = match (name, archive) {
-            (Some(name), _) => Some(format!("{path}:{name}")),
-            (None, false) => Some(format!("{path}:")),
-            (None, true) => None,
-        };
         Self {
             transport: if archive { "oci-archive" } else { "oci" },
-            scopes: image
-                .into_iter()
-                .chain([path.to_string()])
-                .chain(above)
-                .collect(),
+            scopes: [path.to_string()].into_iter().chain(above).collect(),
         }
     }
 
