@@ -88,7 +88,14 @@ impl Access {
         let mut failed = Vec::new();
         for endpoint in self.config.endpoints(reference)? {
             let place = endpoint.reference.to_string();
-            let found = Client::open(endpoint, &self.options)
+            // A login that was given for the registry is no mirror's to see.
+            let is_own = endpoint.reference.host() == reference.host();
+            let credentials = self.options.credentials.clone().filter(|_| is_own);
+            let options = Options {
+                credentials,
+                ..self.options.clone()
+            };
+            let found = Client::open(endpoint, &options)
                 .and_then(|client| manifest::find(client, architecture));
             match found {
                 Ok(chosen) => {

@@ -49,6 +49,12 @@ impl Fetching<'_> {
             Some(record) => self.store.find(&record.id)?.map(|image| (record, image)),
             None => None,
         };
+        // What a URL gave for another name was held to other keys.
+        let is_wanted = |image: &Image| {
+            let name = wanted.name;
+            name.is_none_or(|name| check_name(&image.manifest, name).is_ok())
+        };
+        let known = known.filter(|(_, image)| is_wanted(image));
         if let Some((record, image)) = &known
             && (self.policy != PullPolicy::Update || record.is_current(SystemTime::now()))
         {

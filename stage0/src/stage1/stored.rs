@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use contract::annotation;
-use image::{Image, Store};
+use image::{Image, Kind, Store};
 
 use super::kept::{Held, once};
 use crate::pods::make_directory;
@@ -17,6 +17,10 @@ use crate::pods::make_directory;
 pub fn unpack(store: &Store, image: &Image, data: &Path) -> Result<Held> {
     let name = &image.manifest.name;
     let run = format!("{}run", annotation::ENTRYPOINT_PREFIX);
+    ensure!(
+        image.kind == Kind::Aci,
+        "image {name} of the store is no stage 1, which is an App Container image"
+    );
     ensure!(
         annotation::find(&image.manifest.annotations, &run).is_some(),
         "image {name} of the store is no stage 1: it names no entrypoint to run pods by"

@@ -67,7 +67,10 @@ fn choose(mut entries: Vec<Entry>, reference: &str) -> Result<Option<Entry>> {
         let name = format!("{prefix}{reference}{suffix}");
         let called = |entry: &Entry| entry.names.contains(&name);
         if let Some(at) = entries.iter().position(called) {
-            return Ok(Some(entries.swap_remove(at)));
+            // What else podman calls it stands for what was fetched here.
+            let names = vec![name];
+            let entry = entries.swap_remove(at);
+            return Ok(Some(Entry { names, ..entry }));
         }
     }
     let digits = reference.strip_prefix("sha256:").unwrap_or(reference);

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, Read, Take};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -107,24 +108,29 @@ impl Split {
     fn file(&self, files: &File, path: &Path, size: u64) -> Result<File> {
         // A link that the image planted must not lead out of it. What the tar named `/a` or `../a` was unpacked as `a`.
         let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW)
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let file = match openat2(files, path, how) {
-            Ok(file) => File::from(file),
-            Err(nix::errno::Errno::EACCES) => bail!(
+        let open = || -> io::Result<Option<File>> {
+            // To open a device would be to use it.
+            let place = File::from(openat2(files, path, how)?);
+            let metadata = place.metadata()?;
+            if !metadata.is_file() || metadata.len() != size {
+                return Ok(None);
+            }
+            File::open(format!("/proc/self/fd/{}", place.as_raw_fd())).map(Some)
+        };
+        match open() {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => {
+                bail!("{path:?} is no longer the file of {size} bytes that came with the layer")
+            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => bail!(
                 "open {path:?}: it is not this user's to read (without root, podman keeps files as other uids of his); {} takes \
                  the image",
                 self.by_podman()
             ),
-            Err(error) => return Err(error).with_context(|| format!("open {path:?}")),
-        };
-        let metadata = file
-            .metadata()
-            .with_context(|| format!("look at {path:?}"))?;
-        if !metadata.is_file() || metadata.len() != size {
-            bail!("{path:?} is no longer the file of {size} bytes that came with the layer");
+            Err(error) => Err(error).with_context(|| format!("open {path:?}")),
         }
-        Ok(file)
     }
 
     fn by_podman(&self) -> String {
