@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 use contract::quantity;
 use image::oci::Digest;
-use image::{Image, ImportOptions, Store};
+use image::{Image, ImportOptions, SHARED_LAYERS, Store};
 use registry::{Access, Blobs, Found, Options, Patience, Reference, Verify};
 
 use crate::acis::Fetching;
@@ -160,16 +160,20 @@ pub fn resolve(store: &Store, word: &str, importing: Importing, pulling: Pulling
             Err(error) => failed.push(error),
         }
     }
-    let only = failed.pop().filter(|_| failed.is_empty());
+    let only = if failed.len() == 1 {
+        failed.pop()
+    } else {
+        None
+    };
     match (only, named) {
         (Some(error), Some(_)) => Err(error),
         (Some(error), None) => Err(error).with_context(missing),
         (None, _) => {
-            let tried: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+            let reasons: Vec<_> = failed.iter().map(|error| format!("{error:#}")).collect();
             bail!(
-                "{}, and none of {} could be pulled",
+                "{}, and none of those it may stand for could be pulled: {}",
                 missing(),
-                tried.join(", ")
+                reasons.join("; ")
             )
         }
     }
@@ -222,9 +226,10 @@ impl Pull<'_> {
             .registry(&found, self.quiet)
             .with_context(|| format!("pull {reference}"))?;
         let image = match self.store.find(&found.digest().to_string())? {
-            Some(image) => self.named(&image, reference),
-            None => self.missing(&found),
-        }?;
+            Some(image) => image,
+            None => self.missing(&found)?,
+        };
+        let image = self.named(&image, reference)?;
         if !vouched.is_empty() {
             self.store.vouch(&image, &vouched)?;
         }
@@ -255,27 +260,30 @@ impl Pull<'_> {
         let progress = Progress::of_name(&found.reference().to_string(), self.quiet);
         // They stay until the import has them.
         let held = Mutex::new(Vec::new());
+        let is_shared = found.layer_blobs().count() <= SHARED_LAYERS;
         let has = |diff_id: &Digest| {
             let lease = self.store.hold_layer(diff_id).ok().flatten();
-            let is_here = lease.is_some();
+            let is_here = is_shared && lease.is_some();
             held.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend(lease);
             is_here
         };
         let fetched = found.fetch(blobs, &layout, &has, &|step| progress.tell_pull(step));
-        let image = fetched.and_then(|()| {
+        let image = fetched.map(|()| {
             let tell = |step| progress.tell(step);
             self.store.import(&layout, self.options, &tell)
         });
         progress.end();
         match &image {
-            // The store has the layers themselves now.
-            Ok(_) => blobs.forget(found.layer_blobs()),
+            // The image is made of them by now.
+            Ok(Ok(_)) => blobs.forget(found.layer_blobs()),
             // Should one be damaged, the next attempt must not find it again.
-            Err(_) => blobs.forget(found.blobs()),
+            Ok(Err(_)) => blobs.forget(found.blobs()),
+            // Those that came stay for the next attempt.
+            Err(_) => {}
         }
-        image
+        image?
     }
 }
 

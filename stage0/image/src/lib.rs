@@ -28,7 +28,7 @@ pub mod oci {
     pub use crate::digest::{Algorithm, Digest, Hash};
     pub use crate::reference::{DOCKER_HOST, Reference, has_host, is_name};
     pub use crate::source::document::{
-        Descriptor, Index, MAX_JSON_BYTES, Manifest, Platform, parse,
+        Descriptor, Index, MAX_JSON_BYTES, Manifest, Platform, RootFs, parse,
     };
     pub use crate::source::layers::{MAX_LAYERS, check_platform};
     pub use crate::source::layout::{INDEX, MARK};
@@ -50,5 +50,5 @@ pub use source::{Form, Progress};
 pub use store::identity::is_id;
 pub use store::{
     Archive, Desk, Image, ImportOptions, Kind, LayerRef, LayerSpace, Lease, MissingDependencies,
-    Store,
+    SHARED_LAYERS, Store,
 };

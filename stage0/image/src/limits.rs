@@ -7,6 +7,8 @@ use anyhow::{Result, ensure};
 pub struct Limits {
     /// Size of the finished EROFS file in bytes, holes within files not counted, hidden data counted.
     pub image_bytes: u64,
+    /// Bytes of that which the image may take anew: not those of layers that are kept already.
+    pub new_bytes: u64,
     /// Uncompressed bytes read from all layers together.
     pub input_bytes: u64,
     /// Entries of all layers together, whiteouts and missing parents included.
@@ -25,10 +27,18 @@ pub struct Limits {
     pub file_bytes: u64,
 }
 
+/// What a limited store has no more room than, for people.
+pub(crate) fn room_left(bytes: u64) -> String {
+    format!(
+        "the store may take {bytes} bytes more (max-store-size; `fairing image df` shows what takes the others)"
+    )
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             image_bytes: 64 << 30,
+            new_bytes: u64::MAX,
             input_bytes: 256 << 30,
             entries: 16_000_000,
             path_bytes: 4095,

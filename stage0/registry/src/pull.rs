@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use image::oci::{
-    self, Descriptor, Digest, INDEX, MARK, MAX_JSON_BYTES, MAX_LAYERS, Platform, Reference,
+    self, Descriptor, Digest, INDEX, MARK, MAX_JSON_BYTES, MAX_LAYERS, Platform, Reference, RootFs,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -25,13 +25,7 @@ struct Configuration {
     #[serde(flatten)]
     platform: Platform,
     #[serde(default)]
-    rootfs: RootFs,
-}
-
-#[derive(Default, Deserialize)]
-struct RootFs {
-    #[serde(default)]
-    diff_ids: Vec<String>,
+    rootfs: Option<RootFs>,
 }
 
 /// Blobs fetched at the same time.
@@ -224,7 +218,7 @@ impl Pull<'_> {
         let configuration: Configuration = oci::parse(&bytes, "the configuration")?;
         let object = self.found.reference.to_string();
         oci::check_platform(&configuration.platform, &self.found.architecture, &object)?;
-        Ok(configuration.rootfs.diff_ids)
+        Ok(configuration.rootfs.unwrap_or_default().diff_ids)
     }
 
     fn all(&self, layers: &[&Descriptor]) -> Result<()> {
@@ -234,11 +228,15 @@ impl Pull<'_> {
             while !self.cancel.is_set()
                 && let Some(layer) = locked(&next).next()
             {
-                if let Err(error) = self.blob(layer, &|bytes| self.tell(bytes))
-                    && !error.is::<IsHere>()
-                {
-                    locked(&failed).get_or_insert(error);
-                    self.cancel.set();
+                match self.blob(layer, &|bytes| self.tell(bytes)) {
+                    Ok(_) => {}
+                    Err(error) if error.is::<IsHere>() => {
+                        self.tell(i64::try_from(layer.size).unwrap_or_default());
+                    }
+                    Err(error) => {
+                        locked(&failed).get_or_insert(error);
+                        self.cancel.set();
+                    }
                 }
             }
         };

@@ -187,6 +187,22 @@ fn guarded_registry_lets_in_who_has_certificate_and_password() {
             .expect("fairing starts")
             .success()
     );
+    // What is said for a registry its mirrors do not hear.
+    let conf = format!(
+        "[[registry]]\nlocation = \"127.0.0.1:1\"\n[[registry.mirror]]\nlocation = \"{}\"",
+        registry.host
+    );
+    let pull = ["image", "pull", "docker://127.0.0.1:1/tool", &certs];
+    let with_creds = [&pull[..], &["--creds", LOGIN]].concat();
+    refused(
+        &configured(&host, &conf, &with_creds)
+            .output()
+            .expect("fairing starts"),
+        "UNAUTHORIZED",
+    );
+    let mut with_file = configured(&host, &conf, &pull);
+    with_file.env("REGISTRY_AUTH_FILE", &authfile);
+    assert!(with_file.status().expect("fairing starts").success());
 }
 
 #[test]
@@ -285,10 +301,13 @@ fn name_that_the_store_lacks_is_looked_for_as_registries_conf_says() {
     let tried = configured(&host, conf, &words)
         .output()
         .expect("fairing starts");
-    refused(
-        &tried,
-        "127.0.0.1:1/missing:latest, 127.0.0.1:2/missing:latest",
-    );
+    for name in [
+        "127.0.0.1:1/missing:latest",
+        "127.0.0.1:2/missing:latest",
+        "refused",
+    ] {
+        refused(&tried, name);
+    }
     let none = configured(&host, "unqualified-search-registries = []", &words).output();
     refused(
         &none.expect("fairing starts"),

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::spec::BLOCK;
+use crate::limits::{Limits, room_left};
 
 pub(super) struct Blocks {
     /// Where blocks are written now; none between layers that have files of their own.
@@ -18,34 +19,49 @@ pub(super) struct Blocks {
     /// Whether the file is this image's alone.
     is_own: bool,
     next: u32,
+    /// Blocks of layers that were kept before.
+    kept: u32,
     /// Bytes of inodes and what lies behind them, which wait in the scratch file for blocks of their own.
     waiting_bytes: u64,
     limit_bytes: u64,
+    limit_new_bytes: u64,
 }
 
 impl Blocks {
     /// The blocks of the image's own file, of which block 0 is the superblock's.
-    pub(super) fn new(file: File, limit_bytes: u64) -> Self {
+    pub(super) fn new(file: File, limits: &Limits) -> Self {
         Self {
             file: Some(file),
-            base: 0,
             is_own: true,
             next: 1,
-            waiting_bytes: 0,
-            limit_bytes,
+            ..Self::of_layers(limits)
         }
     }
 
     /// The blocks of layers, one layer's after the other's, counted from 0.
-    pub(super) fn of_layers(limit_bytes: u64) -> Self {
+    pub(super) fn of_layers(limits: &Limits) -> Self {
         Self {
             file: None,
             base: 0,
             is_own: false,
             next: 0,
+            kept: 0,
             waiting_bytes: 0,
-            limit_bytes,
+            limit_bytes: limits.image_bytes,
+            limit_new_bytes: limits.new_bytes,
         }
+    }
+
+    /// Takes the blocks of a layer that is kept, and returns the first.
+    pub(super) fn take_kept(&mut self, count: u32) -> Result<u32> {
+        self.kept += count;
+        self.take(count.into())
+    }
+
+    /// Sees that there is room for all of an image whose index this is, with the blocks of its `layers`.
+    pub(super) fn check_with(&mut self, layers: &Self) -> Result<()> {
+        self.kept = layers.kept;
+        self.check_room(layers.next.into())
     }
 
     /// What is taken from here on lies in `file`, from its start.
@@ -120,6 +136,12 @@ impl Blocks {
             fits,
             "image is larger than the limit of {} bytes",
             self.limit_bytes
+        );
+        let kept = u64::from(self.kept) * BLOCK as u64;
+        ensure!(
+            bytes.saturating_sub(kept) <= self.limit_new_bytes,
+            "image is larger than the limit: {}",
+            room_left(self.limit_new_bytes)
         );
         Ok(())
     }
@@ -236,10 +258,11 @@ mod tests {
 
     #[test]
     fn blocks_beyond_the_limit_are_refused() {
-        let mut blocks = Blocks::new(
-            tempfile::tempfile().expect("temporary file"),
-            4 * BLOCK as u64,
-        );
+        let limits = Limits {
+            image_bytes: 4 * BLOCK as u64,
+            ..Limits::default()
+        };
+        let mut blocks = Blocks::new(tempfile::tempfile().expect("temporary file"), &limits);
         assert_eq!(blocks.take(3).expect("three blocks"), 1);
         assert!(blocks.take(1).is_err());
         assert!(blocks.take(u64::MAX - 9).is_err());

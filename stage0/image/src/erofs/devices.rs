@@ -30,7 +30,7 @@ impl Devices {
         }
     }
 
-    /// Writes the table at block `at`; the first file follows block `mapped` - 1.
+    /// Writes the table at block `at`; the first file begins at block `mapped`.
     pub(super) fn write(&self, to: &Blocks, at: u32, mut mapped: u32) -> Result<()> {
         let mut table = vec![0; self.0.len() * DEVICE_SLOT_BYTES];
         for (slot, blocks) in table.chunks_exact_mut(DEVICE_SLOT_BYTES).zip(&self.0) {

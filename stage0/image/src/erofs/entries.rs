@@ -6,7 +6,7 @@ use super::{Body, Writer, Xattrs, printed};
 use crate::tree::{Attributes, EntryId, Kind, NodeId, Record, clean, split};
 
 impl Writer {
-    /// Counts an entry of a source, whatever becomes of it.
+    /// Counts an entry of a source or a step of a journal, whatever becomes of it.
     pub(crate) fn count_entry(&mut self) -> Result<()> {
         let left = self.entries_left.checked_sub(1);
         self.entries_left =
@@ -31,6 +31,7 @@ impl Writer {
         let record = self.record(&path, attributes, xattrs, body)?;
         if let Some(journal) = &mut self.journal {
             journal.put(&path, &record, &self.tree.scratch, self.blocks.base())?;
+            self.blocks.wait(path.len() as u64)?;
         }
         self.place(&path, &record)
     }
@@ -68,6 +69,7 @@ impl Writer {
         let target = clean(target).with_context(|| format!("hard link to {}", printed(target)))?;
         if let Some(journal) = &mut self.journal {
             journal.link(&path, &target)?;
+            self.blocks.wait((path.len() + target.len()) as u64)?;
         }
         self.place_link(&path, &target)
     }
@@ -108,6 +110,7 @@ impl Writer {
         let path = clean(path)?;
         if let Some(journal) = &mut self.journal {
             journal.white_out(&path)?;
+            self.blocks.wait(path.len() as u64)?;
         }
         self.hide(&path)
     }
@@ -128,6 +131,7 @@ impl Writer {
         let path = clean(path)?;
         if let Some(journal) = &mut self.journal {
             journal.make_opaque(&path)?;
+            self.blocks.wait(path.len() as u64)?;
         }
         self.hide_below(&path)
     }

@@ -77,8 +77,7 @@ impl Writer {
             }
             Body::Directory | Body::Fifo | Body::Socket => {}
         }
-        let behind = u64::from(record.xattr_bytes) + u64::from(record.behind_bytes());
-        self.blocks.wait(INODE_BYTES as u64 + behind)?;
+        self.blocks.wait(inode::inode_bytes(&record))?;
         Ok(record)
     }
 

@@ -28,6 +28,11 @@ pub(super) fn encode(record: &Record, start: u32, number: u32, links: u32) -> Ve
     inode
 }
 
+/// Bytes of an inode with what lies behind it.
+pub(super) fn inode_bytes(record: &Record) -> u64 {
+    INODE_BYTES as u64 + u64::from(record.xattr_bytes) + u64::from(record.behind_bytes())
+}
+
 /// A device number as inodes hold it (new_encode_dev): 12 bits of major, 20 of minor. None if it does not fit.
 pub(super) fn device_number(major: u32, minor: u32) -> Option<u32> {
     let fits = major < 1 << 12 && minor < 1 << 20;

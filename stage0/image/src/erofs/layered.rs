@@ -6,14 +6,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::Writer;
 use super::blocks::Blocks;
+use super::inode::inode_bytes;
 use super::journal::{Journal, Step, Steps};
-use super::spec::INODE_BYTES;
 use crate::limits::Limits;
 
 impl Writer {
     /// Starts an image whose layers have files of their own; the empty file `index` becomes what is to be read in front of these.
     pub(crate) fn layered(index: File, scratch: File, limits: Limits) -> Result<Self> {
-        let blocks = Blocks::of_layers(limits.image_bytes);
+        let blocks = Blocks::of_layers(&limits);
         Self::with(blocks, Some(index), scratch, limits)
     }
 
@@ -37,7 +37,7 @@ impl Writer {
     /// Applies a layer again that was recorded with the journal in `journal` and that many `blocks`.
     pub(crate) fn replay_layer(&mut self, journal: File, blocks: u32) -> Result<()> {
         self.begin_layer()?;
-        let base = self.blocks.take(blocks.into())?;
+        let base = self.blocks.take_kept(blocks)?;
         self.devices.add(blocks);
         let mut steps = Steps::open(journal, &self.limits, blocks, base)?;
         while let Some(step) = steps.next(&mut self.tree.scratch).context("read a step")? {
@@ -55,8 +55,7 @@ impl Writer {
                     record.size <= self.limits.file_bytes,
                     "a file larger than any"
                 );
-                let behind = u64::from(record.xattr_bytes) + u64::from(record.behind_bytes());
-                self.blocks.wait(INODE_BYTES as u64 + behind)?;
+                self.blocks.wait(inode_bytes(&record))?;
                 self.place(&path, &record)
             }
             Step::Link(path, target) => self.place_link(&path, &target),

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 
 use super::blocks::Blocks;
 use super::directory::Measure;
+use super::inode::inode_bytes;
 use super::place::Places;
 use super::spec::{BLOCK, INODE_BYTES};
 use crate::tree::{EntryId, Form, Kind, NAME_MAX, NodeId, Record, Tree};
@@ -50,12 +51,7 @@ impl Metadata {
     }
 
     fn place_node(&mut self, node: NodeId, record: &Record) -> Result<()> {
-        let behind = if record.form == Form::Plain {
-            0
-        } else {
-            record.extra_bytes
-        };
-        let bytes = INODE_BYTES + usize::try_from(record.xattr_bytes)? + usize::try_from(behind)?;
+        let bytes = usize::try_from(inode_bytes(record))?;
         self.nids[node.0 as usize] = self.places.take(bytes)?;
         self.inodes += 1;
         self.has_chunks |= record.form == Form::Chunked;

@@ -73,7 +73,7 @@ pub struct Finished {
     pub bytes: u64,
     /// Files, directories, links and special files in it.
     pub inodes: u64,
-    /// Data that upper layers hid; holes of the file.
+    /// Data that upper layers hid: holes of the file, but in the files of layers, which others use, too.
     pub dead_bytes: u64,
     /// What could not be kept.
     pub losses: Losses,
@@ -84,7 +84,7 @@ impl Writer {
     pub fn new(output: File, scratch: File, limits: Limits) -> Result<Self> {
         let size = output.metadata().context("read size of image file")?.len();
         ensure!(size == 0, "image file is not empty");
-        let blocks = Blocks::new(output, limits.image_bytes);
+        let blocks = Blocks::new(output, &limits);
         Self::with(blocks, None, scratch, limits)
     }
 
@@ -125,18 +125,17 @@ impl Writer {
         self.tree.forget_index();
         self.blocks.end_waiting();
         // Where layers have files of their own, these follow the image's.
-        let (mut blocks, data) = match self.index.take() {
-            None => (self.blocks, 0),
-            Some(index) => (
-                Blocks::new(index, self.limits.image_bytes),
-                self.blocks.next(),
-            ),
+        let (mut blocks, layers) = match self.index.take() {
+            None => (self.blocks, None),
+            Some(index) => (Blocks::new(index, &self.limits), Some(self.blocks)),
         };
         let device_table = self.devices.take_table(&mut blocks)?;
         let metadata = Metadata::place(&mut self.tree, &mut blocks)?;
         let base = blocks.take(metadata.blocks())?;
-        blocks.check_room(u64::from(data))?;
-        let shift = if data > 0 { blocks.next() } else { 0 };
+        let shift = layers.as_ref().map_or(0, |_| blocks.next());
+        if let Some(layers) = &layers {
+            blocks.check_with(layers)?;
+        }
         Emission::new(&self.tree, &blocks, metadata.nids(), base, shift).write_all()?;
         self.devices.write(&blocks, device_table, shift)?;
         let superblock = Superblock {

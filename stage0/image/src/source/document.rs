@@ -155,8 +155,9 @@ pub struct Execution {
 }
 
 /// The digests of the uncompressed layers, lowest first.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub struct RootFs {
+    /// Each a digest.
     #[serde(default, deserialize_with = "or_null")]
     pub diff_ids: Vec<String>,
 }

@@ -196,7 +196,9 @@ pub fn spooled(stream: impl Read, file: File, object: &str, limit_bytes: u64) ->
     let mut stream = stream.take(limit_bytes.saturating_add(1));
     let copied = io::copy(&mut stream, &mut &file).with_context(|| format!("read {object}"))?;
     if copied > limit_bytes {
-        bail!("{object} has more than {limit_bytes} bytes, the limit for an image");
+        bail!(
+            "{object} has more than {limit_bytes} bytes, the most that it may take (--max-image-size, max-store-size)"
+        );
     }
     Blob::of_file(file, object.to_owned())
 }

@@ -21,16 +21,22 @@ use super::place::{INDEX, Place, ROOTFS};
 use super::workshop::Workshop;
 use super::{ImportOptions, Store, discard, identity, names};
 use crate::digest::{Algorithm, Digest, Hashing};
+use crate::limits::room_left;
 use crate::outgoing::Files;
 use crate::source::content::Content;
 use crate::source::{self, Layer, Layers, Meter, Source, Tarball, Wanted};
 use crate::{Limits, Writer};
+
+/// An image of more layers is one file: a pod opens, and a host's mount names, each file of an image.
+pub const SHARED_LAYERS: usize = 127;
 
 /// What an import works with.
 pub struct Import<'a> {
     pub store: &'a Store,
     pub place: &'a Place,
     pub options: &'a ImportOptions,
+    /// Bytes that the store may still take.
+    pub room: u64,
     pub wanted: Wanted<'a>,
     pub meter: Meter<'a>,
 }
@@ -60,7 +66,7 @@ impl Import<'_> {
     /// If it is no image for this host, is damaged or too large, or the store cannot be written.
     pub fn run(&self, path: &Path) -> Result<Imported> {
         let desk = Workshop::unique(&self.place.tmp())?;
-        let limit = self.options.max_image_bytes;
+        let limit = self.spool_bytes();
         let source = source::open(path, &self.wanted, || desk.unlinked("spool"), limit)?;
         self.import(source, desk)
     }
@@ -71,7 +77,7 @@ impl Import<'_> {
     /// As for [`run`](Self::run); if it is longer than an image may be.
     pub fn run_stream(&self, stream: impl Read) -> Result<Imported> {
         let desk = Workshop::unique(&self.place.tmp())?;
-        let limit = self.options.max_image_bytes;
+        let limit = self.spool_bytes();
         let blob = source::spooled(stream, desk.unlinked("stream")?, self.wanted.stem, limit)?;
         let source = source::open_blob(blob, &self.wanted, || desk.unlinked("spool"), limit)?;
         self.import(source, desk)
@@ -103,8 +109,10 @@ impl Import<'_> {
         if let Some((_, lease)) = self.sound(&id)? {
             return Ok(Imported::new(id, names, lease));
         }
-        let (held, file) = if layers.layers.is_empty() {
-            self.build(&workshop, ROOTFS, Writer::new, |_| Ok(Vec::new()))?
+        let (held, file) = if layers.layers.is_empty() || layers.layers.len() > SHARED_LAYERS {
+            self.build(&workshop, ROOTFS, Writer::new, |writer| {
+                self.merge(layers, writer).map(|()| Vec::new())
+            })?
         } else {
             self.build(&workshop, INDEX, Writer::layered, |writer| {
                 self.apply(layers, writer)
@@ -118,12 +126,28 @@ impl Import<'_> {
         Ok(Imported::new(id, names, lease))
     }
 
+    /// Puts all layers into `writer` and keeps none.
+    fn merge(&self, image: &Layers, writer: &mut Writer) -> Result<()> {
+        let count = image.layers.len();
+        for (index, layer) in image.layers.iter().enumerate() {
+            self.begin(layer, index, count);
+            layer
+                .write(writer, &self.meter)
+                .with_context(|| format!("layer {} of {count}", index + 1))?;
+        }
+        Ok(())
+    }
+
+    fn begin(&self, layer: &Layer, index: usize, count: usize) {
+        let bytes = layer.blob.as_ref().map_or(0, Content::length);
+        self.meter.begin(index + 1, count, bytes);
+    }
+
     /// Puts all layers into `writer`; they stay in the store while what comes back is there.
     fn apply(&self, image: &Layers, writer: &mut Writer) -> Result<Vec<Held>> {
         let count = image.layers.len();
         let one = |(index, layer): (usize, &Layer)| {
-            let bytes = layer.blob.as_ref().map_or(0, Content::length);
-            self.meter.begin(index + 1, count, bytes);
+            self.begin(layer, index, count);
             layers::apply(self.place, &layer.diff_id, writer, |writer| {
                 layer.write(writer, &self.meter)
             })
@@ -221,7 +245,11 @@ impl Import<'_> {
     ) -> Result<(T, String)> {
         let file = workshop.create(name, 0o600)?;
         let output = file.try_clone().context("duplicate a descriptor")?;
-        let mut writer = begin(output, workshop.unlinked("scratch")?, self.options.limits())?;
+        let limits = Limits {
+            new_bytes: self.room,
+            ..self.options.limits()
+        };
+        let mut writer = begin(output, workshop.unlinked("scratch")?, limits)?;
         let filled = fill(&mut writer)?;
         self.meter.writing();
         let finished = writer.finish().context("write the image file")?;
@@ -240,7 +268,9 @@ impl Import<'_> {
         record.write(manifest, &workshop)?;
         match self.sound(id)? {
             // An ACI keeps its id whatever lies below it; what it was made with before is out of date.
-            Some((image, _)) if image.below != record.below => discard(self.place, id)?,
+            Some((image, _)) if image.below != record.below => {
+                discard(self.place, &self.place.image(id))?;
+            }
             Some((_, lease)) => return Ok(lease),
             None => {}
         }
@@ -262,9 +292,25 @@ impl Import<'_> {
             Ok(image) => Ok(image.map(|image| (image, lease))),
             Err(error) => {
                 tracing::warn!("{error:#}");
-                discard(self.place, id)?;
+                discard(self.place, &self.place.image(id))?;
                 Ok(None)
             }
+        }
+    }
+
+    /// The most that a file for the time of the import may have.
+    fn spool_bytes(&self) -> u64 {
+        self.options.max_image_bytes.min(self.room)
+    }
+
+    /// What that is, for people.
+    fn spool_limit(&self) -> String {
+        match self.room < self.options.max_image_bytes {
+            true => room_left(self.room),
+            false => format!(
+                "an image may have {} bytes (--max-image-size)",
+                self.options.max_image_bytes
+            ),
         }
     }
 

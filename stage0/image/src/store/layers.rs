@@ -9,18 +9,19 @@ mod tests;
 
 use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
 use super::place::{LAYER_DATA, LAYER_JOURNAL, Place, RECORD, layer_name};
+use super::removal::discard;
 use super::verify::digest_of;
-use super::workshop::{self, Workshop};
+use super::workshop::Workshop;
 use super::{Store, image};
 use crate::Writer;
 use crate::digest::Digest;
@@ -67,14 +68,20 @@ pub fn apply(
     writer: &mut Writer,
     apply: impl FnOnce(&mut Writer) -> Result<()>,
 ) -> Result<Held> {
-    if let Some(held) = replay(place, diff_id, writer)? {
-        return Ok(held);
+    match kept(place, diff_id)? {
+        Kept::Sound(kept) => return kept.replay(writer),
+        Kept::Damaged(_) | Kept::Missing => {}
     }
     let name = format!("layer-{}", layer_name(diff_id));
     let workshop = Workshop::enter(&place.tmp(), &name)?;
     // Another may have made it meanwhile.
-    if let Some(held) = replay(place, diff_id, writer)? {
-        return Ok(held);
+    match kept(place, diff_id)? {
+        Kept::Sound(kept) => return kept.replay(writer),
+        Kept::Damaged(reason) => {
+            tracing::warn!("layer {diff_id} is damaged and made anew: {reason}");
+            discard(place, &place.layer(diff_id))?;
+        }
+        Kept::Missing => {}
     }
     let data = workshop.create(LAYER_DATA, 0o600)?;
     let journal = workshop.create(LAYER_JOURNAL, 0o640)?;
@@ -116,48 +123,76 @@ pub fn settle(file: &File, path: &Path) -> Result<String> {
     Ok(digest.to_string())
 }
 
-/// Applies the layer as it is kept; `None` if it is not. A damaged one is thrown away, as it is about to be made anew.
-fn replay(place: &Place, diff_id: &Digest, writer: &mut Writer) -> Result<Option<Held>> {
+/// What the store has of a layer.
+enum Kept {
+    Sound(Layer),
+    /// With what is wrong.
+    Damaged(String),
+    Missing,
+}
+
+/// A layer that can be applied again.
+struct Layer {
+    layer: LayerRef,
+    journal: File,
+    lease: Lease,
+}
+
+impl Layer {
+    fn replay(self, writer: &mut Writer) -> Result<Held> {
+        let LayerRef { diff_id, blocks } = &self.layer;
+        writer
+            .replay_layer(self.journal, *blocks)
+            .with_context(|| format!("lay layer {diff_id} over others, as the store keeps it"))?;
+        Ok(Held {
+            layer: self.layer,
+            _lease: self.lease,
+        })
+    }
+}
+
+/// What the store has of the layer `diff_id`: that the digest of its journal is right and its data are as long as they should be.
+fn kept(place: &Place, diff_id: &Digest) -> Result<Kept> {
     let folder = place.layer(diff_id);
     let Some(lease) = Lease::share(&folder)? else {
-        return Ok(None);
+        return Ok(Kept::Missing);
     };
-    let (record, journal) = match sound(&folder) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!("layer {diff_id} is damaged: {error:#}");
-            drop(lease);
-            remove(place, &folder)?;
-            return Ok(None);
+    let record = match read_record(&folder) {
+        Err(error) if is_missing(&error) || error.is::<serde_json::Error>() => {
+            return Ok(Kept::Damaged(format!("{error:#}")));
         }
+        record => record?,
     };
-    writer
-        .replay_layer(journal, record.blocks)
-        .with_context(|| format!("read what {} keeps", folder.display()))?;
+    let opened = |name: &str| match File::open(folder.join(name)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        opened => opened
+            .map(Some)
+            .with_context(|| format!("open {}", folder.join(name).display())),
+    };
+    let (Some(data), Some(journal)) = (opened(LAYER_DATA)?, opened(LAYER_JOURNAL)?) else {
+        return Ok(Kept::Damaged("its files are missing".to_owned()));
+    };
+    let bytes = data.metadata().context("look at a layer's data")?.len();
+    if bytes != u64::from(record.blocks) * BLOCK as u64 {
+        return Ok(Kept::Damaged("its data are cut short".to_owned()));
+    }
+    if digest_of(&folder.join(LAYER_JOURNAL))?.to_string() != record.journal {
+        return Ok(Kept::Damaged("its journal has changed".to_owned()));
+    }
     let layer = LayerRef {
         diff_id: diff_id.to_string(),
         blocks: record.blocks,
     };
-    Ok(Some(Held {
+    Ok(Kept::Sound(Layer {
         layer,
-        _lease: lease,
+        journal,
+        lease,
     }))
 }
 
-/// The record of the layer in `folder` and its journal, whose digest is right; the data are as long as they should be.
-fn sound(folder: &Path) -> Result<(LayerRecord, File)> {
-    let record = read_record(folder)?;
-    let data = folder.join(LAYER_DATA);
-    let bytes = fs::metadata(&data).with_context(|| format!("look at {}", data.display()))?;
-    ensure!(
-        bytes.len() == u64::from(record.blocks) * BLOCK as u64,
-        "its data are cut short"
-    );
-    let path = folder.join(LAYER_JOURNAL);
-    let found = digest_of(&path)?.to_string();
-    ensure!(found == record.journal, "its journal has changed");
-    let journal = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-    Ok((record, journal))
+fn is_missing(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == ErrorKind::NotFound)
 }
 
 /// What is known of the layer in `folder`.
@@ -172,12 +207,25 @@ pub fn read_record(folder: &Path) -> Result<LayerRecord> {
 
 impl Store {
     /// Keeps the layer here whose uncompressed tar has this digest, so that an image with it can be imported without its blob; `None`
-    /// if there is none.
+    /// if there is none, or it is damaged.
     ///
     /// # Errors
-    /// If it cannot be locked.
+    /// If it cannot be locked or read.
     pub fn hold_layer(&self, diff_id: &Digest) -> Result<Option<Lease>> {
-        Lease::share(&self.place.layer(diff_id))
+        Ok(match kept(&self.place, diff_id)? {
+            Kept::Sound(layer) => Some(layer.lease),
+            Kept::Damaged(_) | Kept::Missing => None,
+        })
+    }
+
+    /// The ids of the images that have `layer`.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(super) fn images_with(&self, layer: &LayerRef) -> Result<Vec<String>> {
+        let mut images = self.list()?;
+        images.retain(|image| image.layers.contains(layer));
+        Ok(images.into_iter().map(|image| image.id).collect())
     }
 
     /// Removes the layers that no image has.
@@ -189,7 +237,7 @@ impl Store {
         let in_use = self.folders_in_use()?;
         for entry in fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))? {
             let entry = entry.with_context(|| format!("read {}", dir.display()))?;
-            if !in_use.contains(&entry.path()) {
+            if entry.path().is_dir() && !in_use.contains(&entry.path()) {
                 self.trim_layer(&entry.path())?;
             }
         }
@@ -204,7 +252,7 @@ impl Store {
         if self.folders_in_use()?.contains(folder) {
             return Ok(());
         }
-        remove(&self.place, folder)
+        discard(&self.place, folder)
     }
 
     /// The folders of all layers that an image has.
@@ -216,16 +264,5 @@ impl Store {
             }
         }
         Ok(folders)
-    }
-}
-
-/// Takes a layer out of the store by one rename, and removes it then.
-fn remove(place: &Place, folder: &Path) -> Result<()> {
-    let workshop = Workshop::unique(&place.tmp())?;
-    match fs::rename(folder, workshop.join("removed")) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove layer {}", folder.display()))
-        }
-        _ => workshop::sync_folder(&place.layers()),
     }
 }

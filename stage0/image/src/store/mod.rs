@@ -44,6 +44,7 @@ pub use dependencies::MissingDependencies;
 pub use desk::Desk;
 pub use export::Archive;
 pub use image::{Image, Kind};
+pub use import::SHARED_LAYERS;
 pub use layers::LayerRef;
 pub use lease::Lease;
 pub use space::LayerSpace;
@@ -68,7 +69,7 @@ pub struct Store {
 /// How to import.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
-    /// Largest EROFS file that an image may become, in bytes.
+    /// The most that the files of an image may have, in bytes, with those of its layers.
     pub max_image_bytes: u64,
     /// Name to give instead of the source's own; of a source with several images it chooses the one so called.
     pub name: Option<String>,
@@ -203,16 +204,11 @@ impl Store {
         sweep(&self.place.tmp())?;
         let turn = self.turn()?;
         let room = self.room()?;
-        let options = &ImportOptions {
-            max_image_bytes: room.map_or(options.max_image_bytes, |room| {
-                room.min(options.max_image_bytes)
-            }),
-            ..options.clone()
-        };
         let imported = run(&Import {
             store: self,
             place: &self.place,
             options,
+            room: room.unwrap_or(u64::MAX),
             wanted: Wanted {
                 barred: &options.barred,
                 architecture: &options.architecture,
@@ -226,16 +222,16 @@ impl Store {
             let _ = self.trim_layers();
         }
         drop(turn);
-        let imported = match room {
-            None => imported?,
-            Some(room) => imported.with_context(|| {
-                format!(
-                    "the store may take {room} bytes more (max-store-size; `fairing image df` shows what takes the others)"
-                )
-            })?,
+        let imported = imported?;
+        // A source may say that it is the image of a digest, but only if it is.
+        let digest = self.get(&imported.id)?.and_then(|image| image.digest);
+        let is_its = |name: &String| {
+            let promised = name.split_once('@').map(|(_, digest)| digest);
+            promised.is_none() || promised == digest.as_deref()
         };
+        let own = imported.names.into_iter().filter(is_its).collect();
         let given = options.name.clone().map(|name| vec![name]);
-        for name in given.unwrap_or(imported.names) {
+        for name in given.unwrap_or(own) {
             if names::is_name(&name) {
                 names::bind(&self.place, &name, &imported.id)?;
             } else {
@@ -285,6 +281,11 @@ impl Store {
         if identity::is_id_prefix(reference) {
             return self.find_prefix(reference);
         }
+        if reference.starts_with("sha256:") {
+            let mut images = self.list()?.into_iter();
+            let image = images.find(|image| image.digest.as_deref() == Some(reference));
+            return image.map_or(Ok(None), |image| self.get(&image.id));
+        }
         if let Some(id) = names::resolve(&self.place, reference)? {
             return self.get(&id);
         }
@@ -293,10 +294,6 @@ impl Store {
             if identity::is_id_prefix(&prefix) {
                 return self.find_prefix(&prefix);
             }
-        }
-        if reference.starts_with("sha256:") {
-            let mut images = self.list()?.into_iter();
-            return Ok(images.find(|image| image.digest.as_deref() == Some(reference)));
         }
         Ok(None)
     }

@@ -23,8 +23,11 @@ const PREFIXES: [&str; 3] = ["", "localhost/", "docker.io/library/"];
 fn encode(name: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:@+~/".contains(&byte);
     let first = name.bytes().next()?;
-    // An id is looked up as an id: a name of that look would hide the image or be hidden by it.
-    if !name.bytes().all(plain) || !first.is_ascii_alphanumeric() || name.starts_with("sha512-") {
+    // What looks like an id or a digest is looked up as such: a name of that look would stand for another image.
+    let is_digest = ["sha512-", "sha256:", "sha512:"]
+        .iter()
+        .any(|start| name.starts_with(start));
+    if !name.bytes().all(plain) || !first.is_ascii_alphanumeric() || is_digest {
         return None;
     }
     let encoded = name.replace('/', "%2F");

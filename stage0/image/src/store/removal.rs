@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -31,19 +32,22 @@ impl Store {
         }
         names::forget(&self.place.names(), &image.id)?;
         names::forget(&self.place.sources(), &image.id)?;
-        discard(&self.place, &image.id)?;
-        self.trim_layers()?;
+        discard(&self.place, &self.place.image(&image.id))?;
+        // The image is gone by now; what this leaves, the next removal finds.
+        if let Err(error) = self.trim_layers() {
+            tracing::warn!("layers that no image has stay: {error:#}");
+        }
         Ok(true)
     }
 }
 
-/// Takes the image `id` out of the store by one rename, and removes it then.
-pub fn discard(place: &Place, id: &str) -> Result<()> {
+/// Takes the folder of an image or a layer out of the store by one rename, and removes it then.
+pub fn discard(place: &Place, folder: &Path) -> Result<()> {
     let workshop = Workshop::unique(&place.tmp())?;
-    match fs::rename(place.image(id), workshop.join("removed")) {
+    match fs::rename(folder, workshop.join("removed")) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove image {id}"))
+            Err(error).with_context(|| format!("remove {}", folder.display()))
         }
-        _ => workshop::sync_folder(&place.images()),
+        _ => folder.parent().map_or(Ok(()), workshop::sync_folder),
     }
 }

@@ -1,6 +1,6 @@
 //! What of the disk the store takes. Files that come and go meanwhile count or do not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
@@ -88,15 +88,17 @@ impl Store {
 }
 
 fn measured(path: &Path) -> Result<u64> {
-    bytes(path).with_context(|| format!("measure {}", path.display()))
+    bytes(path, &mut HashSet::new()).with_context(|| format!("measure {}", path.display()))
 }
 
 /// What is at `path` takes, and what is below it; nothing, if it is not there.
-fn bytes(path: &Path) -> io::Result<u64> {
+fn bytes(path: &Path, seen: &mut HashSet<(u64, u64)>) -> io::Result<u64> {
     let Some(found) = there(fs::symlink_metadata(path))? else {
         return Ok(0);
     };
-    let own = taken(&found);
+    // One with several names takes its space once.
+    let is_new = found.nlink() < 2 || found.is_dir() || seen.insert((found.dev(), found.ino()));
+    let own = if is_new { taken(&found) } else { 0 };
     if !found.is_dir() {
         return Ok(own);
     }
@@ -104,7 +106,7 @@ fn bytes(path: &Path) -> io::Result<u64> {
         return Ok(own);
     };
     entries
-        .map(|entry| bytes(&entry?.path()))
+        .map(|entry| bytes(&entry?.path(), seen))
         .try_fold(own, |sum, bytes| Ok(sum.saturating_add(bytes?)))
 }
 

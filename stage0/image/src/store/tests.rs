@@ -388,6 +388,28 @@ fn docker_archive_is_the_same_image_as_its_layout() {
 }
 
 #[test]
+fn archive_that_calls_itself_another_images_digest_is_not_found_by_that() {
+    let bench = Bench::new();
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    for (number, name) in [digest.clone(), format!("h.org/app@{digest}")]
+        .iter()
+        .enumerate()
+    {
+        let mut parts = docker_archive();
+        let (_, manifest) = parts.0.last_mut().unwrap();
+        let text = String::from_utf8(manifest.clone()).unwrap();
+        *manifest = text.replace("tool:saved", name).into_bytes();
+        let image = bench
+            .import(&bench.write(&format!("{number}"), &parts.tar()))
+            .unwrap();
+        assert_eq!(image.names, [""; 0]);
+        assert!(bench.store.find(name).unwrap().is_none());
+    }
+    let image = bench.store.list().unwrap().remove(0);
+    assert!(bench.store.tag(&image, &[digest]).is_err());
+}
+
+#[test]
 fn aci_has_the_digest_of_its_tar_however_compressed() {
     let bench = Bench::new();
     let bytes = aci();

@@ -28,9 +28,13 @@ impl Store {
             "image {id} is damaged: its file has the digest {found}, the import recorded {recorded}; remove the image and import it again"
         );
         for layer in &image.layers {
-            self.verify_layer(layer).with_context(|| {
-                format!("image {id} is damaged; remove the image and import it again")
-            })?;
+            if let Err(error) = self.verify_layer(layer) {
+                let images = self.images_with(layer)?.join(", ");
+                return Err(error.context(format!(
+                    "image {id} is damaged: remove all images that have its layer {}, and import them again: {images}",
+                    layer.diff_id
+                )));
+            }
         }
         Ok(())
     }

@@ -132,9 +132,13 @@ fn layers_of_all_kinds_of_content_are_the_same_alone_and_in_one_file() {
     );
     assert_eq!(everything(&index, &kept), everything(&single, &[]));
     assert!(replayed(&kept, Limits::default()).expect("replay") == index);
-    // A kernel that is given one device reads past the index.
-    assert!(index.len() < single.len());
-    assert!(laid_out(&index, &kept).len().is_multiple_of(BLOCK));
+    // A kernel that is given one device finds the first layer right behind the index.
+    let half = |at: usize| u16::from_le_bytes([index[at], index[at + 1]]);
+    let (devices, table) = (half(1024 + 86), usize::from(half(1024 + 88)) * 128);
+    let mapped = u32::from_le_bytes(index[table + 68..table + 72].try_into().expect("four"));
+    assert_eq!((devices, mapped as usize), (3, index.len() / BLOCK));
+    let disk = laid_out(&index, &kept);
+    assert!(disk[index.len()..][..8192] == [1; 8192]);
 }
 
 #[test]
@@ -175,6 +179,31 @@ fn hard_link_to_what_no_layer_below_has_is_refused_again() {
     ];
     let (_, kept) = recorded(&tars, Limits::default()).expect("layers");
     assert!(replayed(&kept[1..], Limits::default()).is_err());
+}
+
+#[test]
+fn entry_outside_of_its_layer_is_refused() {
+    let tar = Tar::default()
+        .file("a", &[1; 9000])
+        .file("b", &[2; 200_000]);
+    let sparse = Tar::default().pax(&[
+        ("GNU.sparse.map", b"0,4096,300000,5"),
+        ("GNU.sparse.size", b"1000000"),
+    ]);
+    for tar in [tar, sparse.file("x", &[5; 4101])] {
+        let (_, kept) = recorded(&[tar.end()], Limits::default()).expect("layer");
+        let index = file_of(b"");
+        let blocks = kept[0].blocks();
+        let journal = || file_of(&kept[0].journal);
+        assert!(
+            writer(&index, Limits::default())
+                .replay_layer(journal(), blocks)
+                .is_ok()
+        );
+        let error = writer(&index, Limits::default()).replay_layer(journal(), blocks - 1);
+        let error = format!("{:#}", error.expect_err("a block too few"));
+        assert!(error.contains("outside of its layer"), "{error}");
+    }
 }
 
 #[test]

@@ -92,7 +92,8 @@ impl Import<'_> {
         self.meter.begin(1, 1, 0);
         let bounded = Bounded {
             file,
-            left: self.options.max_image_bytes,
+            left: self.spool_bytes(),
+            limit: self.spool_limit(),
         };
         let mut sum = Sum::new(BufWriter::new(bounded));
         let tar = self.meter.watch(tar);
@@ -124,13 +125,18 @@ impl Import<'_> {
 struct Bounded {
     file: File,
     left: u64,
+    /// What bounds it.
+    limit: String,
 }
 
 impl Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let left = self.left.checked_sub(bytes.len() as u64);
         self.left = left.ok_or_else(|| {
-            Error::other("what the app has changed is larger than the limit for an image")
+            Error::other(format!(
+                "what the app has changed is larger than the limit: {}",
+                self.limit
+            ))
         })?;
         let written = self.file.write_all(bytes);
         written.map_err(|error| {

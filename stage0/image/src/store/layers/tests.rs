@@ -1,12 +1,12 @@
 //! Images that share layers, in a store.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
-use crate::Image;
 use crate::store::place::LAYER_DATA;
 use crate::store::tests::{Bench, gzip, layout_of, noise, sha256, tar};
+use crate::{Image, ImportOptions};
 
 fn base() -> Vec<u8> {
     tar(&[("lib/big", &noise(50_000)), ("etc/x", b"x")])
@@ -105,6 +105,29 @@ fn layer_that_is_kept_needs_no_blob() {
 }
 
 #[test]
+fn layer_that_is_kept_takes_no_room_of_a_limited_store() {
+    let bench = Bench::new();
+    import(&bench, "first", &[base()]);
+    let taken = u64::MAX
+        - bench
+            .store
+            .clone()
+            .limited_to(Some(u64::MAX))
+            .room()
+            .expect("a store")
+            .expect("a limit");
+    let path = bench.folder("image", &layout_of(&[base(), upper(1)]));
+    let within = |bytes: u64| {
+        let store = bench.store.clone().limited_to(Some(taken + bytes));
+        store.import(&path, &ImportOptions::default(), &|_| {})
+    };
+    let error = format!("{:#}", within(12 << 10).expect_err("too large"));
+    assert!(error.contains("max-store-size"), "{error}");
+    // Less than the layer takes that is there.
+    within(40 << 10).expect("an image");
+}
+
+#[test]
 fn import_that_fails_leaves_no_layer_but_those_that_others_have() {
     let bench = Bench::new();
     import(&bench, "first", &[base()]);
@@ -121,24 +144,11 @@ fn layers_that_a_killed_import_left_are_used_by_the_next_and_go_with_the_others(
     // As a process leaves it that is killed before its image is delivered.
     fs::remove_dir_all(bench.store.place.image(&image.id)).expect("an image");
     drop(image);
-    let data = bench
-        .store
-        .place
-        .layers()
-        .join(folder_name(&base()))
-        .join(LAYER_DATA);
-    let written = fs::metadata(&data)
-        .expect("data")
-        .modified()
-        .expect("a time");
+    let folder = bench.store.place.layers().join(folder_name(&base()));
+    let number = || fs::metadata(folder.join(LAYER_DATA)).expect("data").ino();
+    let written = number();
     import(&bench, "again", &[base()]);
-    assert_eq!(
-        fs::metadata(&data)
-            .expect("data")
-            .modified()
-            .expect("a time"),
-        written
-    );
+    assert_eq!(number(), written);
     let other = import(&bench, "other", &[upper(1)]);
     fs::remove_dir_all(bench.store.place.image(&other.id)).expect("an image");
     drop(other);
