@@ -43,6 +43,7 @@ impl Gc {
             // To open the store is to sweep it, but for what may be resumed.
             let store = images::store(&context.settings)?;
             acis::sweep(&store.downloads());
+            store.trim_layers()?;
         }
         Ok(code)
     }
