@@ -4,12 +4,13 @@
 //! Called by whoever pulls, once the manifest is there. Whether they are good is not decided here.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use contract::bounded;
 use image::oci::{self, Descriptor, Digest, MAX_JSON_BYTES, Manifest};
 
 use crate::client::{self, Client};
@@ -96,15 +97,7 @@ fn file(path: &Path) -> Result<Option<Vec<u8>>> {
         metadata => metadata?,
     };
     ensure!(metadata.is_file(), "it is not a file");
-    let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)?;
-    ensure!(
-        bytes.len() as u64 <= MAX_BYTES,
-        "it has more than the {MAX_BYTES} bytes allowed"
-    );
-    Ok(Some(bytes))
+    bounded::read(fs::File::open(path)?, MAX_BYTES).map(Some)
 }
 
 fn attached(client: &Client, tag: &str) -> Result<Vec<Attached>> {

@@ -64,7 +64,7 @@ pub fn paths(variable: impl Fn(&str) -> Option<OsString>) -> Result<Vec<PathBuf>
     };
     let mut paths = vec![main];
     for folder in [Some(PathBuf::from(SYSTEM)), user].into_iter().flatten() {
-        paths.extend(drop_ins(&folder.with_extension("conf.d"))?);
+        paths.extend(drop_ins(&folder.with_extension("conf.d"), "conf")?);
     }
     Ok(paths)
 }
@@ -79,18 +79,15 @@ fn user_file(variable: &impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(base.join("containers/registries.conf"))
 }
 
-/// The files of a folder, by name.
-fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The files of a folder with this `extension`, by name; none, if there is no such folder.
+pub(super) fn drop_ins(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("read {}", folder.display())),
     };
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "conf")
-    });
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
     paths.sort();
     Ok(paths)
 }

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use contract::bounded;
 use image::oci::Reference;
 use serde::Deserialize;
+
+use super::file::drop_ins;
 
 /// Largest file read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -66,19 +68,8 @@ impl Lookaside {
     }
 
     fn read(folder: &Path) -> Result<Self> {
-        let entries = match fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error).with_context(|| format!("read {}", folder.display())),
-        };
-        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-        paths.retain(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "yaml")
-        });
-        paths.sort();
         let mut found = Self::default();
-        for path in paths {
+        for path in drop_ins(folder, "yaml")? {
             let added = read(&path).and_then(|file| found.add(file));
             added.with_context(|| format!("read configuration {}", path.display()))?;
         }
@@ -133,14 +124,7 @@ impl Lookaside {
 }
 
 fn read(path: &Path) -> Result<File> {
-    let mut text = String::new();
-    fs::File::open(path)?
-        .take(MAX_BYTES + 1)
-        .read_to_string(&mut text)?;
-    ensure!(
-        text.len() as u64 <= MAX_BYTES,
-        "it has more than {MAX_BYTES} bytes"
-    );
+    let text = String::from_utf8(bounded::read(fs::File::open(path)?, MAX_BYTES)?)?;
     if text.trim().is_empty() {
         return Ok(File::default());
     }

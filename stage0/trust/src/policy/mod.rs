@@ -15,11 +15,12 @@ mod strict;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
+use contract::bounded;
 use image::oci::Reference;
 
 use crate::signature::Signer;
@@ -138,9 +139,7 @@ impl Policy {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 file => file?,
             };
-            let mut bytes = Vec::new();
-            file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-            Self::parse(path, &bytes).map(Some)
+            Self::parse(path, &bounded::read(file, MAX_BYTES)?).map(Some)
         };
         read().with_context(|| format!("read the signature policy {}", path.display()))
     }

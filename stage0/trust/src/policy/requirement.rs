@@ -1,10 +1,10 @@
 //! One requirement of a policy, and whether an image meets it.
 
 use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use contract::bounded;
 
 use super::identity::Identity;
 use super::payload::{Claim, SIGSTORE, SIMPLE};
@@ -137,7 +137,7 @@ fn first_good<S>(signatures: &[S], check: impl Fn(&S) -> Result<Voucher>) -> Res
 impl KeySource {
     fn read(&self) -> Result<Vec<u8>> {
         match self {
-            Self::Path(path) => read(path),
+            Self::Path(path) => bounded::read(File::open(path)?, MAX_KEY_BYTES),
             Self::Data(bytes) => Ok(bytes.clone()),
         }
     }
@@ -148,12 +148,4 @@ impl KeySource {
             Self::Data(_) => "read the key in the policy".to_owned(),
         }
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_KEY_BYTES + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
