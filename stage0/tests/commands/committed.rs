@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use archive::{Entry, Kind, Xattrs};
+use archive::{Kind, Xattrs};
 use serde_json::{Value, json};
 
-use crate::exported::{layout, parsed, run, text, unpacked};
+use crate::exported::{append, layout, parsed, run, text, unpacked};
 use crate::recorder::{Host, until};
 
 /// Runs no app, but leaves what one leaves; sends the tree where it is to run a program of the machine's own.
@@ -83,16 +83,7 @@ impl Tree {
         if path == "rootfs/bin/app" {
             xattrs.insert(b"user.note".to_vec(), b"kept".to_vec());
         }
-        let entry = Entry {
-            path: path.as_bytes(),
-            kind,
-            mode,
-            uid: 0,
-            gid: 0,
-            mtime: (1_000_000_000, 123_456_789),
-            xattrs: &xattrs,
-        };
-        entry.append(&mut self.0, content).expect("room");
+        append(&mut self.0, path, kind, mode, &xattrs, content);
     }
 }
 

@@ -25,22 +25,34 @@ pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path of text")
 }
 
+/// Appends an entry of root's, of one time.
+pub fn append(
+    tar: &mut tar::Builder<File>,
+    path: &str,
+    kind: Kind<'_>,
+    mode: u32,
+    xattrs: &Xattrs,
+    content: &[u8],
+) {
+    let entry = Entry {
+        path: path.as_bytes(),
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        mtime: (1_000_000_000, 123_456_789),
+        xattrs,
+    };
+    entry.append(tar, content).expect("room");
+}
+
 /// A layer with what an ordinary user can unpack.
 pub fn layer(path: &Path) {
     let mut tar = tar::Builder::new(File::create(path).expect("a file"));
     let xattrs = Xattrs::from([(b"user.note".to_vec(), b"kept".to_vec())]);
     let none = Xattrs::new();
-    let mut add = |path: &str, kind, mode, xattrs, content: &[u8]| {
-        let entry = Entry {
-            path: path.as_bytes(),
-            kind,
-            mode,
-            uid: 0,
-            gid: 0,
-            mtime: (1_000_000_000, 123_456_789),
-            xattrs,
-        };
-        entry.append(&mut tar, content).expect("room");
+    let mut add = |path: &str, kind, mode, xattrs: &Xattrs, content: &[u8]| {
+        append(&mut tar, path, kind, mode, xattrs, content);
     };
     add("./", Kind::Directory, 0o755, &none, b"");
     add("bin", Kind::Directory, 0o755, &none, b"");

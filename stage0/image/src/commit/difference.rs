@@ -145,17 +145,7 @@ impl<W: Write> Difference<'_, W> {
     }
 
     fn put(&mut self, member: &Member, data: impl Read) -> Result<()> {
-        let (major, minor) = member.device;
-        let kind = match member.kind {
-            Type::File => Kind::File(member.stored),
-            Type::HardLink => Kind::HardLink(&member.target),
-            Type::Symlink => Kind::Symlink(&member.target),
-            Type::Character => Kind::Character(major, minor),
-            Type::Block => Kind::Block(major, minor),
-            Type::Directory => Kind::Directory,
-            Type::Fifo => Kind::Fifo,
-            Type::OldSparse => bail!("it is sparse"),
-        };
+        let kind = member.written()?;
         if hides(&member.path) || matches!(kind, Kind::HardLink(first) if hides(first)) {
             let why = "in a layer its name would take another file away";
             self.losses.add(&member.path, why);

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
+use super::journal::Journal;
 use super::{Body, Writer, Xattrs, printed};
 use crate::tree::{Attributes, EntryId, Kind, NodeId, Record, clean, split};
 
@@ -67,10 +68,9 @@ impl Writer {
         self.limits.check_path(target)?;
         let path = clean(path)?;
         let target = clean(target).with_context(|| format!("hard link to {}", printed(target)))?;
-        if let Some(journal) = &mut self.journal {
-            journal.link(&path, &target)?;
-            self.blocks.wait((path.len() + target.len()) as u64)?;
-        }
+        self.note(path.len() + target.len(), |journal| {
+            journal.link(&path, &target)
+        })?;
         self.place_link(&path, &target)
     }
 
@@ -104,14 +104,19 @@ impl Writer {
         Ok(node)
     }
 
+    /// Notes a step with paths of that many bytes in the journal, if there is one.
+    fn note(&mut self, bytes: usize, write: impl FnOnce(&mut Journal) -> Result<()>) -> Result<()> {
+        match &mut self.journal {
+            Some(journal) => write(journal).and_then(|()| self.blocks.wait(bytes as u64)),
+            None => Ok(()),
+        }
+    }
+
     /// Hides what lower layers have at `path`.
     pub(crate) fn white_out(&mut self, path: &[u8]) -> Result<()> {
         self.limits.check_path(path)?;
         let path = clean(path)?;
-        if let Some(journal) = &mut self.journal {
-            journal.white_out(&path)?;
-            self.blocks.wait(path.len() as u64)?;
-        }
+        self.note(path.len(), |journal| journal.white_out(&path))?;
         self.hide(&path)
     }
 
@@ -129,10 +134,7 @@ impl Writer {
     pub(crate) fn make_opaque(&mut self, path: &[u8]) -> Result<()> {
         self.limits.check_path(path)?;
         let path = clean(path)?;
-        if let Some(journal) = &mut self.journal {
-            journal.make_opaque(&path)?;
-            self.blocks.wait(path.len() as u64)?;
-        }
+        self.note(path.len(), |journal| journal.make_opaque(&path))?;
         self.hide_below(&path)
     }
 

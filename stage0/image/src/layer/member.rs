@@ -2,6 +2,7 @@
 //! reader; all that is in it is a stranger's claim, checked here as far as one entry can be.
 
 use anyhow::{Context, Result, bail, ensure};
+use archive::Kind;
 
 use super::numbers;
 use super::pax;
@@ -87,6 +88,24 @@ impl Extended {
 }
 
 impl Member {
+    /// What it is in a tar that is written; the target of a hard link as it stands here.
+    ///
+    /// # Errors
+    /// If it is sparse, in the old form.
+    pub(crate) fn written(&self) -> Result<Kind<'_>> {
+        let (major, minor) = self.device;
+        Ok(match self.kind {
+            Type::File => Kind::File(self.stored),
+            Type::HardLink => Kind::HardLink(&self.target),
+            Type::Symlink => Kind::Symlink(&self.target),
+            Type::Character => Kind::Character(major, minor),
+            Type::Block => Kind::Block(major, minor),
+            Type::Directory => Kind::Directory,
+            Type::Fifo => Kind::Fifo,
+            Type::OldSparse => bail!("it is sparse"),
+        })
+    }
+
     /// Whether its data leaves holes out.
     pub(crate) fn is_sparse(&self) -> bool {
         self.sparse.is_some() || self.kind == Type::OldSparse

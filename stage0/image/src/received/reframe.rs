@@ -2,11 +2,10 @@
 
 use std::io::{Read, Write};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use archive::{Entry, Kind};
 
 use super::each;
-use crate::layer::Type;
 
 /// Appends the tree that `tar` holds under the name `root` to another tar, by the same name.
 ///
@@ -19,16 +18,9 @@ pub fn reframe<W: Write>(tar: impl Read, root: &str, to: &mut tar::Builder<W>) -
             path => [root.as_bytes(), b"/", path].concat(),
         };
         let target = named(&member.target);
-        let (major, minor) = member.device;
-        let kind = match member.kind {
-            Type::File => Kind::File(member.stored),
-            Type::HardLink => Kind::HardLink(&target),
-            Type::Symlink => Kind::Symlink(&member.target),
-            Type::Character => Kind::Character(major, minor),
-            Type::Block => Kind::Block(major, minor),
-            Type::Directory => Kind::Directory,
-            Type::Fifo => Kind::Fifo,
-            Type::OldSparse => bail!("it is sparse"),
+        let kind = match member.written()? {
+            Kind::HardLink(_) => Kind::HardLink(&target),
+            kind => kind,
         };
         let attributes = &member.attributes;
         let entry = Entry {
