@@ -144,8 +144,13 @@ pub(super) fn layers_of(place: &Place, id: &str) -> Result<Vec<LayerRef>> {
     Ok(read_record(place, id)?.map_or_else(Vec::new, |record| record.layers))
 }
 
+/// The digest of the OCI manifest of the image `id`, if there was one.
+pub(super) fn digest_of(place: &Place, id: &str) -> Result<Option<String>> {
+    Ok(read_record(place, id)?.and_then(|record| record.digest))
+}
+
 /// What the EROFS file of an image with these layers is called.
-pub(super) fn file_of(layers: &[LayerRef]) -> &'static str {
+fn file_of(layers: &[LayerRef]) -> &'static str {
     if layers.is_empty() { ROOTFS } else { INDEX }
 }
 

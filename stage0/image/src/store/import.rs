@@ -15,7 +15,7 @@ use contract::ImageManifest;
 
 use super::image::{Image, Kind, Record};
 use super::known::Key;
-use super::layers::{self, Held, settle};
+use super::layers::{self, settle};
 use super::lease::Lease;
 use super::place::{INDEX, Place, ROOTFS};
 use super::workshop::Workshop;
@@ -111,11 +111,17 @@ impl Import<'_> {
         }
         let (held, file) = if layers.layers.is_empty() || layers.layers.len() > SHARED_LAYERS {
             self.build(&workshop, ROOTFS, Writer::new, |writer| {
-                self.merge(layers, writer).map(|()| Vec::new())
+                let write = |layer: &Layer| layer.write(writer, &self.meter);
+                self.each_layer(layers, write).map(|_| Vec::new())
             })?
         } else {
             self.build(&workshop, INDEX, Writer::layered, |writer| {
-                self.apply(layers, writer)
+                // They stay in the store while what comes back is there.
+                self.each_layer(layers, |layer| {
+                    layers::apply(self.place, &layer.diff_id, writer, |writer| {
+                        layer.write(writer, &self.meter)
+                    })
+                })
             })?
         };
         let digest = layers.digest.as_ref().map(Digest::to_string);
@@ -126,34 +132,19 @@ impl Import<'_> {
         Ok(Imported::new(id, names, lease))
     }
 
-    /// Puts all layers into `writer` and keeps none.
-    fn merge(&self, image: &Layers, writer: &mut Writer) -> Result<()> {
+    /// Does `work` with each layer of `image`, lowest first.
+    fn each_layer<T>(
+        &self,
+        image: &Layers,
+        mut work: impl FnMut(&Layer) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let count = image.layers.len();
-        for (index, layer) in image.layers.iter().enumerate() {
-            self.begin(layer, index, count);
-            layer
-                .write(writer, &self.meter)
-                .with_context(|| format!("layer {} of {count}", index + 1))?;
-        }
-        Ok(())
-    }
-
-    fn begin(&self, layer: &Layer, index: usize, count: usize) {
-        let bytes = layer.blob.as_ref().map_or(0, Content::length);
-        self.meter.begin(index + 1, count, bytes);
-    }
-
-    /// Puts all layers into `writer`; they stay in the store while what comes back is there.
-    fn apply(&self, image: &Layers, writer: &mut Writer) -> Result<Vec<Held>> {
-        let count = image.layers.len();
-        let one = |(index, layer): (usize, &Layer)| {
-            self.begin(layer, index, count);
-            layers::apply(self.place, &layer.diff_id, writer, |writer| {
-                layer.write(writer, &self.meter)
-            })
-            .with_context(|| format!("layer {} of {count}", index + 1))
+        let one = |(layer, number): (&Layer, usize)| {
+            let bytes = layer.blob.as_ref().map_or(0, Content::length);
+            self.meter.begin(number, count, bytes);
+            work(layer).with_context(|| format!("layer {number} of {count}"))
         };
-        image.layers.iter().enumerate().map(one).collect()
+        image.layers.iter().zip(1..).map(one).collect()
     }
 
     fn tarball(&self, tarball: &Tarball, workshop: Workshop) -> Result<Imported> {

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::lease::Lease;
 use super::place::{LAYER_DATA, LAYER_JOURNAL, Place, RECORD, layer_name};
 use super::removal::discard;
+use super::space::there;
 use super::verify::digest_of;
 use super::workshop::Workshop;
 use super::{Store, image};
@@ -163,26 +164,24 @@ fn kept(place: &Place, diff_id: &Digest) -> Result<Kept> {
         }
         record => record?,
     };
-    let opened = |name: &str| match File::open(folder.join(name)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        opened => opened
-            .map(Some)
-            .with_context(|| format!("open {}", folder.join(name).display())),
+    let layer = LayerRef {
+        diff_id: diff_id.to_string(),
+        blocks: record.blocks,
+    };
+    let opened = |name: &str| {
+        let path = folder.join(name);
+        there(File::open(&path)).with_context(|| format!("open {}", path.display()))
     };
     let (Some(data), Some(journal)) = (opened(LAYER_DATA)?, opened(LAYER_JOURNAL)?) else {
         return Ok(Kept::Damaged("its files are missing".to_owned()));
     };
     let bytes = data.metadata().context("look at a layer's data")?.len();
-    if bytes != u64::from(record.blocks) * BLOCK as u64 {
+    if bytes != layer.data_bytes() {
         return Ok(Kept::Damaged("its data are cut short".to_owned()));
     }
     if digest_of(&folder.join(LAYER_JOURNAL))?.to_string() != record.journal {
         return Ok(Kept::Damaged("its journal has changed".to_owned()));
     }
-    let layer = LayerRef {
-        diff_id: diff_id.to_string(),
-        blocks: record.blocks,
-    };
     Ok(Kept::Sound(Layer {
         layer,
         journal,
@@ -235,24 +234,30 @@ impl Store {
     pub fn trim_layers(&self) -> Result<()> {
         let dir = self.place.layers();
         let in_use = self.folders_in_use()?;
+        let mut claimed = Vec::new();
         for entry in fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))? {
-            let entry = entry.with_context(|| format!("read {}", dir.display()))?;
-            if entry.path().is_dir() && !in_use.contains(&entry.path()) {
-                self.trim_layer(&entry.path())?;
+            let folder = entry
+                .with_context(|| format!("read {}", dir.display()))?
+                .path();
+            if folder.is_dir()
+                && !in_use.contains(&folder)
+                && let Some(claim) = Lease::claim(&folder)?
+            {
+                claimed.push((folder, claim));
             }
         }
-        Ok(())
-    }
-
-    fn trim_layer(&self, folder: &Path) -> Result<()> {
-        // An image that is being made holds its layers; one that is there by then names them.
-        let Some(_claim) = Lease::claim(folder)? else {
-            return Ok(());
-        };
-        if self.folders_in_use()?.contains(folder) {
+        if claimed.is_empty() {
             return Ok(());
         }
-        discard(&self.place, folder)
+        // An image that was being made held its layers; one that is there by now names them.
+        let in_use = self.folders_in_use()?;
+        let unused = claimed
+            .iter()
+            .filter(|(folder, _)| !in_use.contains(folder));
+        for (folder, _claim) in unused {
+            discard(&self.place, folder)?;
+        }
+        Ok(())
     }
 
     /// The folders of all layers that an image has.

@@ -224,7 +224,7 @@ impl Store {
         drop(turn);
         let imported = imported?;
         // A source may say that it is the image of a digest, but only if it is.
-        let digest = self.get(&imported.id)?.and_then(|image| image.digest);
+        let digest = image::digest_of(&self.place, &imported.id)?;
         let is_its = |name: &String| {
             let promised = name.split_once('@').map(|(_, digest)| digest);
             promised.is_none() || promised == digest.as_deref()

@@ -114,7 +114,8 @@ fn taken(found: &Metadata) -> u64 {
     found.blocks().saturating_mul(UNIT_BYTES)
 }
 
-fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+/// What was found, if it is there at all.
+pub(super) fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         found => found.map(Some),

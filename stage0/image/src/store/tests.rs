@@ -405,6 +405,16 @@ fn archive_that_calls_itself_another_images_digest_is_not_found_by_that() {
         assert_eq!(image.names, [""; 0]);
         assert!(bench.store.find(name).unwrap().is_none());
     }
+    let manifest = json!({
+        "acKind": "ImageManifest", "acVersion": "0.8.11", "name": "h.org/app",
+        "labels": [{"name": "version", "value": format!("1@{digest}")}]
+    });
+    let aci = tar(&[
+        ("manifest", manifest.to_string().as_bytes()),
+        ("rootfs/x", b"x"),
+    ]);
+    let image = bench.import(&bench.write("aci", &aci)).unwrap();
+    assert_eq!(image.names, [""; 0]);
     let image = bench.store.list().unwrap().remove(0);
     assert!(bench.store.tag(&image, &[digest]).is_err());
 }
