@@ -90,15 +90,18 @@ fn built_here(
     policy: PullPolicy,
     quiet: bool,
 ) -> Result<Option<Image>> {
+    if !word.starts_with(built::LOCAL) {
+        return Ok(None);
+    }
     let wanted = match policy {
         PullPolicy::Never => false,
         PullPolicy::Update => true,
         PullPolicy::New => store.find(word)?.is_none(),
     };
-    if !wanted || !word.starts_with(built::LOCAL) {
-        return Ok(None);
+    match wanted {
+        true => built::find(store, word, options, quiet),
+        false => Ok(None),
     }
-    built::find(store, word, options, quiet)
 }
 
 /// The images of a manifest's apps, in order, by their ids or else by their names.

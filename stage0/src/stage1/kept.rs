@@ -7,12 +7,11 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use image::is_at;
+use image::Lease;
 use nix::unistd::syncfs;
 
 use crate::directories::unmount_below;
@@ -26,7 +25,7 @@ const TMP: &str = "tmp";
 pub struct Held {
     path: PathBuf,
     /// Keeps the lock.
-    _folder: File,
+    _lease: Lease,
 }
 
 impl Held {
@@ -83,10 +82,10 @@ pub fn collect(data: &Path, is_due: impl Fn(&str, Duration) -> bool) -> Result<V
         let Some(name) = name.to_str().filter(|name| *name != LOCK) else {
             continue;
         };
-        let Ok(held) = File::open(&path) else {
+        let Ok(Some(_claim)) = Lease::claim(&path) else {
             continue;
         };
-        if held.try_lock().is_err() || !is_due(name, idle(&held)) {
+        if !is_due(name, idle(&path)) {
             continue;
         }
         // Whoever is killed now leaves what the next one clears, and no half of a stage 1 under its name.
@@ -98,8 +97,8 @@ pub fn collect(data: &Path, is_due: impl Fn(&str, Duration) -> bool) -> Result<V
 }
 
 /// The time since the last use; none if that is in the future.
-fn idle(folder: &File) -> Duration {
-    let used = folder.metadata().and_then(|metadata| metadata.modified());
+fn idle(folder: &Path) -> Duration {
+    let used = fs::metadata(folder).and_then(|metadata| metadata.modified());
     let used = used.unwrap_or_else(|_| SystemTime::now());
     SystemTime::now().duration_since(used).unwrap_or_default()
 }
@@ -111,20 +110,15 @@ fn lock(folder: &Path) -> Result<File> {
 }
 
 fn hold(target: &Path) -> Result<Option<Held>> {
-    let folder = match File::open(target) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        opened => opened.with_context(|| format!("open {}", target.display()))?,
+    let Some(lease) = Lease::share(target)? else {
+        return Ok(None);
     };
-    folder
-        .lock_shared()
-        .with_context(|| format!("lock {}", target.display()))?;
     // Who may not say when it was used keeps nobody from using it.
-    let _ = folder.set_modified(SystemTime::now());
-    let held = Held {
+    let _ = File::open(target).and_then(|folder| folder.set_modified(SystemTime::now()));
+    Ok(Some(Held {
         path: target.to_owned(),
-        _folder: folder,
-    };
-    Ok(is_at(&held._folder, target).then_some(held))
+        _lease: lease,
+    }))
 }
 
 fn clear(tmp: &Path) -> Result<()> {

@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use contract::{ImageManifest, annotation};
 
-use crate::images;
 use crate::pods::Pod;
 use crate::settings::Settings;
 
@@ -85,7 +84,7 @@ impl Stage1 {
     /// As [`Stage1::open`], and if it cannot be unpacked.
     pub fn unpacked(choice: &Choice, settings: &Settings) -> Result<Self> {
         let held = match &choice.place {
-            Place::Image(image) => stored::unpack(&images::store(settings)?, image, &settings.dir)?,
+            Place::Image(image) => stored::unpack(image, settings)?,
             Place::Path(path) if path.is_file() => unpack::unpack(path, &settings.dir)?,
             Place::Path(path) => {
                 let path = fs::canonicalize(path)

@@ -8,13 +8,15 @@ use contract::annotation;
 use image::{Image, Kind, Store};
 
 use super::kept::{Held, once};
+use crate::images;
 use crate::pods::make_directory;
+use crate::settings::Settings;
 
 /// The folder with the image's files.
 ///
 /// # Errors
 /// If the image is no stage 1, is damaged, or cannot be unpacked.
-pub fn unpack(store: &Store, image: &Image, data: &Path) -> Result<Held> {
+pub fn unpack(image: &Image, settings: &Settings) -> Result<Held> {
     let name = &image.manifest.name;
     let run = format!("{}run", annotation::ENTRYPOINT_PREFIX);
     ensure!(
@@ -25,8 +27,10 @@ pub fn unpack(store: &Store, image: &Image, data: &Path) -> Result<Held> {
         annotation::find(&image.manifest.annotations, &run).is_some(),
         "image {name} of the store is no stage 1: it names no entrypoint to run pods by"
     );
-    once(data, &image.id, |target| {
-        fill(store, image, target).with_context(|| format!("take stage 1 {name} out of the store"))
+    once(&settings.dir, &image.id, |target| {
+        images::store(settings)
+            .and_then(|store| fill(&store, image, target))
+            .with_context(|| format!("take stage 1 {name} out of the store"))
     })
 }
 
