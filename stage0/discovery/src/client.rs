@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use reqwest::Url;
 use reqwest::blocking::{RequestBuilder, Response};
 use reqwest::redirect::{Attempt, Policy};
-use transfer::{Attempts, Cancel, Fault, Patience, passes, retry_after};
+use transfer::{Attempts, Cancel, Fault, Patience, retry_after};
 
 /// Redirects followed from one URL.
 const MAX_REDIRECTS: usize = 10;
@@ -117,10 +117,7 @@ impl Client {
 /// The fault of an answer that brings nothing.
 pub(crate) fn refused(response: &Response) -> Fault {
     let error = Refused(response.status()).into();
-    match passes(response.status()) {
-        true => Fault::Passing(error, retry_after(response)),
-        false => Fault::Lasting(error),
-    }
+    Fault::answered(response.status(), retry_after(response), error)
 }
 
 fn follow(attempt: Attempt<'_>, access: Access) -> reqwest::redirect::Action {

@@ -89,12 +89,10 @@ impl Access {
         for endpoint in self.config.endpoints(reference)? {
             let place = endpoint.reference.to_string();
             // A login that was given for the registry is no mirror's to see.
-            let is_own = endpoint.reference.host() == reference.host();
-            let credentials = self.options.credentials.clone().filter(|_| is_own);
-            let options = Options {
-                credentials,
-                ..self.options.clone()
-            };
+            let mut options = self.options.clone();
+            if endpoint.reference.host() != reference.host() {
+                options.credentials = None;
+            }
             let found = Client::open(endpoint, &options)
                 .and_then(|client| manifest::find(client, architecture));
             match found {

@@ -1,13 +1,12 @@
 //! What a registry says when it refuses.
 
-use std::fmt;
 use std::io::Read;
 
 use anyhow::Error;
 use reqwest::StatusCode;
 use reqwest::blocking::Response;
 use serde::Deserialize;
-use transfer::{Fault, Paced, Patience, passes, retry_after};
+use transfer::{Fault, Paced, Patience, retry_after};
 
 /// Bytes read of an answer that refuses.
 const MAX_REFUSAL_BYTES: u64 = 16 << 10;
@@ -15,20 +14,13 @@ const MAX_REFUSAL_BYTES: u64 = 16 << 10;
 const MAX_REFUSAL_CHARS: usize = 300;
 
 /// An answer without success.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
 pub struct Refusal {
     /// Its status.
     pub status: StatusCode,
     text: String,
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 /// The fault that an answer without success means, in the registry's own words.
 pub fn refusal(response: Response, who: &str, patience: &Patience) -> Fault {
@@ -43,10 +35,7 @@ pub fn refusal(response: Response, who: &str, patience: &Patience) -> Fault {
         status,
         text: format!("{who} answers {status}{said}{}", advice(status)),
     });
-    match passes(status) {
-        true => Fault::Passing(error, asked),
-        false => Fault::Lasting(error),
-    }
+    Fault::answered(status, asked, error)
 }
 
 fn advice(status: StatusCode) -> &'static str {

@@ -24,7 +24,7 @@ mod tls;
 pub use access::{Access, Options, Verify};
 pub use blobs::Blobs;
 pub use credentials::Credentials;
-pub use image::oci::{DOCKER_HOST, Reference};
+pub use image::oci::Reference;
 pub use pull::{Found, Progress};
 pub use push::{Pushed, push};
 pub use signatures::Attached;

@@ -93,9 +93,8 @@ impl Found {
 
     /// Digests of configuration and layers.
     pub fn blobs(&self) -> impl Iterator<Item = Digest> {
-        let manifest = &self.chosen.manifest;
-        let descriptors = std::iter::once(&manifest.config).chain(&manifest.layers);
-        descriptors.filter_map(|descriptor| descriptor.digest.parse().ok())
+        let config = self.chosen.manifest.config.digest.parse().ok();
+        config.into_iter().chain(self.layer_blobs())
     }
 
     /// Makes an OCI layout of the image in the empty folder `layout`, its blobs by way of `blobs`; without the layers of which `has`

@@ -33,7 +33,7 @@ pub fn read(response: Response, limit_bytes: u64, patience: &Patience) -> Result
 }
 
 /// Whether who answers so may answer otherwise before long.
-pub fn passes(status: StatusCode) -> bool {
+pub(crate) fn passes(status: StatusCode) -> bool {
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => true,
         status => status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED,

@@ -8,7 +8,7 @@ mod pace;
 mod patience;
 mod retry;
 
-pub use answer::{begins_at, passes, read, retry_after};
+pub use answer::{begins_at, read, retry_after};
 pub use pace::{Paced, broken};
 pub use patience::Patience;
 pub use retry::{Attempts, Cancel, Fault, is_distrust};

@@ -6,7 +6,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use reqwest::StatusCode;
 
+use crate::answer::passes;
 use crate::patience::Patience;
 
 /// So many new bytes make up for attempts that brought none.
@@ -22,6 +24,14 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// What an answer without success means, whose server asks to be left alone for `asked`.
+    pub fn answered(status: StatusCode, asked: Option<Duration>, error: anyhow::Error) -> Self {
+        match passes(status) {
+            true => Self::Passing(error, asked),
+            false => Self::Lasting(error),
+        }
+    }
+
     /// A failure that stays.
     pub fn lasting(text: impl fmt::Display) -> Self {
         Self::Lasting(anyhow!("{text}"))

@@ -40,7 +40,7 @@ pub fn verify(
 ) -> Result<Signer> {
     let mut reasons = Vec::new();
     for signature in read_all(signatures)? {
-        match check(&signature, now).and_then(|()| by_whom(trusted, &signature, content, now)) {
+        match by_whom(trusted, &signature, content, now) {
             Ok(signer) => return Ok(signer),
             Err(error) => reasons.push(format!("{error:#}")),
         }
@@ -66,7 +66,7 @@ fn read_all(bytes: &[u8]) -> Result<Vec<Signature>> {
 }
 
 /// Refuses a signature of the wrong kind or time.
-pub(crate) fn check(signature: &Signature, now: SystemTime) -> Result<()> {
+fn check(signature: &Signature, now: SystemTime) -> Result<()> {
     ensure!(
         signature.typ() == Some(SignatureType::Binary),
         "it is not a signature over a file"
@@ -87,13 +87,14 @@ pub(crate) fn check(signature: &Signature, now: SystemTime) -> Result<()> {
     Ok(())
 }
 
-/// The one of `trusted` who has made `signature` over `content`.
+/// The one of `trusted` who has made `signature` over `content`, which is of the right kind and time.
 pub(crate) fn by_whom(
     trusted: &[Certificate],
     signature: &Signature,
     content: &mut (impl Read + Seek),
     now: SystemTime,
 ) -> Result<Signer> {
+    check(signature, now)?;
     let candidates = trusted.iter().flat_map(|certificate| {
         let components = certificate.components(signature);
         components.map(move |component| (certificate, component))

@@ -111,11 +111,10 @@ impl Identity {
     }
 }
 
-/// Whether both are the same tag or digest of the same repository; what was signed without either is neither.
+/// Whether both are the same tag or digest of the same repository; what was signed without either, or with both, is neither.
 fn same(signed: &Reference, image: &Reference) -> bool {
-    let tagged = signed.tag().is_some() || signed.digest().is_some();
-    let both = signed.tag().is_some() && signed.digest().is_some();
-    tagged && !both && signed.to_string() == image.to_string()
+    let has_one = signed.tag().is_some() != signed.digest().is_some();
+    has_one && signed.to_string() == image.to_string()
 }
 
 fn repo_digest_or_exact(signed: &Reference, image: &Reference) -> bool {

@@ -8,7 +8,7 @@ use contract::bounded;
 
 use super::identity::Identity;
 use super::payload::{Claim, SIGSTORE, SIMPLE};
-use super::sigstore::Key;
+use super::sigstore::{self, Key};
 use super::{Evidence, Voucher};
 use crate::certificate::{Certificate, MAX_KEY_BYTES};
 use crate::message;
@@ -65,14 +65,20 @@ impl Requirement {
     }
 }
 
-fn signed_by(keys: &Keys, evidence: &Evidence<'_>) -> Result<Voucher> {
-    let mut trusted = Vec::new();
-    for source in &keys.sources {
-        let read = source
-            .read()
-            .and_then(|bytes| Certificate::read_all(&bytes));
-        trusted.extend(read.with_context(|| source.shown())?);
+impl Keys {
+    /// The keys in all sources, each read by `parse`.
+    fn read<K>(&self, parse: impl Fn(&[u8]) -> Result<Vec<K>>) -> Result<Vec<K>> {
+        let mut keys = Vec::new();
+        for source in &self.sources {
+            let read = source.read().and_then(|bytes| parse(&bytes));
+            keys.extend(read.with_context(|| source.shown())?);
+        }
+        Ok(keys)
     }
+}
+
+fn signed_by(keys: &Keys, evidence: &Evidence<'_>) -> Result<Voucher> {
+    let trusted = keys.read(Certificate::read_all)?;
     first_good(evidence.simple, |signature| {
         let (payload, signer) = message::open(&trusted, signature, evidence.now)?;
         check_claim(&Claim::parse(&payload, SIMPLE)?, keys, evidence)?;
@@ -81,20 +87,9 @@ fn signed_by(keys: &Keys, evidence: &Evidence<'_>) -> Result<Voucher> {
 }
 
 fn sigstore_signed(keys: &Keys, evidence: &Evidence<'_>) -> Result<Voucher> {
-    let mut trusted = Vec::new();
-    for source in &keys.sources {
-        let read = source.read().and_then(|bytes| Key::parse(&bytes));
-        trusted.push(read.with_context(|| source.shown())?);
-    }
+    let trusted = keys.read(|pem| Ok(vec![Key::parse(pem)?]))?;
     first_good(evidence.sigstore, |attachment| {
-        let mut verified = Err(anyhow::anyhow!("no key"));
-        for key in &trusted {
-            verified = key.verify(attachment).map(|()| key);
-            if verified.is_ok() {
-                break;
-            }
-        }
-        let key = verified?;
+        let key = sigstore::by_whom(&trusted, attachment)?;
         check_claim(
             &Claim::parse(&attachment.payload, SIGSTORE)?,
             keys,

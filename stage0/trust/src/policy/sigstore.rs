@@ -40,17 +40,16 @@ impl Key {
             |der| Digest::of(Algorithm::Sha256, der.as_bytes()).to_string(),
         )
     }
+}
 
-    /// Refuses a signature that this key has not made.
-    ///
-    /// # Errors
-    /// If it has not.
-    pub fn verify(&self, attachment: &Attachment) -> Result<()> {
-        let signature =
-            DerSignature::from_bytes(&attachment.signature).context("not a signature by ECDSA")?;
-        self.0
-            .verify(&attachment.payload, &signature)
-            .ok()
-            .context("it was not made by a key that is trusted for this image")
-    }
+/// The one of `keys` that has made the signature.
+///
+/// # Errors
+/// If none has.
+pub fn by_whom<'a>(keys: &'a [Key], attachment: &Attachment) -> Result<&'a Key> {
+    let signature =
+        DerSignature::from_bytes(&attachment.signature).context("not a signature by ECDSA")?;
+    let made = |key: &&Key| key.0.verify(&attachment.payload, &signature).is_ok();
+    let key = keys.iter().find(made);
+    key.context("it was not made by a key that is trusted for this image")
 }
