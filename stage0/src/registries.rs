@@ -262,8 +262,9 @@ impl Pull<'_> {
         let held = Mutex::new(Vec::new());
         let is_shared = found.layer_blobs().count() <= SHARED_LAYERS;
         let has = |diff_id: &Digest| {
-            let lease = self.store.hold_layer(diff_id).ok().flatten();
-            let is_here = is_shared && lease.is_some();
+            let held_layer = || self.store.hold_layer(diff_id).ok().flatten();
+            let lease = is_shared.then(held_layer).flatten();
+            let is_here = lease.is_some();
             held.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend(lease);

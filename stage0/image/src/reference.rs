@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::digest::Digest;
+use crate::source::names::{split_reference, split_registry};
 use anyhow::{Result, bail, ensure};
 
 /// The registry that names without a host mean.
@@ -107,18 +108,11 @@ impl FromStr for Reference {
             Some((rest, digest)) => (rest, Some(digest.parse()?)),
             None => (text, None),
         };
-        let (name, tag) = match rest.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => (name, Some(tag.to_owned())),
-            _ => (rest, None),
-        };
-        let (host, repository) = match split_host(name) {
-            Some((host, repository)) => (host, repository.to_owned()),
-            None => (DOCKER_HOST, name.to_owned()),
-        };
-        let host = if host == "index.docker.io" {
-            DOCKER_HOST
-        } else {
-            host
+        let (name, tag) = split_reference(rest);
+        let (host, repository) = split_registry(name);
+        let host = match host.unwrap_or(DOCKER_HOST) {
+            "index.docker.io" => DOCKER_HOST,
+            host => host,
         };
         let official = host == DOCKER_HOST && !repository.contains('/');
         let reference = Self {
@@ -126,9 +120,9 @@ impl FromStr for Reference {
             repository: if official {
                 format!("library/{repository}")
             } else {
-                repository
+                repository.to_owned()
             },
-            tag,
+            tag: tag.map(str::to_owned),
             digest,
         };
         reference.check()?;
@@ -147,13 +141,7 @@ pub fn is_name(text: &str) -> bool {
 
 /// Whether `text` names a host before its first slash.
 pub fn has_host(text: &str) -> bool {
-    split_host(text).is_some()
-}
-
-/// The host, if the first part looks like one: it has a dot or a port, or is `localhost`.
-fn split_host(name: &str) -> Option<(&str, &str)> {
-    name.split_once('/')
-        .filter(|(first, _)| first.contains(['.', ':']) || *first == "localhost")
+    split_registry(text).0.is_some()
 }
 
 fn check_host(host: &str) -> Result<()> {

@@ -14,7 +14,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use contract::{PodDir, erofs_files};
+use contract::{PodDir, present_erofs_files};
 use image::Image;
 use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -109,8 +109,7 @@ fn tree_of(dir: &PodDir, app: &str) -> Result<Option<String>> {
 
 fn mount_layers(layers: &Layers, target: &Path) -> Result<()> {
     // The overlay keeps the image's file system itself.
-    let files = erofs_files(&layers.image).take_while(|file| file.exists());
-    with_image(&files.collect::<Vec<_>>(), &layers.lower, || {
+    with_image(&present_erofs_files(&layers.image), &layers.lower, || {
         take_attributes(&layers.lower, &layers.upper).and_then(|()| mount_overlay(layers, target))
     })
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use contract::annotation::{self, Annotation};
 use contract::image::{AC_VERSION, App};
 use contract::pod::{PodApp, PodKind};
-use contract::{PodManifest, RunArguments, erofs_files};
+use contract::{PodManifest, RunArguments, erofs_files, present_erofs_files};
 
 use super::{Tree, taken_from};
 use crate::commands::Context;
@@ -78,7 +78,7 @@ fn lay_out(pod: &Pod, tree: Tree<'_>, context: &Context) -> Result<(Pod, Lock)> 
         make_directory(&folder)?;
     }
     let manifest = from.app_image_manifest(tree.app);
-    let image = from.app_rootfs_files(tree.app).into_iter();
+    let image = present_erofs_files(&from.app_rootfs_erofs(tree.app)).into_iter();
     let image = image.zip(erofs_files(&to.app_rootfs_erofs(tree.app)));
     let other = [
         (manifest.clone(), to.app_image_manifest(tree.app)),

@@ -18,6 +18,11 @@ pub fn erofs_files(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     iter::once(first).chain((1..).map(of_layer))
 }
 
+/// Those of [`erofs_files`] that are there.
+pub fn present_erofs_files(path: &Path) -> Vec<PathBuf> {
+    erofs_files(path).take_while(|file| file.exists()).collect()
+}
+
 /// A pod directory, absolute or relative to the working directory.
 #[derive(Clone, Debug)]
 pub struct PodDir(PathBuf);
@@ -56,12 +61,6 @@ impl PodDir {
     /// Root file system of an app as an EROFS file, for a stage 1 that takes one.
     pub fn app_rootfs_erofs(&self, app: &str) -> PathBuf {
         self.stage2(app).join("rootfs.erofs")
-    }
-
-    /// That file, and the files whose data follow it: those of the image's layers.
-    pub fn app_rootfs_files(&self, app: &str) -> Vec<PathBuf> {
-        let files = erofs_files(&self.app_rootfs_erofs(app)).take_while(|file| file.exists());
-        files.collect()
     }
 
     /// The folder of an app in the stage 1 root file system.

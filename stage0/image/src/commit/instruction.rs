@@ -49,7 +49,7 @@ impl FromStr for Instruction {
             "ENTRYPOINT" => Self::Entrypoint(words(value)),
             "ENV" => pair(value).map(|(name, value)| Self::Env(name, value))?,
             "EXPOSE" => Self::Expose(ports(value)?),
-            "LABEL" => label(value)?,
+            "LABEL" => pair(value).map(|(name, value)| Self::Label(name, value))?,
             "STOPSIGNAL" => {
                 contract::signal::parse(value)?;
                 Self::StopSignal(value.to_owned())
@@ -135,11 +135,6 @@ fn pair(value: &str) -> Result<(String, String)> {
     let name = unquoted(name.trim());
     ensure!(!name.is_empty(), "it has no name before the =");
     Ok((name, unquoted(value.trim())))
-}
-
-fn label(value: &str) -> Result<Instruction> {
-    let (name, value) = pair(value)?;
-    Ok(Instruction::Label(name, value))
 }
 
 fn ports(value: &str) -> Result<Vec<String>> {

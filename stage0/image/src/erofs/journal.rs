@@ -102,7 +102,8 @@ fn moved(mut record: Record, extra: &mut [u8], by: u32) -> Record {
 /// A journal that is read.
 pub(super) struct Steps {
     input: Decoder<'static, BufReader<File>>,
-    limits: Limits,
+    /// The most that the attributes of an entry take, in bytes.
+    xattr_bytes: u64,
     /// Blocks that the layer has, and where they begin in the image.
     blocks: u32,
     base: u32,
@@ -117,7 +118,7 @@ impl Steps {
         ensure!(magic == *MAGIC, "it is of another version of fairing");
         Ok(Self {
             input,
-            limits: limits.clone(),
+            xattr_bytes: limits.xattr_bytes as u64,
             blocks,
             base,
         })
@@ -152,7 +153,7 @@ impl Steps {
         let record = Record::decode(&bytes);
         let (extra, xattrs) = (u64::from(record.extra_bytes), u64::from(record.xattr_bytes));
         ensure!(
-            extra <= EXTRA_MAX && xattrs <= self.limits.xattr_bytes as u64,
+            extra <= EXTRA_MAX && xattrs <= self.xattr_bytes,
             "an entry larger than any"
         );
         let mut extra = self.bytes(extra)?;

@@ -69,7 +69,7 @@ fn execution(image: &Image, labels: &Pairs) -> Result<Value> {
     let mut document = json!({});
     let mut set = |name: &str, value: Value| {
         let is_empty = value.as_array().is_some_and(Vec::is_empty)
-            || value.as_object().is_some_and(serde_json::Map::is_empty)
+            || value.as_object().is_some_and(Map::is_empty)
             || value.as_str() == Some("");
         if !is_empty && !value.is_null() {
             document[name] = value;
@@ -162,7 +162,7 @@ fn user(app: &App) -> String {
 fn names(names: impl Iterator<Item = String>) -> Value {
     names
         .map(|name| (name, json!({})))
-        .collect::<serde_json::Map<_, _>>()
+        .collect::<Map<_, _>>()
         .into()
 }
 

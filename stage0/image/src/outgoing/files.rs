@@ -12,12 +12,10 @@ use erofs_rs::r#async::EroFS;
 use erofs_rs::types::{Inode, Layout};
 
 use super::device::{Device, ready};
-use crate::erofs::{Xattrs, chunks};
+use crate::erofs::{BLOCK, Xattrs, chunks};
 use crate::store::Image;
 use crate::tree::Attributes;
 
-/// Bytes that are looked at together when holes are sought: the block of our images.
-const BLOCK: usize = 4096;
 /// Pieces of data that one sparse file is cut into; what comes after is one piece.
 const PIECES: usize = 64 << 10;
 

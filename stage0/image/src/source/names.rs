@@ -4,6 +4,9 @@
 
 use std::path::Path;
 
+/// What may stand before a bare name: nothing, where podman puts what is built here, and where docker puts what has no registry.
+pub const PREFIXES: [&str; 3] = ["", "localhost/", "docker.io/library/"];
+
 /// `path` without `.` and empty parts and with `..` resolved; `None` if it leads outside.
 pub fn clean(path: &str) -> Option<String> {
     let mut parts = Vec::new();

@@ -13,7 +13,7 @@ pub struct Desk(Workshop);
 impl Desk {
     /// A path in it.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.path().join(name)
+        self.0.join(name)
     }
 }
 

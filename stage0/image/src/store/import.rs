@@ -102,33 +102,45 @@ impl Import<'_> {
             [] => self.stem(),
             names => names.to_vec(),
         };
+        self.once(id, names, |id, workshop| {
+            let (held, file) = if layers.layers.is_empty() || layers.layers.len() > SHARED_LAYERS {
+                self.build(&workshop, ROOTFS, Writer::new, |writer| {
+                    let write = |layer: &Layer| layer.write(writer, &self.meter);
+                    self.each_layer(layers, write).map(|_| Vec::new())
+                })?
+            } else {
+                self.build(&workshop, INDEX, Writer::layered, |writer| {
+                    // They stay in the store while what comes back is there.
+                    self.each_layer(layers, |layer| {
+                        layers::apply(self.place, &layer.diff_id, writer, |writer| {
+                            layer.write(writer, &self.meter)
+                        })
+                    })
+                })?
+            };
+            let digest = layers.digest.as_ref().map(Digest::to_string);
+            let mut record = Record::now(Kind::Oci, digest, file);
+            record.layers = held.iter().map(|held| held.layer.clone()).collect();
+            record.history.clone_from(&layers.history);
+            self.deliver(workshop, id, &layers.manifest, &record)
+        })
+    }
+
+    /// The image `id`: as the store has it, or else made in a workshop that one import has at a time.
+    fn once(
+        &self,
+        id: String,
+        names: Vec<String>,
+        make: impl FnOnce(&str, Workshop) -> Result<Lease>,
+    ) -> Result<Imported> {
         if let Some((_, lease)) = self.sound(&id)? {
             return Ok(Imported::new(id, names, lease));
         }
         let workshop = Workshop::enter(&self.place.tmp(), &id)?;
-        if let Some((_, lease)) = self.sound(&id)? {
-            return Ok(Imported::new(id, names, lease));
-        }
-        let (held, file) = if layers.layers.is_empty() || layers.layers.len() > SHARED_LAYERS {
-            self.build(&workshop, ROOTFS, Writer::new, |writer| {
-                let write = |layer: &Layer| layer.write(writer, &self.meter);
-                self.each_layer(layers, write).map(|_| Vec::new())
-            })?
-        } else {
-            self.build(&workshop, INDEX, Writer::layered, |writer| {
-                // They stay in the store while what comes back is there.
-                self.each_layer(layers, |layer| {
-                    layers::apply(self.place, &layer.diff_id, writer, |writer| {
-                        layer.write(writer, &self.meter)
-                    })
-                })
-            })?
+        let lease = match self.sound(&id)? {
+            Some((_, lease)) => lease,
+            None => make(&id, workshop)?,
         };
-        let digest = layers.digest.as_ref().map(Digest::to_string);
-        let mut record = Record::now(Kind::Oci, digest, file);
-        record.layers = held.iter().map(|held| held.layer.clone()).collect();
-        record.history.clone_from(&layers.history);
-        let lease = self.deliver(workshop, &id, &layers.manifest, &record)?;
         Ok(Imported::new(id, names, lease))
     }
 

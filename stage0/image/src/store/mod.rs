@@ -26,7 +26,7 @@ mod workshop;
 mod tests;
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -38,7 +38,7 @@ use crate::source::{self, Form, Meter, Progress, Wanted};
 use import::{Import, Imported};
 use place::{FORMAT_VERSION, Place};
 use removal::discard;
-use workshop::{FOLDER_MODE, Workshop, sweep};
+use workshop::{FOLDER_MODE, replace, sweep};
 
 pub use dependencies::MissingDependencies;
 pub use desk::Desk;
@@ -150,12 +150,8 @@ impl Store {
                 version.trim_end()
             ),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let workshop = Workshop::unique(&self.place.tmp())?;
-                let mut file = workshop.create("version", 0o640)?;
-                writeln!(file, "{FORMAT_VERSION}")
-                    .and_then(|()| file.sync_all())
-                    .with_context(|| format!("write {}", path.display()))?;
-                workshop.deliver_file("version", &path)
+                let version = format!("{FORMAT_VERSION}\n");
+                replace(&self.place.tmp(), &path, version.as_bytes())
             }
             Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
         }

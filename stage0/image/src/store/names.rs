@@ -4,20 +4,18 @@
 //! hide. Written by temporary file, fsync and rename.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use super::identity::is_id;
 use super::place::Place;
-use super::workshop::{Workshop, sync_folder};
+use super::workshop::{replace, sync_folder};
+use crate::source::names::PREFIXES;
 
 /// Longest escaped name; a Linux file name has at most 255 bytes.
 const MAX_FILE_NAME: usize = 255;
-
-/// Puts a bare name where builders and docker put it.
-const PREFIXES: [&str; 3] = ["", "localhost/", "docker.io/library/"];
 
 /// The file name for `name`; `None` if it can be no image's name.
 fn encode(name: &str) -> Option<String> {
@@ -75,12 +73,7 @@ pub fn bind(place: &Place, name: &str, id: &str) -> Result<()> {
 /// # Errors
 /// If it cannot be written.
 pub(super) fn write_id(place: &Place, target: &Path, id: &str) -> Result<()> {
-    let workshop = Workshop::unique(&place.tmp())?;
-    let mut file = workshop.create("id", 0o640)?;
-    writeln!(file, "{id}")
-        .and_then(|()| file.sync_all())
-        .with_context(|| format!("write {}", target.display()))?;
-    workshop.deliver_file("id", target)
+    replace(&place.tmp(), target, format!("{id}\n").as_bytes())
 }
 
 /// The id that a reference's name stands for: as it is, with `:latest`, and where builders put bare names.

@@ -1,12 +1,12 @@
 //! Whose signatures an image had when it was fetched: told to people, and trusted by nobody.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
 
 use super::place::VOUCHED;
-use super::workshop::Workshop;
+use super::workshop::replace;
 use super::{Image, Store};
 
 impl Store {
@@ -16,14 +16,7 @@ impl Store {
     /// If it cannot be written.
     pub fn vouch(&self, image: &Image, by: &[String]) -> Result<()> {
         let target = self.place.image(&image.id).join(VOUCHED);
-        let write = || -> Result<()> {
-            let workshop = Workshop::unique(&self.place.tmp())?;
-            let mut file = workshop.create(VOUCHED, 0o640)?;
-            file.write_all(&serde_json::to_vec(by)?)?;
-            file.sync_all()?;
-            workshop.deliver_file(VOUCHED, &target)
-        };
-        write().with_context(|| format!("write {}", target.display()))
+        replace(&self.place.tmp(), &target, &serde_json::to_vec(by)?)
     }
 
     /// Who has vouched for `image`; nobody, if it was not verified.

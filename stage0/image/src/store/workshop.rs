@@ -157,6 +157,19 @@ impl Drop for Workshop {
     }
 }
 
+/// Makes the file at `target` hold `content`, whole and durable or not at all.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn replace(tmp: &Path, target: &Path, content: &[u8]) -> Result<()> {
+    let write = || {
+        let workshop = Workshop::unique(tmp)?;
+        workshop.write("file", content)?;
+        workshop.deliver_file("file", target)
+    };
+    write().with_context(|| format!("write {}", target.display()))
+}
+
 /// Removes from the folder `tmp` what no living process holds.
 ///
 /// # Errors

@@ -13,16 +13,13 @@ use serde::Deserialize;
 use super::place::Storage;
 use crate::blob::Blob;
 use crate::source::document::{self, MAX_JSON_BYTES};
-use crate::source::names::split_reference;
+use crate::source::names::{PREFIXES, split_reference};
 
 /// Bytes of an index; an image takes a few thousand.
 const MAX_INDEX_BYTES: u64 = 16 << 20;
 
 /// Fewest digits of an id that stand for an image; podman shows so many.
 const MIN_ID_DIGITS: usize = 12;
-
-/// Where podman puts what is built here, and docker names without a registry.
-const PREFIXES: [&str; 3] = ["", "localhost/", "docker.io/library/"];
 
 /// An image of the index.
 #[derive(Debug, Deserialize)]

@@ -58,27 +58,24 @@ impl Import<'_> {
         let below = base.map(digest_of_id).transpose()?;
         let content = below.iter().chain([&layer.diff_id, &of_step]);
         let id = identity::of_parts(&manifest, content)?;
-        if let Some((_, lease)) = self.sound(&id)? {
-            return Ok(Imported::new(id, Vec::new(), lease));
-        }
-        let workshop = Workshop::enter(&self.place.tmp(), &id)?;
-        let (held, file) = match files.filter(|_| commit.base.layers.is_empty()) {
-            Some(files) => self.build(&workshop, ROOTFS, Writer::new, |writer| {
-                writer.apply_stored(&files)?;
-                writer.apply_layer(&layer.file)?;
-                Ok(Vec::new())
-            })?,
-            None => self.build(&workshop, INDEX, Writer::layered, |writer| {
-                let below = base.map_or(&[][..], |base| &base.layers);
-                self.pile(below, &layer, writer)
-            })?,
-        };
-        let mut record = Record::now(Kind::Oci, None, file);
-        record.layers = held.iter().map(|held| held.layer.clone()).collect();
-        record.history = base.map(history).unwrap_or_default();
-        record.history.push(step);
-        let lease = self.deliver(workshop, &id, &manifest, &record)?;
-        Ok(Imported::new(id, Vec::new(), lease))
+        self.once(id, Vec::new(), |id, workshop| {
+            let (held, file) = match files.filter(|_| commit.base.layers.is_empty()) {
+                Some(files) => self.build(&workshop, ROOTFS, Writer::new, |writer| {
+                    writer.apply_stored(&files)?;
+                    writer.apply_layer(&layer.file)?;
+                    Ok(Vec::new())
+                })?,
+                None => self.build(&workshop, INDEX, Writer::layered, |writer| {
+                    let below = base.map_or(&[][..], |base| &base.layers);
+                    self.pile(below, &layer, writer)
+                })?,
+            };
+            let mut record = Record::now(Kind::Oci, None, file);
+            record.layers = held.iter().map(|held| held.layer.clone()).collect();
+            record.history = base.map(history).unwrap_or_default();
+            record.history.push(step);
+            self.deliver(workshop, id, &manifest, &record)
+        })
     }
 
     /// Writes the layer into `file`.
