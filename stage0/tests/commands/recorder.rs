@@ -162,6 +162,14 @@ impl Host {
     }
 }
 
+/// Sees that a command was refused for `reason`.
+#[track_caller]
+pub fn refused(output: &Output, reason: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(254), "{text}");
+    assert!(text.contains(reason), "{reason:?} not in: {text}");
+}
+
 /// Waits for a fact.
 pub fn until(what: &str, fact: impl Fn() -> bool) {
     let begun = Instant::now();

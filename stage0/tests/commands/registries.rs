@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use image::oci::{Algorithm, Digest};
 
-use crate::recorder::{Host, RECORD};
+use crate::recorder::{Host, RECORD, refused};
 use crate::registry::{Guard, LOGIN, Layout, Registry};
 
 /// An image of two layers, which says in its Cmd what it is for.
@@ -19,13 +19,6 @@ fn small(host: &Host, name: &str) -> PathBuf {
 
 pub fn pull(host: &Host, name: &str) -> String {
     host.stdout(&["image", "pull", name]).trim().to_owned()
-}
-
-#[track_caller]
-fn refused(output: &Output, reason: &str) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(254), "{text}");
-    assert!(text.contains(reason), "{reason:?} not in: {text}");
 }
 
 fn text(path: &std::path::Path) -> &str {

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use image::oci::{Algorithm, Digest};
 use serde_json::{Value, json};
 
-use super::bench::{Bench, accepted, refused};
+use super::bench::{Bench, accepted};
+use crate::recorder::refused;
 use crate::registry::Layout;
 
 const PAYLOAD_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";

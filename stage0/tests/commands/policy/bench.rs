@@ -124,14 +124,6 @@ pub fn payload(name: &str, digest: &str) -> Value {
         }, "optional": {"creator": "test", "timestamp": 1_700_000_000}})
 }
 
-/// Stderr of a command that must have been refused for `reason`.
-#[track_caller]
-pub fn refused(output: &Output, reason: &str) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(254), "{text}");
-    assert!(text.contains(reason), "{reason:?} not in: {text}");
-}
-
 /// Stderr of a command that must have succeeded.
 #[track_caller]
 pub fn accepted(output: &Output) -> String {

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use super::bench::{Bench, accepted, payload, refused};
+use super::bench::{Bench, accepted, payload};
+use crate::recorder::refused;
 use crate::signer::Signer;
 use crate::web::{self, Web};
 

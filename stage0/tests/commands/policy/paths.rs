@@ -4,7 +4,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use super::bench::{Bench, accepted, refused};
+use super::bench::{Bench, accepted};
+use crate::recorder::refused;
 
 fn import(bench: &Bench, policy: &str, path: &str) -> Output {
     let policy = format!("--signature-policy={policy}");

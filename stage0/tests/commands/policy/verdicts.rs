@@ -391,7 +391,7 @@ fn malformed_policy_is_refused_as_by_skopeo() {
     {
         let policy = bench.policy(text);
         let ours = bench.pull(&policy, &image);
-        super::bench::refused(&ours, "policy");
+        crate::recorder::refused(&ours, "policy");
         let skopeos = bench.skopeo(&policy, &format!("docker://{image}"));
         assert!(!skopeos.status.success(), "{text}");
     }
