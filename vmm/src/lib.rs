@@ -20,6 +20,7 @@ mod mapped_file;
 pub mod mem;
 pub mod memory;
 mod mmio;
+pub mod net;
 mod ports;
 pub mod probe;
 mod requests;

@@ -1,10 +1,11 @@
 //! How a device answers requests: chains of queues, one after the other, each with one answer, until it is told to stop.
-//! Disks, shared folders and memory do; vsock, whose two directions wait for each other, does not.
+//! Disks, shared folders and memory do; vsock, whose two directions wait for each other, and network cards take chains
+//! themselves.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -104,6 +105,26 @@ pub fn drain(
         tell(queue)?;
     }
     queue.enable_notification(memory).ok()
+}
+
+/// The next chain of a queue; `None` when there is none and the guest will kick for the next.
+///
+/// # Errors
+/// Rings that make no sense, or do not lie in memory.
+pub fn next_chain<'m>(
+    queue: &mut Queue,
+    memory: &'m GuestMemory,
+) -> Result<Option<DescriptorChain<&'m GuestMemory>>, QueueError> {
+    if let Some(chain) = queue.iter(memory)?.next() {
+        return Ok(Some(chain));
+    }
+    if !queue.enable_notification(memory)? {
+        return Ok(None);
+    }
+    match queue.iter(memory)?.next() {
+        Some(chain) => Ok(Some(chain)),
+        None => Err(QueueError::InvalidAvailRingIndex),
+    }
 }
 
 /// Waits for the kicks of a device's queues or the stop.

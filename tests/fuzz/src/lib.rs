@@ -12,6 +12,7 @@ pub mod fs;
 pub mod import;
 pub mod layers;
 pub mod manifests;
+pub mod net;
 pub mod pages;
 mod queues;
 pub mod received;
@@ -36,7 +37,7 @@ macro_rules! targets {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 12] = targets![
+pub const TARGETS: [Target; 13] = targets![
     block,
     configuration,
     control,
@@ -44,6 +45,7 @@ pub const TARGETS: [Target; 12] = targets![
     import,
     layers,
     manifests,
+    net,
     pages,
     received,
     registry,

@@ -37,6 +37,8 @@ pub struct Guest {
     memory: GuestMemory,
     device: Option<Box<dyn Device>>,
     queues: Vec<Queue>,
+    /// What the driver accepted.
+    pub features: u64,
 }
 
 impl Guest {
@@ -55,6 +57,7 @@ impl Guest {
             memory,
             device: Some(device),
             queues,
+            features: 0,
         }
     }
 
@@ -69,7 +72,7 @@ impl Guest {
         });
         let activation = Activation {
             memory: self.memory.clone(),
-            features: 0,
+            features: self.features,
             queues: queues.collect(),
             interrupt: Arc::new(Silent),
         };

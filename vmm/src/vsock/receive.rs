@@ -8,10 +8,11 @@ use std::io::{Read, Write};
 use virtio_queue::{DescriptorChain, Error as QueueError, QueueOwnedT, QueueT};
 
 use super::packet::Header;
-use super::session::{Session, TURN, is_passing, next_chain};
+use super::session::{Session, TURN, is_passing};
 use super::spec::HEADER_BYTES;
 use super::table::Id;
 use crate::memory::{GuestMemory, Writer};
+use crate::requests::next_chain;
 
 impl Session<'_> {
     /// Whether something could be sent if there were a buffer.

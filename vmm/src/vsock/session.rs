@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 
-use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{Error as QueueError, QueueT};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::connection::Due;
@@ -220,26 +220,6 @@ impl<'m> Session<'m> {
     pub(super) fn guest_fault(&self, what: &str) {
         let faults = &self.vsock.faults;
         faults.log(format_args!("vsock packet of the guest: {what}"));
-    }
-}
-
-/// The next chain of a queue; `None` when there is none and the guest will kick for the next.
-///
-/// # Errors
-/// Rings that make no sense, or do not lie in memory.
-pub fn next_chain<'m>(
-    queue: &mut Queue,
-    memory: &'m GuestMemory,
-) -> Result<Option<DescriptorChain<&'m GuestMemory>>, QueueError> {
-    if let Some(chain) = queue.iter(memory)?.next() {
-        return Ok(Some(chain));
-    }
-    if !queue.enable_notification(memory)? {
-        return Ok(None);
-    }
-    match queue.iter(memory)?.next() {
-        Some(chain) => Ok(Some(chain)),
-        None => Err(QueueError::InvalidAvailRingIndex),
     }
 }
 

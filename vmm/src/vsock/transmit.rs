@@ -6,13 +6,14 @@ use virtio_queue::{Error as QueueError, QueueT};
 
 use super::connection::{Admission, Connection};
 use super::packet::{Header, Sent};
-use super::session::{Session, TURN, flush, next_chain};
+use super::session::{Session, TURN, flush};
 use super::spec::{
     VIRTIO_VSOCK_OP_CREDIT_REQUEST, VIRTIO_VSOCK_OP_CREDIT_UPDATE, VIRTIO_VSOCK_OP_REQUEST,
     VIRTIO_VSOCK_OP_RST, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_TYPE_STREAM,
     VMADDR_CID_HOST,
 };
 use super::table::Id;
+use crate::requests::next_chain;
 
 /// Resets that may wait for receive buffers before TX packets, each of which may cause one more, have to wait
 /// (5.10.6.1).

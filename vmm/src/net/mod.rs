@@ -1,0 +1,105 @@
+//! The network card: a cable that leads to a link of the host. Frames pass as they are, with checksums and segments as
+//! unfinished as both sides have agreed on.
+//!
+//! Virtio 1.2, section 5.1. A frame passes through a buffer, so that what the link is given is what has been looked at. What
+//! a frame says of itself is judged by the link, which is the host's kernel.
+
+mod session;
+mod spec;
+mod tap;
+mod used;
+
+use std::io;
+use std::os::fd::AsFd;
+
+use virtio_queue::Queue;
+
+use self::session::Session;
+use self::spec::*;
+pub use self::tap::Tap;
+use crate::device::{Activation, Device, Stop};
+use crate::faults::Faults;
+use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
+
+/// What the cable leads to. Its descriptor is readable when it has a frame. Each frame has the header of section 5.1.6 in front.
+pub trait Link: AsFd + Send {
+    /// From now on frames for the guest may be as unfinished as these features of the driver say.
+    ///
+    /// # Errors
+    /// When the host cannot finish the others itself.
+    fn set_offloads(&self, features: u64) -> io::Result<()>;
+    /// Takes one frame for the guest; its length, bytes.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none.
+    fn receive(&self, frame: &mut [u8]) -> io::Result<usize>;
+    /// Gives one frame of the guest's.
+    ///
+    /// # Errors
+    /// When it is refused, and lost.
+    fn send(&self, frame: &[u8]) -> io::Result<()>;
+}
+
+/// A network card.
+pub struct Net {
+    link: Box<dyn Link>,
+    mac: [u8; 6],
+    mtu: u16,
+    faults: Faults,
+}
+
+impl Net {
+    /// A card of the address `mac` whose packets have at most `mtu` bytes.
+    pub fn new(link: impl Link + 'static, mac: [u8; 6], mtu: u16) -> Self {
+        Self {
+            link: Box::new(link),
+            mac,
+            mtu,
+            faults: Faults::default(),
+        }
+    }
+}
+
+impl Device for Net {
+    fn id(&self) -> u32 {
+        VIRTIO_ID_NET
+    }
+
+    fn features(&self) -> u64 {
+        let says = VIRTIO_NET_F_MAC | VIRTIO_NET_F_MTU | VIRTIO_NET_F_STATUS;
+        says | HOST_OFFLOADS | GUEST_OFFLOADS | VIRTIO_NET_F_MRG_RXBUF | VIRTIO_F_INDIRECT_DESC
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &[QUEUE_SIZE; 2]
+    }
+
+    /// `struct virtio_net_config`, section 5.1.4.
+    fn config(&self) -> Vec<u8> {
+        let mut config = self.mac.to_vec();
+        config.extend(VIRTIO_NET_S_LINK_UP.to_le_bytes());
+        config.extend(1u16.to_le_bytes()); // max_virtqueue_pairs
+        config.extend(self.mtu.to_le_bytes());
+        config
+    }
+
+    fn run(
+        self: Box<Self>,
+        mut activation: Activation,
+        stop: &Stop,
+    ) -> (Box<dyn Device>, Vec<Queue>) {
+        let session = Session::new(&self, &mut activation, stop);
+        let session = session.map_err(|error| format!("set up the network card: {error}"));
+        let served = session.and_then(|session| {
+            let served = session.serve();
+            served.map_err(|fault| format!("queues of the network card are broken: {fault}"))
+        });
+        if let Err(why) = served {
+            activation.interrupt.needs_reset(&why);
+        }
+        (self, activation.into_queues())
+    }
+}
+
+#[cfg(test)]
+mod tests;

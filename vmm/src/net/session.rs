@@ -1,0 +1,268 @@
+//! One run of a card, from DRIVER_OK or resume to stop: the loop that waits, and the two directions.
+//!
+//! The link is watched for new frames alone (edge-triggered): one whose frames nobody has buffers for does not wake the
+//! thread, and one that is gone does so once.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+
+use virtio_queue::{DescriptorChain, Error as QueueError, QueueOwnedT, QueueT};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use super::Net;
+use super::spec::*;
+use super::used::{add_used_together, needs_notification};
+use crate::device::{Activation, ActiveQueue, Interrupt, Stop};
+use crate::memory::{GuestMemory, Reader, Writer};
+use crate::requests::next_chain;
+
+/// Frames moved in one direction before the other one and the stop descriptor get their turn.
+const TURN: usize = 64;
+
+const STOP: u64 = 0;
+const KICKED_RX: u64 = 1;
+const KICKED_TX: u64 = 2;
+const LINK: u64 = 3;
+
+/// Everything a running card needs beside what it is.
+pub struct Session<'m> {
+    net: &'m Net,
+    memory: &'m GuestMemory,
+    rx: &'m mut ActiveQueue,
+    tx: &'m mut ActiveQueue,
+    interrupt: &'m dyn Interrupt,
+    epoll: Epoll,
+    /// The driver takes frames in several buffers.
+    mergeable: bool,
+    /// A frame on its way to the link.
+    outgoing: Vec<u8>,
+    /// A frame on its way to the guest, and its length; 0 = none.
+    incoming: Vec<u8>,
+    incoming_bytes: usize,
+    /// Its buffers, for a moment.
+    buffers: Vec<(u16, Writer<'m>)>,
+    used: Vec<(u16, u32)>,
+    /// The link may have frames.
+    link_waiting: bool,
+    /// The guest has not enough buffers for the frame; its kick ends this.
+    starved: bool,
+    /// The TX queue may hold more frames.
+    tx_waiting: bool,
+}
+
+impl<'m> Session<'m> {
+    /// A run of `net`, until `stop`, over the two queues of section 5.1.2.
+    ///
+    /// # Errors
+    /// When no descriptor is left, a queue is missing, or the host cannot do what the driver wants.
+    pub fn new(net: &'m Net, activation: &'m mut Activation, stop: &Stop) -> io::Result<Self> {
+        let [rx, tx] = &mut activation.queues[..] else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        net.link
+            .set_offloads(activation.features & GUEST_OFFLOADS)?;
+        let epoll = Epoll::new()?;
+        for (descriptor, number, edge) in [
+            (stop.as_fd().as_raw_fd(), STOP, EventSet::empty()),
+            (rx.kick.as_raw_fd(), KICKED_RX, EventSet::empty()),
+            (tx.kick.as_raw_fd(), KICKED_TX, EventSet::empty()),
+            (net.link.as_fd().as_raw_fd(), LINK, EventSet::EDGE_TRIGGERED),
+        ] {
+            let event = EpollEvent::new(EventSet::IN | edge, number);
+            epoll.ctl(ControlOperation::Add, descriptor, event)?;
+        }
+        Ok(Self {
+            net,
+            memory: &activation.memory,
+            rx,
+            tx,
+            interrupt: &*activation.interrupt,
+            epoll,
+            mergeable: activation.features & VIRTIO_NET_F_MRG_RXBUF != 0,
+            outgoing: vec![0; FRAME_BYTES],
+            incoming: vec![0; FRAME_BYTES],
+            incoming_bytes: 0,
+            buffers: Vec::new(),
+            used: Vec::new(),
+            link_waiting: true,
+            starved: false,
+            tx_waiting: true,
+        })
+    }
+
+    /// Serves until told to stop. A frame that the guest has no buffers for is then lost, as frames may be.
+    ///
+    /// # Errors
+    /// What only a reset helps against.
+    pub fn serve(mut self) -> Result<(), QueueError> {
+        if !self.rx.queue.is_valid(self.memory) || !self.tx.queue.is_valid(self.memory) {
+            return Err(QueueError::QueueNotReady);
+        }
+        let mut events = [EpollEvent::default(); 4];
+        loop {
+            self.transmit()?;
+            self.receive()?;
+            let busy = self.tx_waiting || (self.link_waiting && !self.starved);
+            let ready = match self.epoll.wait(if busy { 0 } else { -1 }, &mut events) {
+                Ok(ready) => ready,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!("wait for events of a network card: {error}");
+                    return Err(QueueError::QueueNotReady);
+                }
+            };
+            for event in events.iter().take(ready) {
+                match event.data() {
+                    STOP => return Ok(()),
+                    // Reading only clears a kick: the queue says what there is to do.
+                    KICKED_RX => {
+                        self.starved = false;
+                        let _ = self.rx.kick.read();
+                    }
+                    KICKED_TX => {
+                        self.tx_waiting = true;
+                        let _ = self.tx.kick.read();
+                    }
+                    _ => self.link_waiting = true,
+                }
+            }
+        }
+    }
+
+    /// Guest to link, for a turn.
+    fn transmit(&mut self) -> Result<(), QueueError> {
+        if !self.tx_waiting {
+            return Ok(());
+        }
+        let queue = &mut self.tx.queue;
+        queue.disable_notification(self.memory)?;
+        let before = queue.next_used();
+        for _ in 0..TURN {
+            let Some(chain) = next_chain(queue, self.memory)? else {
+                self.tx_waiting = false;
+                break;
+            };
+            let head = chain.head_index();
+            let sent = send(self.net, self.memory, chain, &mut self.outgoing);
+            if let Err(fault) = sent {
+                let faults = &self.net.faults;
+                faults.log(format_args!("a frame of the guest is lost: {fault}"));
+            }
+            queue.add_used(self.memory, head, 0)?;
+        }
+        if queue.next_used() != before && needs_notification(queue, self.memory, before)? {
+            self.interrupt.used_buffer();
+        }
+        Ok(())
+    }
+
+    /// Link to guest, for a turn.
+    fn receive(&mut self) -> Result<(), QueueError> {
+        let before = self.rx.queue.next_used();
+        for _ in 0..TURN {
+            if self.starved || !self.take() {
+                break;
+            }
+            match self.fill()? {
+                true => self.incoming_bytes = 0,
+                false => self.starved = true,
+            }
+        }
+        let queue = &mut self.rx.queue;
+        if !self.starved {
+            queue.disable_notification(self.memory)?;
+        }
+        if queue.next_used() != before && needs_notification(queue, self.memory, before)? {
+            self.interrupt.used_buffer();
+        }
+        Ok(())
+    }
+
+    /// Takes a frame of the link's, unless one waits; whether one does.
+    fn take(&mut self) -> bool {
+        while self.incoming_bytes == 0 && self.link_waiting {
+            match self.net.link.receive(&mut self.incoming) {
+                Ok(bytes) if bytes > HEADER_BYTES => self.incoming_bytes = bytes.min(FRAME_BYTES),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.link_waiting = false;
+                    if error.kind() != ErrorKind::WouldBlock {
+                        tracing::warn!("a network card's link is gone: {error}");
+                    }
+                }
+            }
+        }
+        self.incoming_bytes > 0
+    }
+
+    /// Writes the frame into as many buffers as it takes; whether there were enough.
+    fn fill(&mut self) -> Result<bool, QueueError> {
+        let mut room = 0;
+        while room < self.incoming_bytes {
+            let queue = &mut self.rx.queue;
+            let is_all =
+                self.buffers.len() == usize::from(if self.mergeable { queue.size() } else { 1 });
+            let chain = if is_all {
+                None
+            } else {
+                next_chain(queue, self.memory)?
+            };
+            let Some(chain) = chain else {
+                for _ in self.buffers.drain(..) {
+                    queue.go_to_previous_position();
+                }
+                // What will never fit is lost.
+                return Ok(is_all);
+            };
+            let head = chain.head_index();
+            let writer = chain
+                .writer(self.memory)
+                .map_err(|_| QueueError::InvalidChain)?;
+            if writer.available_bytes() < HEADER_BYTES {
+                return Err(QueueError::InvalidChain);
+            }
+            room += writer.available_bytes();
+            self.buffers.push((head, writer));
+        }
+        let count = u16::try_from(self.buffers.len()).map_err(|_| QueueError::InvalidChain)?;
+        let frame = &mut self.incoming[..self.incoming_bytes];
+        frame[NUM_BUFFERS_OFFSET..HEADER_BYTES].copy_from_slice(&count.to_le_bytes());
+        self.scatter()?;
+        Ok(true)
+    }
+
+    /// Writes the frame into the buffers gathered for it, and gives these to the guest.
+    fn scatter(&mut self) -> Result<(), QueueError> {
+        let mut rest = &self.incoming[..self.incoming_bytes];
+        for (head, mut writer) in self.buffers.drain(..) {
+            let (part, later) = rest.split_at(rest.len().min(writer.available_bytes()));
+            // There is room, and the memory is the guest's own.
+            let _ = writer.write_all(part);
+            self.used
+                .push((head, u32::try_from(part.len()).unwrap_or(0)));
+            rest = later;
+        }
+        let used = add_used_together(&mut self.rx.queue, self.memory, &self.used);
+        self.used.clear();
+        used
+    }
+}
+
+/// Gives the link the frame in `chain`, by way of `buffer`.
+fn send(
+    net: &Net,
+    memory: &GuestMemory,
+    chain: DescriptorChain<&GuestMemory>,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    let mut frame: Reader<'_> = chain.reader(memory).map_err(io::Error::other)?;
+    let bytes = frame.available_bytes();
+    if bytes < HEADER_BYTES + ETHERNET_BYTES {
+        return Err(io::Error::other("it is too short"));
+    }
+    let buffer = buffer.get_mut(..bytes);
+    let buffer = buffer.ok_or_else(|| io::Error::other("it is too long"))?;
+    frame.read_exact(buffer)?;
+    net.link.send(buffer)
+}
