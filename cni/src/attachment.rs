@@ -1,0 +1,106 @@
+//! A container on a network: all of the network's plugins in order (sections 3 and 4).
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::network::{Network, plugin_type};
+use crate::plugin::{Call, Container};
+
+/// A container's interface on a network; to be kept until it is deleted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network, as it was when the interface was added.
+    pub network: Network,
+    /// Name of the interface in the container.
+    pub interface: String,
+    /// `CNI_ARGS`: `KEY=VALUE`, with semicolons between them.
+    pub arguments: String,
+    /// What plugins with such a capability are told, by its name.
+    pub capabilities: Map<String, Value>,
+    /// What the plugins answered, once they have.
+    pub result: Option<Value>,
+}
+
+impl Attachment {
+    /// Adds the interface.
+    ///
+    /// # Errors
+    /// What the first plugin to fail says; then it is to be deleted.
+    pub fn add(&mut self, container: &Container) -> Result<()> {
+        for plugin in &self.network.plugins {
+            let answer = self.execute(container, "ADD", plugin)?;
+            self.result = answer.or(self.result.take());
+        }
+        Ok(())
+    }
+
+    /// Checks that the interface is as it was made.
+    ///
+    /// # Errors
+    /// What the first plugin to fail says.
+    pub fn check(&self, container: &Container) -> Result<()> {
+        let plugins = self.network.plugins.iter();
+        let mut checked = plugins.filter(|_| !self.network.disable_check);
+        checked.try_for_each(|plugin| self.execute(container, "CHECK", plugin).map(drop))
+    }
+
+    /// Deletes the interface and all that the plugins have made for it, as far as it is there: every plugin is asked, whatever
+    /// the others say. One that is not there any more is told of in the log: else its containers could never go.
+    ///
+    /// # Errors
+    /// What the first plugin to fail says.
+    pub fn delete(&self, container: &Container) -> Result<()> {
+        let mut deleted = Ok(());
+        for plugin in self.network.plugins.iter().rev() {
+            let kind = plugin_type(plugin)?;
+            if self.call(container, "DEL").find(kind).is_some() {
+                deleted = deleted.and(self.execute(container, "DEL", plugin).map(drop));
+            } else {
+                let name = &self.network.name;
+                tracing::warn!("network {name}: plugin {kind} is gone, and deletes nothing");
+            }
+        }
+        deleted
+    }
+
+    fn call<'a>(&'a self, container: &'a Container, command: &'a str) -> Call<'a> {
+        Call {
+            container,
+            command,
+            interface: &self.interface,
+            arguments: &self.arguments,
+        }
+    }
+
+    fn execute(
+        &self,
+        container: &Container,
+        command: &str,
+        plugin: &Map<String, Value>,
+    ) -> Result<Option<Value>> {
+        self.call(container, command)
+            .execute(plugin_type(plugin)?, &self.configuration(plugin))
+            .with_context(|| format!("network {}", self.network.name))
+    }
+
+    /// What a plugin is told (section 3, deriving execution configuration).
+    fn configuration(&self, plugin: &Map<String, Value>) -> Value {
+        let mut derived = plugin.clone();
+        let offered = derived.remove("capabilities").unwrap_or_default();
+        let is_wanted = |name: &str| offered.get(name).and_then(Value::as_bool) == Some(true);
+        let wanted = self.capabilities.iter().filter(|(name, _)| is_wanted(name));
+        let wanted: Map<_, _> = wanted
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if !wanted.is_empty() {
+            derived.insert("runtimeConfig".into(), wanted.into());
+        }
+        derived.insert("name".into(), json!(self.network.name));
+        derived.insert("cniVersion".into(), json!(self.network.cni_version));
+        if let Some(result) = &self.result {
+            derived.insert("prevResult".into(), result.clone());
+        }
+        derived.into()
+    }
+}

@@ -1,0 +1,13 @@
+//! Networks as CNI describes them: configurations are read, and the plugins that they name are executed unchanged.
+//!
+//! Container Network Interface specification, versions 0.3.0 to 1.1.0. Which addresses an interface has is not read out of
+//! results, which versions write differently, but is for the caller to look at.
+#![warn(missing_docs)]
+
+mod attachment;
+mod network;
+mod plugin;
+
+pub use self::attachment::Attachment;
+pub use self::network::Network;
+pub use self::plugin::Container;

@@ -1,0 +1,123 @@
+//! A network's configuration: a list of plugins.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use contract::bounded;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The largest file of a configuration, bytes.
+const LIMIT_BYTES: u64 = 1 << 20;
+
+/// A network: plugins that make it, one after the other (section 1).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Network {
+    /// Its name, which plugins keep their state under.
+    pub name: String,
+    /// The version that its plugins are to speak.
+    #[serde(default = "first_version")]
+    pub cni_version: String,
+    /// Whether it is not to be checked.
+    #[serde(default)]
+    pub disable_check: bool,
+    /// What each plugin is told.
+    pub(crate) plugins: Vec<Map<String, Value>>,
+}
+
+/// What a configuration without a version has (section 1 of version 0.1.0).
+fn first_version() -> String {
+    "0.1.0".into()
+}
+
+impl Network {
+    /// Reads a configuration, of a list or of one plugin alone.
+    ///
+    /// # Errors
+    /// When it is none, or names a plugin that climbs out of its folder.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let mut document: Map<String, Value> = serde_json::from_slice(json)?;
+        if !document.contains_key("plugins") {
+            let plugin = Value::Object(document.clone());
+            document.retain(|key, _| ["name", "cniVersion"].contains(&key.as_str()));
+            document.insert("plugins".into(), vec![plugin].into());
+        }
+        let network: Self = serde_json::from_value(document.into())?;
+        ensure!(!network.plugins.is_empty(), "it has no plugins");
+        // Plugins make files and rules of this name.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        let name = &network.name;
+        ensure!(
+            name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_plain),
+            "{name:?} is no name of a network"
+        );
+        for plugin in &network.plugins {
+            let kind = plugin_type(plugin)?;
+            let is_file = !kind.is_empty() && !kind.contains('/') && !kind.starts_with('.');
+            ensure!(is_file, "{kind:?} is no type of a plugin");
+        }
+        Ok(network)
+    }
+
+    /// Whether one of its plugins has this capability.
+    pub fn offers(&self, capability: &str) -> bool {
+        let has = |plugin: &Map<String, Value>| {
+            let capabilities = plugin.get("capabilities")?;
+            capabilities.get(capability)?.as_bool()
+        };
+        self.plugins.iter().any(|plugin| has(plugin) == Some(true))
+    }
+
+    /// All networks that the files of `folders` describe, each folder in the order of its files' names; of those of one name the
+    /// first. And what is wrong with files that describe none.
+    ///
+    /// # Errors
+    /// When a folder that is there cannot be read.
+    pub fn find_all(folders: &[PathBuf]) -> Result<(Vec<Self>, Vec<anyhow::Error>)> {
+        let (mut networks, mut faults) = (Vec::<Self>::new(), Vec::new());
+        for folder in folders {
+            for path in files(folder).with_context(|| format!("read {}", folder.display()))? {
+                let network = File::open(&path)
+                    .map_err(Into::into)
+                    .and_then(|file| bounded::read(file, LIMIT_BYTES))
+                    .and_then(|json| Self::parse(&json))
+                    .with_context(|| format!("read network configuration {}", path.display()));
+                match network {
+                    Ok(network) if networks.iter().any(|other| other.name == network.name) => {}
+                    Ok(network) => networks.push(network),
+                    Err(fault) => faults.push(fault),
+                }
+            }
+        }
+        Ok((networks, faults))
+    }
+}
+
+/// Which program a plugin is.
+pub(crate) fn plugin_type(plugin: &Map<String, Value>) -> Result<&str> {
+    match plugin.get("type") {
+        Some(Value::String(kind)) => Ok(kind),
+        _ => bail!("a plugin has no type"),
+    }
+}
+
+/// Configurations in a folder, which may be missing.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    let is_configuration = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| ["conf", "conflist", "json"].contains(&extension))
+    };
+    paths.retain(is_configuration);
+    paths.sort();
+    Ok(paths)
+}

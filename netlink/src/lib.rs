@@ -1,0 +1,48 @@
+//! What the machine and its host ask of the kernel's network, each in the network namespace of the calling thread:
+//! interfaces, addresses, routes and the joint between two interfaces.
+//!
+//! rtnetlink(7). Every request is answered before the next one is made.
+#![warn(missing_docs)]
+
+mod joint;
+mod requests;
+mod socket;
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::socket::Netlink;
+
+/// An interface as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its number.
+    pub index: u32,
+    /// Its address on the link.
+    pub mac: [u8; 6],
+    /// Its largest packet, bytes.
+    pub mtu: u32,
+}
+
+/// An address and how many of its first bits name its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// How many bits.
+    pub prefix: u8,
+}
+
+/// A way by one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where it leads; bits of 0 = everywhere.
+    pub to: Address,
+    /// Who passes packets on; `None` = whoever has the address is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The address that packets are sent from.
+    pub source: Option<IpAddr>,
+    /// Of several the lowest is taken.
+    pub priority: Option<u32>,
+}
