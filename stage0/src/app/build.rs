@@ -101,7 +101,11 @@ pub fn pod_manifest(request: &PodRequest, images: &[Image]) -> Result<PodManifes
         volumes,
         isolators: isolators::of_pod(request.flags, request.sandbox),
         annotations,
-        ports: ports::exposed(&request.flags.port, request.sandbox.is_some())?,
+        ports: [
+            ports::exposed(&request.flags.port, request.sandbox.is_some())?,
+            ports::published(&request.flags.publish)?,
+        ]
+        .concat(),
     })
 }
 

@@ -58,6 +58,64 @@ fn parse_whole(text: &str) -> Result<ExposedPort> {
     })
 }
 
+/// Reads every `--publish`.
+///
+/// # Errors
+/// For one that is malformed.
+pub fn published(texts: &[String]) -> Result<Vec<ExposedPort>> {
+    let read = |text: &String| {
+        publish(text).with_context(|| {
+            format!("read --publish {text:?}, expected [IP:]HOSTPORT:PODPORT[/tcp|udp]")
+        })
+    };
+    texts.iter().map(read).collect()
+}
+
+fn publish(text: &str) -> Result<ExposedPort> {
+    let (places, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
+    let (rest, own) = places.rsplit_once(':').context("no :")?;
+    let (address, host) = match rest.rsplit_once(':') {
+        Some((address, host)) => (Some(bare(address)), host),
+        None => (None, rest),
+    };
+    let (host_port, of_host) = range(host)?;
+    let (port, count) = range(own)?;
+    ensure!(
+        of_host == count,
+        "{of_host} ports of the host, and {count} of the pod"
+    );
+    let address_of = |address: &String| address.replace(['.', ':'], "-");
+    let name = match &address {
+        Some(address) => format!("{protocol}-{}-{host_port}", address_of(address)),
+        None => format!("{protocol}-{host_port}"),
+    };
+    Ok(ExposedPort {
+        // Two dashes and more make no name.
+        name: name
+            .split('-')
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("-"),
+        host_port,
+        host_ip: address.filter(|address| !address.is_empty()),
+        pod_port: Some(Port {
+            name: format!("{protocol}-{port}"),
+            protocol: protocol.to_owned(),
+            port,
+            count,
+            socket_activated: false,
+        }),
+    })
+}
+
+/// A port, or from one to another: the first, and how many.
+fn range(text: &str) -> Result<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last): (u16, u16) = (first.parse()?, last.parse()?);
+    let count = last.checked_sub(first).and_then(|more| more.checked_add(1));
+    Ok((first, count.context("the last port is before the first")?))
+}
+
 /// An IPv6 address may stand in brackets.
 fn bare(address: &str) -> String {
     address.trim_matches(['[', ']']).to_owned()
@@ -171,6 +229,51 @@ mod tests {
             assert_eq!(read(text)?.host_ip.as_deref(), Some(address));
         }
         assert!(read("http").is_err() && read("http:70000").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn published_port_has_a_name_of_its_own_and_says_what_it_leads_to() -> Result<()> {
+        let read =
+            |text: &str| -> Result<ExposedPort> { Ok(published(&[text.to_owned()])?.remove(0)) };
+        for (text, name, address, host, own) in [
+            ("8080:80", "tcp-8080", None, 8080, ("tcp", 80, 1)),
+            (
+                "127.0.0.1:53:5353/udp",
+                "udp-127-0-0-1-53",
+                Some("127.0.0.1"),
+                53,
+                ("udp", 5353, 1),
+            ),
+            (
+                "[::1]:8000-8009:80-89",
+                "tcp-1-8000",
+                Some("::1"),
+                8000,
+                ("tcp", 80, 10),
+            ),
+            (":8080:80", "tcp-8080", None, 8080, ("tcp", 80, 1)),
+        ] {
+            let read = read(text)?;
+            let port = read.pod_port.context("the pod's port")?;
+            assert_eq!(
+                (&*read.name, read.host_ip.as_deref(), read.host_port),
+                (name, address, host)
+            );
+            assert_eq!((&*port.protocol, port.port, port.count), own, "{text}");
+            assert!(is_ac_name(&read.name), "{}", read.name);
+        }
+        for text in [
+            "80",
+            "80:",
+            "x:80",
+            "80:70000",
+            "80-81:80",
+            "81-80:81-80",
+            "80:80:80:80:x",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
         Ok(())
     }
 

@@ -19,7 +19,7 @@ pub struct PodFlags {
     #[command(flatten)]
     pub stage1: Stage1Flags,
     /// Run the apps of this pod manifest (appc), whose images are in the store, instead of images named here
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["volume", "port", "inherit_env", "set_env", "set_env_file", "scratch_size", "tmpfs_root", "sysctl", "timeout", "stop_timeout", "timings"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["volume", "port", "publish", "inherit_env", "set_env", "set_env_file", "scratch_size", "tmpfs_root", "sysctl", "timeout", "stop_timeout", "timings"])]
     pub pod_manifest: Option<PathBuf>,
     /// Pass the caller's environment on, where the image does not set a variable
     #[arg(long)]
@@ -37,6 +37,9 @@ pub struct PodFlags {
     /// Expose an app's port: NAME:[IP:]HOSTPORT; without apps yet NAME:PROTOCOL:PODPORT:IP:HOSTPORT
     #[arg(long, value_name = "PORT")]
     pub port: Vec<String>,
+    /// Expose a port of the pod that no image need name, or a range; TCP unless told
+    #[arg(short = 'p', long, value_name = "[IP:]HOSTPORT:PODPORT[/udp]")]
+    pub publish: Vec<String>,
     /// How apps get their root file systems: best, as EROFS files where stage 1 takes them; shared, as directories that
     /// the host mounts (root only)
     #[arg(

@@ -116,7 +116,6 @@ pub fn begin(
             .with_context(|| format!("write the pod's UUID to {}", path.display()))?;
     }
     let arguments = RunArguments {
-        local_config: Some(context.settings.local_config.display().to_string()),
         mutable: request.sandbox.is_some(),
         ..run_arguments(flags, &names, pod, &context.settings)
     };
@@ -135,6 +134,7 @@ pub fn run_arguments(
     }
     RunArguments {
         debug: settings.debug,
+        local_config: Some(settings.local_config.display().to_string()),
         net: flags.net.join(","),
         interactive: flags.interactive,
         hostname: flags.hostname.clone(),
