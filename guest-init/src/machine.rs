@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use guest_init::protocol::Card;
+use netlink::{Netlink, Route};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::{chdir, chroot, sethostname};
@@ -64,6 +66,35 @@ pub fn bring_loopback_up() -> Result<()> {
     let socket =
         socket(AddressFamily::Inet, SockType::Datagram, flags, None).context("make a socket")?;
     ioctls::bring_loopback_up(socket).context("bring interface lo up")
+}
+
+/// Brings the network cards up, with their addresses and routes.
+pub fn join_networks(cards: &[Card], routes: &[(u8, Route)]) -> Result<()> {
+    if cards.is_empty() {
+        return Ok(());
+    }
+    let netlink = Netlink::open()?;
+    let bring_up = |Card {
+                        interface,
+                        addresses,
+                    }: &Card|
+     -> Result<u32> {
+        let index = netlink.interface(interface)?.index;
+        netlink.set_up(index)?;
+        let mut addresses = addresses.iter();
+        addresses.try_for_each(|address| netlink.add_address(index, *address))?;
+        Ok(index)
+    };
+    let indexes = cards.iter().map(|card| {
+        bring_up(card).with_context(|| format!("bring network card {} up", card.interface))
+    });
+    let indexes = indexes.collect::<Result<Vec<_>>>()?;
+    routes.iter().try_for_each(|(card, route)| {
+        let index = indexes
+            .get(usize::from(*card))
+            .context("a route by no card")?;
+        netlink.add_route(*index, route)
+    })
 }
 
 /// Sets a kernel parameter, by its path below /proc/sys.

@@ -96,7 +96,7 @@ fn greet(stream: &mut File) -> Result<Boot> {
     )
     .context("greet the host")?;
     match protocol::receive(stream).context("hear the host's first message")? {
-        Some(ToGuest::Boot(boot)) => Ok(boot),
+        Some(ToGuest::Boot(boot)) => Ok(*boot),
         other => bail!("the host's first message is not Boot but {other:?}"),
     }
 }
@@ -112,6 +112,7 @@ fn become_pod(boot: &Boot) -> Result<()> {
     for (name, value) in &boot.sysctls {
         machine::set_parameter(name, value)?;
     }
+    machine::join_networks(&boot.cards, &boot.routes)?;
     disks::mount_scratch(boot.scratch)?;
     cgroup::limit_pod(&boot.limits)?;
     boot.shares

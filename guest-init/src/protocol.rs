@@ -16,10 +16,11 @@
 
 use std::io::{self, Read, Write};
 
+use netlink::{Address, Route};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; stage 1 and its initramfs are packed together, so a mismatch is a packing fault.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// The host's vsock port of the control stream.
 pub const CONTROL_PORT: u32 = 1;
@@ -62,7 +63,7 @@ pub type TaskId = u32;
 #[serde(rename_all = "snake_case")]
 pub enum ToGuest {
     /// Makes the booted machine this pod's machine.
-    Boot(Boot),
+    Boot(Box<Boot>),
     /// Launches an app.
     Start {
         /// What both sides call it from now on.
@@ -172,6 +173,10 @@ pub struct Boot {
     pub cpus: u8,
     /// Where the apps' writable layers live.
     pub scratch: Scratch,
+    /// The network cards, in order.
+    pub cards: Vec<Card>,
+    /// The ways by them, in order, each with the number of its card.
+    pub routes: Vec<(u8, Route)>,
     /// File systems of shared folders to mount.
     pub shares: Vec<Cache>,
     /// What all apps together may use.
@@ -180,6 +185,15 @@ pub struct Boot {
     pub sysctls: Vec<(String, String)>,
     /// Whether guest-init tells its steps on the console.
     pub debug: bool,
+}
+
+/// A network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// Name of the interface; the kernel names cards in their order, as the host does.
+    pub interface: String,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
 }
 
 /// Where writable layers live.

@@ -13,6 +13,7 @@ use vmm::fs::{Fs, Share, Trust};
 use vmm::layout::Slot;
 use vmm::machine::{Config, Devices, Machine};
 use vmm::mem::{Mem, Size};
+use vmm::net::Net;
 use vmm::vsock::Vsock;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -20,6 +21,7 @@ use crate::assets::Assets;
 use crate::growth::Growth;
 use crate::jail::files_of_guest;
 use crate::jail::shares::SHARES;
+use crate::network::Card;
 use crate::plan::{Plan, PreparedImage, PreparedRoot};
 use crate::reserves::image_extents;
 use crate::streams::Ports;
@@ -45,6 +47,7 @@ pub struct Made {
 /// When the host lacks what the machine needs.
 pub fn machine(
     assets: Assets,
+    cards: Vec<Card>,
     plan: &Plan,
     ports: &Ports,
     descriptors: Option<File>,
@@ -66,6 +69,10 @@ pub fn machine(
             )),
         ),
     ]);
+    for (number, card) in (0..).zip(cards) {
+        let net = Net::new(card.tap, card.mac, card.mtu);
+        devices.insert(Slot::Net(number), boxed(net));
+    }
     if let Some(descriptors) = descriptors {
         add_shared_folders(&mut devices, &plan.boot.shares, &descriptors)
             .context("share folders of the host")?;

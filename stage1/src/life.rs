@@ -357,7 +357,7 @@ impl Life {
                 "guest-init speaks protocol {version}, this stage 1 {ours}: pack the image anew"
             )));
         }
-        let mut actions = vec![Action::Send(ToGuest::Boot((**boot).clone()))];
+        let mut actions = vec![Action::Send(ToGuest::Boot(boot.clone()))];
         self.phase = Phase::Up;
         let apps = self.apps.iter();
         let starting = apps.filter(|app| app.standing == Standing::Starting);

@@ -20,6 +20,7 @@ mod life;
 mod limits;
 mod log;
 mod names;
+mod network;
 mod outcome;
 mod plan;
 mod probe;
@@ -90,11 +91,12 @@ fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
     }
 }
 
-/// The `gc` entrypoint: removes the pod's cgroup, and takes its files from its uid, the claim on which is taken over by the next
+/// The `gc` entrypoint: takes the pod's networks down, removes its cgroup, and takes its files from its uid, the claim on which is taken over by the next
 /// pod.
 fn gc(argv: impl Iterator<Item = String>) -> Result<u8> {
     let uuid = argv.last().context("the pod's UUID is missing")?;
     let pod = PodDir::new("");
+    network::tear_down(&pod, &uuid)?;
     cgroup::remove(&pod, &uuid)?;
     report::take_over(&pod)?;
     Ok(0)

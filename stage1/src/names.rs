@@ -1,5 +1,5 @@
 //! What apps have as /etc/resolv.conf and /etc/hosts, as `--dns-conf-mode` says (contract sections 1.2, 1.3 and 3.5): copies,
-//! taken as the pod starts. Without networks of its own a pod has no name servers, so `default` leaves the image's.
+//! taken as the pod starts. `default` is what a network of the pod says (`network`), else the image's.
 
 use std::fs::File;
 use std::path::Path;

@@ -145,6 +145,8 @@ impl Plan {
                 entropy: Vec::new(),
                 cpus: growth.start.cpus,
                 scratch: scratch_bytes.map_or(Scratch::Tmpfs, |_| Scratch::Disk),
+                cards: Vec::new(),
+                routes: Vec::new(),
                 shares: caches(&apps, later_shares),
                 limits: limits.pod,
                 sysctls: limits::sysctls(pod)?,
@@ -220,7 +222,10 @@ pub fn pod_limits(pod: &PodManifest, images: &[PreparedImage]) -> Result<PodLimi
 }
 
 /// The app that runs: the pod manifest's own, else the image's.
-fn program<'a>(pod_app: &'a PodApp, image: &'a PreparedImage) -> Result<&'a ManifestApp> {
+///
+/// # Errors
+/// When neither says.
+pub fn program<'a>(pod_app: &'a PodApp, image: &'a PreparedImage) -> Result<&'a ManifestApp> {
     let app = pod_app.app.as_ref().or(image.manifest.app.as_ref());
     app.context("neither the pod manifest nor the image says what to run")
 }

@@ -27,6 +27,7 @@ use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
 use crate::life::{self, Life};
 use crate::names::Names;
+use crate::network::{self, Card};
 use crate::outcome;
 use crate::plan::{Host, KERNEL_PARAMETERS, Plan};
 use crate::report::{self, Report};
@@ -58,34 +59,32 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     // To get there takes the process longer than all that comes before its jail, most of it waiting.
     let mut cgroup = Cgroup::enter(&pod, &arguments.uuid);
 
-    let prepared = Prepared::open(&pod, &arguments, cpus)?;
-    let plan = &prepared.plan;
+    let mut prepared = Prepared::open(&pod, &arguments, cpus)?;
+    let networks = network::set_up(
+        &pod,
+        &arguments,
+        &prepared.manifest,
+        &prepared.assets.images,
+    )?;
+    let boot = &mut prepared.plan.boot;
+    boot.cards = networks
+        .cards
+        .iter()
+        .map(|card| card.told.clone())
+        .collect();
+    boot.routes = networks.routes;
+    boot.resolv = boot.resolv.take().or(networks.resolv);
+    prepared.cards = networks.cards;
 
-    // From here on the process is the pod.
-    if let Ok(cgroup) = &mut cgroup {
-        cgroup.cap(&pod, &plan.growth.caps, &plan.shares);
-    }
-    let mut identity = Identity::claim(pod.path(), plan)?;
-    Report::prepare(&pod, identity.owner())?;
-    if plan.mutable {
-        Runtime::write(&pod, argv, plan.growth)?;
-    }
-    let clients = Clients::listen(&PodDir::new("").socket())?;
-    // Who finds a pid finds the socket too.
-    report::write_pid(&pod)?;
-    let signals = session::block_signals()?;
-    let Inside {
-        report,
-        descriptors,
-    } = jail::enter(&pod, &mut identity, plan).context("jail the machine's process")?;
-    let report = Report::new(report);
-    if let Some(warning) = cgroup::arrive(cgroup, &plan.growth.caps) {
+    let shut_in = ShutIn::enter(&pod, argv, &prepared.plan, &mut cgroup);
+    let shut_in = shut_in.inspect_err(|_| network::give_up(&pod, &arguments.uuid))?;
+    if let Some(warning) = cgroup::arrive(cgroup, &prepared.plan.growth.caps) {
         crate::tell(&format!("warning: {warning}"));
     }
     timings.mark("jailed");
 
-    let code = prepared.live(clients, signals, report.clone(), descriptors, &timings);
-    let code = code.unwrap_or_else(|error| {
+    let report = shut_in.report.clone();
+    let code = prepared.live(shut_in, &timings).unwrap_or_else(|error| {
         crate::tell(&format!("{error:#}"));
         life::FAILED
     });
@@ -95,10 +94,54 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     Ok(code)
 }
 
+/// What the process has once it is in its jail.
+struct ShutIn {
+    clients: Clients,
+    signals: SignalFd,
+    report: Report,
+    descriptors: Option<File>,
+}
+
+impl ShutIn {
+    /// Makes the process the pod, and shuts it in.
+    fn enter(
+        pod: &PodDir,
+        argv: Vec<String>,
+        plan: &Plan,
+        cgroup: &mut Result<Cgroup>,
+    ) -> Result<Self> {
+        if let Ok(cgroup) = cgroup {
+            cgroup.cap(pod, &plan.growth.caps, &plan.shares);
+        }
+        let mut identity = Identity::claim(pod.path(), plan)?;
+        Report::prepare(pod, identity.owner())?;
+        if plan.mutable {
+            Runtime::write(pod, argv, plan.growth)?;
+        }
+        let clients = Clients::listen(&PodDir::new("").socket())?;
+        // Who finds a pid finds the socket too.
+        report::write_pid(pod)?;
+        let signals = session::block_signals()?;
+        let inside = jail::enter(pod, &mut identity, plan);
+        let Inside {
+            report,
+            descriptors,
+        } = inside.context("jail the machine's process")?;
+        Ok(Self {
+            clients,
+            signals,
+            report: Report::new(report),
+            descriptors,
+        })
+    }
+}
+
 /// What a pod's machine is made of. What can fail for the user's reasons comes first, and as long as everything can still be
 /// opened.
 struct Prepared {
     assets: Assets,
+    manifest: PodManifest,
+    cards: Vec<Card>,
     plan: Plan,
 }
 
@@ -129,20 +172,29 @@ impl Prepared {
             false => assets::make_scratch_disk(pod, bytes),
         });
         assets.scratch = scratch.transpose()?;
-        Ok(Self { assets, plan })
+        Ok(Self {
+            assets,
+            manifest,
+            cards: Vec::new(),
+            plan,
+        })
     }
 
     /// Makes the machine in the jail, where all that it needs is open, and is with it until it has ended; returns the pod's exit
     /// code.
-    fn live(
-        self,
-        clients: Clients,
-        signals: SignalFd,
-        report: Report,
-        descriptors: Option<File>,
-        timings: &Timings,
-    ) -> Result<u8> {
-        let Self { assets, mut plan } = self;
+    fn live(self, shut_in: ShutIn, timings: &Timings) -> Result<u8> {
+        let Self {
+            assets,
+            cards,
+            mut plan,
+            ..
+        } = self;
+        let ShutIn {
+            clients,
+            signals,
+            report,
+            descriptors,
+        } = shut_in;
         let ports = Ports::default();
         let control = Control::new(ports.open(CONTROL_PORT)?)?;
         let drained = streams::drained_event()?;
@@ -151,7 +203,7 @@ impl Prepared {
             disk_full,
             images,
             size,
-        } = devices::machine(assets, &plan, &ports, descriptors, &drained)?;
+        } = devices::machine(assets, cards, &plan, &ports, descriptors, &drained)?;
         let on_terminal = |app: &App| matches!(app.stdio, Stdio::Terminal { .. });
         let _raw = (plan.apps.iter().any(on_terminal) && terminal::window().is_some())
             .then(Raw::enter)

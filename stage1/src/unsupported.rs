@@ -6,18 +6,16 @@ use std::collections::BTreeSet;
 use contract::image::App;
 use contract::{PodManifest, RunArguments};
 
-use crate::{isolators, limits};
+use crate::{isolators, limits, network};
 
 /// Warnings about the pod as a whole.
 pub fn of_pod(pod: &PodManifest, arguments: &RunArguments) -> Vec<String> {
     let mut warnings = Vec::new();
-    if !matches!(arguments.net.as_str(), "none" | "default" | "") {
-        warnings.push(format!(
-            "network {:?} is not supported yet: the pod has loopback only",
-            arguments.net
-        ));
+    if arguments.net.split(',').any(|name| name == "host") {
+        warnings.push("--net=host is not supported yet: the pod has loopback only".into());
     }
-    for port in &pod.ports {
+    let is_alone = network::is_loopback(arguments);
+    for port in pod.ports.iter().filter(|_| is_alone) {
         warnings.push(format!(
             "port {:?} is not reachable at the host's port {} yet: the pod has loopback only",
             port.name, port.host_port
@@ -79,7 +77,7 @@ mod tests {
         )
         .expect("a pod manifest");
         let arguments = RunArguments {
-            net: "bridge".into(),
+            net: "host".into(),
             ipc: Some("parent".into()),
             private_users: Some("1:2".into()),
             mds_token: Some("00".into()),
@@ -87,7 +85,7 @@ mod tests {
         };
         let warnings = of_pod(&pod, &arguments);
         let about = [
-            "bridge",
+            "host",
             "http",
             "--ipc",
             "--private-users",

@@ -1,5 +1,7 @@
 //! Frames of both directions: whole, in pieces, with faults, and in great numbers.
 
+use std::net::IpAddr;
+
 use hostile::{damage, damage_json, faults, json_faults};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -161,6 +163,28 @@ fn cache() -> impl Strategy<Value = Cache> {
     prop::sample::select(&Cache::ALL[..])
 }
 
+fn address() -> impl Strategy<Value = Address> {
+    (any::<IpAddr>(), 0..=128u8).prop_map(|(ip, prefix)| Address { ip, prefix })
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    let rest = any::<([Option<IpAddr>; 2], Option<u32>)>();
+    (address(), rest).prop_map(|(to, ([gateway, source], priority))| Route {
+        to,
+        gateway,
+        source,
+        priority,
+    })
+}
+
+fn card() -> impl Strategy<Value = Card> {
+    let addresses = prop::collection::vec(address(), 0..3);
+    (text(), addresses).prop_map(|(interface, addresses)| Card {
+        interface,
+        addresses,
+    })
+}
+
 fn boot() -> impl Strategy<Value = Boot> {
     let entropy = prop::collection::vec(any::<u8>(), 0..80);
     let scratch = prop_oneof![Just(Scratch::Disk), Just(Scratch::Tmpfs)];
@@ -170,7 +194,12 @@ fn boot() -> impl Strategy<Value = Boot> {
         entropy,
         any::<u8>(),
         scratch,
-        (prop::collection::vec(cache(), 0..4), any::<bool>()),
+        (
+            prop::collection::vec(cache(), 0..4),
+            prop::collection::vec(card(), 0..3),
+            prop::collection::vec((any::<u8>(), route()), 0..3),
+            any::<bool>(),
+        ),
         (
             limits(),
             prop::collection::vec((text(), text()), 0..3),
@@ -185,7 +214,7 @@ fn boot() -> impl Strategy<Value = Boot> {
                 entropy,
                 cpus,
                 scratch,
-                (shares, debug),
+                (shares, cards, routes, debug),
                 (limits, sysctls, resolv, hosts),
             )| {
                 Boot {
@@ -196,6 +225,8 @@ fn boot() -> impl Strategy<Value = Boot> {
                     entropy,
                     cpus,
                     scratch,
+                    cards,
+                    routes,
                     shares,
                     limits,
                     sysctls,
@@ -207,7 +238,7 @@ fn boot() -> impl Strategy<Value = Boot> {
 
 fn to_guest() -> impl Strategy<Value = ToGuest> {
     prop_oneof![
-        boot().prop_map(ToGuest::Boot),
+        boot().prop_map(|boot| ToGuest::Boot(Box::new(boot))),
         (any::<u32>(), app()).prop_map(|(task, app)| ToGuest::Start {
             task,
             app: Box::new(app)

@@ -113,6 +113,16 @@ impl PodDir {
         self.0.join("pid")
     }
 
+    /// The pod's interfaces on networks of the host, a file each; their format is stage 1's own.
+    pub fn networks(&self) -> PathBuf {
+        self.0.join("net")
+    }
+
+    /// Which addresses the pod has on which networks.
+    pub fn network_info(&self) -> PathBuf {
+        self.0.join("net-info.json")
+    }
+
     /// What stage 1 keeps of a mutable pod's start for the apps that come later; its format is stage 1's own.
     pub fn runtime_config(&self) -> PathBuf {
         self.0.join("runtime-config")

@@ -128,6 +128,9 @@ const TERMINAL: Limited = Limited::to(
     &[0x5401, 0x5402, 0x5403, 0x5413, 0x5421],
 );
 
+/// TUNSETOFFLOAD.
+const OFFLOADS: Limited = Limited::to(libc::SYS_ioctl, 1, &[libc::TUNSETOFFLOAD]);
+
 /// CLONE_FS: a working folder of the thread's own, which the file server changes.
 const OWN_FOLDER: Limited = Limited::to(libc::SYS_unshare, 0, &[0x200]);
 
@@ -175,8 +178,9 @@ impl Kind {
                 ThreadKind::Vsock => (&[EPOLL, SOCKETS], &[&[NON_BLOCKING]]),
                 ThreadKind::Mem => (&[EPOLL], &[]),
                 ThreadKind::Fs => (&[EPOLL, FILE_SERVER], &[&[OWN_FOLDER, CAPABILITY_SETS]]),
+                ThreadKind::Net => (&[EPOLL], &[&[OFFLOADS]]),
                 // This stage 1 has none.
-                ThreadKind::Net | ThreadKind::Balloon => (&[], &[]),
+                ThreadKind::Balloon => (&[], &[]),
             },
             // It writes its app's log.
             Self::Pump => (&[SOCKETS, calls![lseek]], &[&IN_REPORT]),
@@ -227,13 +231,14 @@ fn refuse_clone3() -> Result<()> {
 }
 
 /// The kinds that a process has from its start, a file server last.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::Pump,
     Kind::Machine(ThreadKind::Owner),
     Kind::Machine(ThreadKind::Vcpu),
     Kind::Machine(ThreadKind::Disk),
     Kind::Machine(ThreadKind::Vsock),
     Kind::Machine(ThreadKind::Mem),
+    Kind::Machine(ThreadKind::Net),
     Kind::Machine(ThreadKind::Fs),
 ];
 

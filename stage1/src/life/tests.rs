@@ -45,6 +45,8 @@ pub(super) fn life_of(names: &[&str], mutable: bool) -> Life {
         entropy: vec![],
         cpus: 1,
         scratch: Scratch::Tmpfs,
+        cards: vec![],
+        routes: vec![],
         shares: vec![],
         limits: Limits::default(),
         sysctls: vec![],

@@ -1,0 +1,125 @@
+//! Which networks `--net` names (contract section 1.2).
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use cni::{Attachment, Network};
+use contract::RunArguments;
+use serde_json::{Map, Value};
+
+use super::ports;
+
+/// Where everyone's networks are described.
+const NETWORKS: &str = "/etc/cni/net.d";
+
+/// The interfaces that the pod is to have, in order; none where it has loopback alone. Plugins that can are told of `ports`.
+pub fn attachments(arguments: &RunArguments, ports: Vec<Value>) -> Result<Vec<Attachment>> {
+    let own = arguments.local_config.as_ref();
+    let own = own.map(|folder| PathBuf::from(folder).join("net.d"));
+    let folders: Vec<_> = own.into_iter().chain([NETWORKS.into()]).collect();
+    choose(&arguments.net, ports, &folders)
+}
+
+fn choose(net: &str, ports: Vec<Value>, folders: &[PathBuf]) -> Result<Vec<Attachment>> {
+    let asked = net.split(',').filter(|name| !is_loopback(name));
+    let asked: Vec<_> = asked
+        .map(|name| name.split_once(':').unwrap_or((name, "")))
+        .collect();
+    let (networks, faults) = Network::find_all(folders)?;
+    let mut chosen: Vec<(Network, &str)> = Vec::new();
+    for (name, arguments) in asked {
+        let named = networks
+            .iter()
+            .filter(|network| name == "all" || network.name == name);
+        let named: Vec<_> = named.collect();
+        if named.is_empty() {
+            let folders: Vec<_> = folders
+                .iter()
+                .map(|folder| folder.to_string_lossy())
+                .collect();
+            let faults: Vec<_> = faults.iter().map(|fault| format!("; {fault:#}")).collect();
+            let (folders, faults) = (folders.join(" and "), faults.concat());
+            bail!("--net={name}: no such network is described in {folders}{faults}");
+        }
+        for network in named {
+            if !chosen.iter().any(|(other, _)| other.name == network.name) {
+                chosen.push((network.clone(), arguments));
+            }
+        }
+    }
+    let mut capabilities = Map::new();
+    if !ports.is_empty() {
+        capabilities.insert(ports::CAPABILITY.into(), ports.into());
+    }
+    let attachment = |(number, (network, arguments)): (usize, (Network, &str))| Attachment {
+        network,
+        interface: format!("eth{number}"),
+        arguments: arguments.to_owned(),
+        capabilities: capabilities.clone(),
+        result: None,
+    };
+    Ok(chosen.into_iter().enumerate().map(attachment).collect())
+}
+
+/// Whether `name` adds nothing to loopback.
+pub fn is_loopback(name: &str) -> bool {
+    ["", "none", "default", "host"].contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What `--net=net` chooses of these configurations: networks, interfaces and arguments.
+    fn chosen(net: &str, networks: &[(&str, &str)]) -> Result<Vec<[String; 3]>> {
+        let folder = tempfile::tempdir()?;
+        fs::create_dir(folder.path().join("net.d"))?;
+        for (file, json) in networks {
+            fs::write(folder.path().join("net.d").join(file), json)?;
+        }
+        let folders = [folder.path().join("net.d")];
+        let chosen = choose(net, vec![], &folders)?.into_iter();
+        Ok(chosen
+            .map(|chosen| [chosen.network.name, chosen.interface, chosen.arguments])
+            .collect())
+    }
+
+    const NETWORKS: [(&str, &str); 3] = [
+        ("10.conf", r#"{"name": "one", "type": "bridge"}"#),
+        ("20.conf", r#"{"name": "two", "type": "ptp"}"#),
+        ("30.conf", "{"),
+    ];
+
+    #[test]
+    fn networks_are_chosen_in_the_order_they_are_named_with_their_arguments() -> Result<()> {
+        let both = chosen("two:IP=192.0.2.9;MAC=02:00:00:00:00:01,one", &NETWORKS)?;
+        assert_eq!(
+            both,
+            [
+                ["two", "eth0", "IP=192.0.2.9;MAC=02:00:00:00:00:01"],
+                ["one", "eth1", ""],
+            ]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn all_networks_are_chosen_once_beside_those_that_are_named() -> Result<()> {
+        let all = chosen("two:A=1,all", &NETWORKS)?;
+        assert_eq!(all, [["two", "eth0", "A=1"], ["one", "eth1", ""]]);
+        Ok(())
+    }
+
+    #[test]
+    fn network_that_is_not_there_is_refused_with_what_could_not_be_read() {
+        let error = format!(
+            "{:#}",
+            chosen("one,three", &NETWORKS).expect_err("no network")
+        );
+        for part in ["--net=three", "net.d", "30.conf"] {
+            assert!(error.contains(part), "{part} not in {error}");
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Pods on networks of the host, made by the CNI plugins that Debian has.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tests::running::Running;
+use tests::{Finished, fairing_in, finish, proved, temporary, test_image, wait_until};
+
+/// Where Debian's host-local keeps who has which address.
+const LEASES: &str = "/var/lib/cni/networks";
+
+/// A store and a configuration of the test's own.
+struct Host(tempfile::TempDir);
+
+impl Host {
+    fn new(networks: &[Value]) -> Self {
+        let host = Self(temporary("fairing-networks-"));
+        let folder = host.0.path().join("etc/net.d");
+        fs::create_dir_all(&folder).expect("a folder");
+        for (number, network) in networks.iter().enumerate() {
+            let path = folder.join(format!("{number}.conflist"));
+            fs::write(path, network.to_string()).expect("a configuration");
+        }
+        let image = test_image("busybox");
+        let mut import = host.fairing(&["image", "import", "--name=busybox"]);
+        finish(import.arg(image)).expect_code(0);
+        host
+    }
+
+    fn fairing(&self, words: &[&str]) -> Command {
+        let mut command = fairing_in(&self.0.path().join("store"));
+        let etc = self.0.path().join("etc");
+        command.arg("--local-config").arg(etc).args(words);
+        command
+    }
+
+    /// A pod on the networks `net` that runs `script`, and what its shell prints.
+    fn pod(&self, net: &str, script: &str) -> Command {
+        self.pod_with(&[&format!("--net={net}")], script)
+    }
+
+    fn pod_with(&self, flags: &[&str], script: &str) -> Command {
+        let mut command = self.fairing(&["run", "--rm"]);
+        command.args(flags).args(["busybox", "--"]);
+        command.args(["/bin/sh", "-c", &proved(script)]);
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, net: &str, script: &str) -> Finished {
+        finish(&mut self.pod(net, script))
+    }
+}
+
+/// What networks leave on a host: interfaces but for bridges, namespaces and addresses.
+fn made() -> BTreeSet<String> {
+    let mut made = BTreeSet::new();
+    let links = sh("ip -j link");
+    let links: Vec<Value> = serde_json::from_str(&links).expect("JSON");
+    let names = links
+        .iter()
+        .map(|link| link["ifname"].as_str().expect("a name"));
+    made.extend(
+        names
+            .filter(|name| !name.starts_with("testbr"))
+            .map(|name| format!("link {name}")),
+    );
+    let list = |folder: &Path| -> Vec<String> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path().display().to_string())
+            .collect()
+    };
+    made.extend(list(Path::new("/run/netns")));
+    for network in list(Path::new(LEASES)) {
+        let leases = list(Path::new(&network)).into_iter();
+        made.extend(
+            leases.filter(|path| !path.contains("last_reserved") && !path.ends_with("/lock")),
+        );
+    }
+    made
+}
+
+/// What a script prints on the host.
+#[track_caller]
+fn sh(script: &str) -> String {
+    finish(Command::new("sh").args(["-ec", script]))
+        .expect_code(0)
+        .out()
+}
+
+fn ipam(subnets: &[&str]) -> Value {
+    let ranges: Vec<_> = subnets
+        .iter()
+        .map(|subnet| json!([{"subnet": subnet}]))
+        .collect();
+    json!({"type": "host-local", "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]})
+}
+
+fn bridge(name: &str, subnets: &[&str]) -> Value {
+    let plugin = json!({"type": "bridge", "bridge": format!("testbr-{name}"), "isGateway": true, "ipam": ipam(subnets)});
+    json!({"cniVersion": "1.0.0", "name": name, "plugins": [plugin]})
+}
+
+fn ptp(name: &str, subnets: &[&str]) -> Value {
+    let plugin = json!({"type": "ptp", "mtu": 1400, "ipam": ipam(subnets)});
+    json!({"cniVersion": "0.4.0", "name": name, "plugins": [plugin]})
+}
+
+/// Serves many numbers, after it has printed its addresses of both families.
+const SERVER: &str = "mkdir /www; seq 1 400000 >/www/numbers; \
+    ip -o address show dev eth0 scope global | awk '{sub(\"/.*\", \"\", $4); print $4}'; exec httpd -f -p 80 -h /www";
+
+#[test]
+fn pods_on_a_bridge_talk_to_each_other_and_to_their_host() {
+    let host = Host::new(&[bridge("bridged", &["10.98.1.0/24", "fd98:1::/64"])]);
+    let before = made();
+    let mut server = Running::start(&mut host.pod("bridged", SERVER));
+    let addresses = [server.line(), server.line()];
+    assert_eq!(addresses, ["10.98.1.2", "fd98:1::2"]);
+    let listed = finish(&mut host.fairing(&["list", "--no-legend"]))
+        .expect_code(0)
+        .out();
+    assert!(listed.contains("bridged:ip4=10.98.1.2"), "{listed}");
+    let numbers = sh("seq 1 400000 | sha256sum");
+    let fetch = |program: &str| {
+        format!(
+            "for url in http://10.98.1.2 'http://[fd98:1::2]'; do {program} $url/numbers | sha256sum; done"
+        )
+    };
+    let curl = "curl --silent --show-error --retry 9 --retry-connrefused -g";
+    assert_eq!(sh(&fetch(curl)), format!("{numbers}{numbers}"));
+    let script = format!(
+        "{}; ping -c 2 -s 60000 10.98.1.1 | grep 'packet loss'",
+        fetch("wget -qO -")
+    );
+    let client = host.run("bridged", &script).expect_code(0);
+    let told =
+        format!("{numbers}{numbers}2 packets transmitted, 2 packets received, 0% packet loss\n");
+    assert_eq!(client.out(), told, "{}", client.err());
+    let status = finish(&mut host.fairing(&["list", "--format=json"]))
+        .expect_code(0)
+        .out();
+    let pods: Value = serde_json::from_str(&status).expect("JSON");
+    let id = pods[0]["name"].as_str().expect("a UUID").to_owned();
+    finish(&mut host.fairing(&["stop", &id])).expect_code(0);
+    server.finish();
+    finish(&mut host.fairing(&["gc"])).expect_code(0);
+    assert_eq!(made(), before);
+}
+
+#[test]
+fn pod_has_what_each_of_its_networks_says_in_order() {
+    let networks = [
+        ptp("first", &["10.98.2.0/24"]),
+        bridge("second", &["10.98.3.0/24"]),
+        ptp("other", &["10.98.9.0/24"]),
+    ];
+    let host = Host::new(&networks);
+    let before = made();
+    let script = "cat /sys/class/net/*/mtu; ip -o route; ping -c 1 10.98.2.1 | grep -c 'bytes from'; \
+        ping -c 1 10.98.3.1 | grep -c 'bytes from'";
+    let out = host.run("first,second", script).expect_code(0).out();
+    let lines: Vec<_> = out.lines().map(str::trim).collect();
+    let expected = [
+        "1400",
+        "1500",
+        "65536",
+        // In the order that the plugins' own kernel has them.
+        "default via 10.98.3.1 dev eth1",
+        "default via 10.98.2.1 dev eth0",
+        "10.98.2.0/24 via 10.98.2.1 dev eth0  src 10.98.2.2",
+        "10.98.2.1 dev eth0 scope link  src 10.98.2.2",
+        "10.98.3.0/24 dev eth1 scope link  src 10.98.3.2",
+        "1",
+        "1",
+    ];
+    assert_eq!(lines, expected, "{out}");
+    assert_eq!(made(), before);
+}
+
+#[test]
+fn pod_on_a_macvlan_is_on_the_link_of_its_master() {
+    let plugin =
+        json!({"type": "macvlan", "master": "test-inner", "ipam": ipam(&["10.98.4.0/24"])});
+    let host = Host::new(&[json!({"cniVersion": "0.3.1", "name": "outer", "plugins": [plugin]})]);
+    sh("ip netns add test-outside; ip link add test-inner type veth peer name eth0 netns test-outside; ip link set test-inner up
+        ip -n test-outside link set eth0 up; ip -n test-outside address add 10.98.4.1/24 dev eth0");
+    let before = made();
+    let out = host.run("outer", "ping -c 1 10.98.4.1 | grep -c 'bytes from'");
+    let out = out.expect_code(0).out();
+    assert_eq!(out, "1\n");
+    assert_eq!(made(), before);
+    sh("ip netns delete test-outside");
+}
+
+#[test]
+fn network_that_cannot_be_made_is_told_and_what_was_made_before_it_is_gone() {
+    let mut failing = bridge("failing", &["10.98.5.0/24"]);
+    let tuning = json!({"type": "tuning", "sysctl": {"net.ipv4.conf.none.forwarding": "1"}});
+    failing["plugins"]
+        .as_array_mut()
+        .expect("a list")
+        .push(tuning);
+    let mut missing = bridge("missing", &["10.98.6.0/24"]);
+    missing["plugins"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({"type": "nobody"}));
+    let good = bridge("good", &["10.98.7.0/24"]);
+    let full = ptp("full", &["10.98.8.0/29"]);
+    let host = Host::new(&[failing, missing, good, full]);
+    let before = made();
+    let leases = Path::new(LEASES).join("full");
+    fs::create_dir_all(&leases).expect("a folder");
+    let taken: Vec<_> = (2..=6)
+        .map(|last| leases.join(format!("10.98.8.{last}")))
+        .collect();
+    for path in &taken {
+        fs::write(path, "another\r\neth0").expect("a lease");
+    }
+    for (net, told) in [
+        ("unknown", "no such network"),
+        ("good,failing", "net/ipv4/conf/none/forwarding"),
+        ("good,missing", "there is no network plugin nobody"),
+        ("good,full", "no IP addresses available"),
+    ] {
+        let refused = host.run(net, "true").expect_code(254);
+        assert!(
+            refused.err().contains(told),
+            "{told} not in {}",
+            refused.err()
+        );
+    }
+    taken
+        .iter()
+        .for_each(|path| fs::remove_file(path).expect("a lease"));
+    finish(&mut host.fairing(&["gc", "--grace-period=0s"])).expect_code(0);
+    assert_eq!(made(), before);
+}
+
+#[test]
+fn networks_of_a_killed_pod_are_taken_down_by_the_next_command() {
+    let host = Host::new(&[
+        bridge("killed", &["10.98.10.0/24"]),
+        ptp("too", &["10.98.11.0/24"]),
+    ]);
+    let before = made();
+    let mut pod = host.fairing(&[
+        "run",
+        "-d",
+        "--net=killed,too",
+        "busybox",
+        "--",
+        "/bin/sh",
+        "-c",
+        &proved("sleep 9999"),
+    ]);
+    let uuid = finish(&mut pod).expect_code(0).out();
+    let uuid = uuid.trim();
+    assert!(made().len() > before.len());
+    let status = finish(&mut host.fairing(&["status", uuid])).expect_code(0);
+    assert!(
+        status.value("networks").contains("killed:ip4=10.98.10.2"),
+        "{}",
+        status.out()
+    );
+    sh(&format!("kill -9 {}", status.value("pid")));
+    wait_until("the pod has ended", || {
+        finish(&mut host.fairing(&["status", uuid])).value("state") == "exited"
+    });
+    assert_eq!(made(), before);
+    finish(&mut host.fairing(&["rm", uuid])).expect_code(0);
+}
+
+#[test]
+fn ports_of_the_host_lead_to_the_pod_and_its_network_names_its_name_servers() {
+    let mut network = bridge("ported", &["10.98.12.0/24"]);
+    let plugins = network["plugins"].as_array_mut().expect("a list");
+    plugins[0]["dns"] = json!({"nameservers": ["10.98.12.1"], "search": ["a.example"]});
+    plugins[0]["ipMasq"] = json!(true);
+    plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
+    plugins.push(json!({"type": "firewall", "backend": "iptables"}));
+    let host = Host::new(&[network, bridge("closed", &["10.98.13.0/24"])]);
+    let before = made();
+    // Those that are the pod's own; chains that lead to these stay.
+    let rules = || sh("iptables-save | grep -c '^-A.*10[.]98[.]12[.]2' || true");
+    let script = "cat /etc/resolv.conf; mkdir /www; echo reached >/www/index.html; exec httpd -f -p 80 -h /www";
+    let ports = ["-p=18080:80", "-p=127.0.0.1:18081:80/tcp"];
+    let pod = |net: &str| host.pod_with(&[&[net], &ports[..]].concat(), script);
+    let refused = finish(&mut pod("--net=closed")).expect_code(254);
+    assert!(
+        refused
+            .err()
+            .contains("none of these networks forwards ports"),
+        "{}",
+        refused.err()
+    );
+    let mut server = Running::start(&mut pod("--net=ported"));
+    assert_eq!(
+        [server.line(), server.line()],
+        ["nameserver 10.98.12.1", "search a.example"]
+    );
+    let curl = "curl --silent --show-error --max-time 60 --retry 9 --retry-connrefused";
+    for place in ["127.0.0.1:18080", "127.0.0.1:18081", "10.98.12.1:18080"] {
+        let page = sh(&format!("{curl} http://{place}/"));
+        assert_eq!(page, "reached\n", "{place}");
+    }
+    assert_ne!(rules(), "0\n");
+    server.signal("TERM");
+    server.finish();
+    finish(&mut host.fairing(&["gc"])).expect_code(0);
+    assert_eq!((made(), &*rules()), (before, "0\n"));
+}
