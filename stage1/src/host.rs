@@ -1,12 +1,12 @@
 //! What stage 1 asks the host.
 
-use std::fs;
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
+use rustix::system::sysinfo;
 use vmm::Kvm;
 use vmm::probe::probe;
 
@@ -16,14 +16,9 @@ pub fn cpus() -> u64 {
 }
 
 /// Physical memory, MiB.
-///
-/// # Errors
-/// When /proc/meminfo cannot be read.
-pub fn memory_mib() -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = total.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(kib.context("read MemTotal in /proc/meminfo")? >> 10)
+pub fn memory_mib() -> u64 {
+    let info = sysinfo();
+    (info.totalram * u64::from(info.mem_unit)) >> 20
 }
 
 /// Closes every descriptor above stdio but `kept`: what a caller left open is not the machine's business.

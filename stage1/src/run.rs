@@ -151,7 +151,7 @@ impl Prepared {
         let mut assets = Assets::open(pod, &manifest)?;
         let host = Host {
             cpus,
-            memory_mib: host::memory_mib()?,
+            memory_mib: host::memory_mib(),
             kvm_cpus: assets.kvm.get_max_vcpus() as u64,
             root: nix::unistd::geteuid().is_root(),
             window: terminal::window(),

@@ -4,12 +4,15 @@ use std::io::Read;
 
 use anyhow::{Result, ensure};
 
+/// Room that is there from the start: most such files are read at once.
+const FIRST_BYTES: usize = 4096;
+
 /// All that `reader` yields.
 ///
 /// # Errors
 /// If that is more than `limit_bytes`, of which no more are read; if it cannot be read.
 pub fn read(reader: impl Read, limit_bytes: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(FIRST_BYTES);
     reader
         .take(limit_bytes.saturating_add(1))
         .read_to_end(&mut bytes)?;
