@@ -5,9 +5,15 @@
 #![warn(missing_docs)]
 
 mod attachment;
+mod choice;
+mod dns;
 mod network;
 mod plugin;
+mod records;
 
 pub use self::attachment::Attachment;
+pub use self::choice::choose;
+pub use self::dns::resolv;
 pub use self::network::Network;
 pub use self::plugin::Container;
+pub use self::records::{Records, replace};

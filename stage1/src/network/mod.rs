@@ -4,27 +4,29 @@
 //! The addresses stay on the plugins' interfaces, where CHECK looks for them, and the guest is told to have the same; since
 //! all that arrives is redirected to the tap, the namespace itself never answers.
 
-mod choice;
 mod namespace;
 mod ports;
-mod record;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use cni::{Attachment, Container};
+use cni::{Attachment, Container, Records};
 use contract::{PodDir, PodManifest, RunArguments};
 use guest_init::protocol;
 use netlink::{Interface, Netlink, Route};
+use serde_json::{Map, Value, json};
 use vmm::layout::NETWORK_CARDS;
 use vmm::net::Tap;
 
 use self::namespace::Namespace;
-use self::record::Records;
 use crate::plan::PreparedImage;
 
 /// Where plugins are looked for: rkt's folder, everyone's, Debian's.
 const PLUGINS: [&str; 3] = ["/usr/lib/rkt/plugins/net", "/opt/cni/bin", "/usr/lib/cni"];
+
+/// Where everyone's networks are described.
+const NETWORKS: &str = "/etc/cni/net.d";
 
 /// What the pod has of its networks.
 #[derive(Default)]
@@ -51,7 +53,14 @@ pub struct Card {
 
 /// Whether the pod is to have loopback alone.
 pub fn is_loopback(arguments: &RunArguments) -> bool {
-    arguments.net.split(',').all(choice::is_loopback)
+    asked(arguments).is_empty()
+}
+
+/// Those of its networks that are more.
+fn asked(arguments: &RunArguments) -> Vec<&str> {
+    let networks = arguments.net.split(',');
+    let is_more = |name: &&str| !["", "none", "default", "host"].contains(name);
+    networks.filter(is_more).collect()
 }
 
 /// Makes the networks that `arguments` ask for, the pod's first interface first. What has been made when one fails is taken
@@ -68,27 +77,13 @@ pub fn set_up(
     if is_loopback(arguments) {
         return Ok(Networks::default());
     }
-    let mappings = ports::mappings(manifest, images)?;
-    let attachments = choice::attachments(arguments, mappings)?;
-    ensure!(
-        manifest.ports.is_empty()
-            || attachments
-                .iter()
-                .any(|one| one.network.offers(ports::CAPABILITY)),
-        "--net={}: none of these networks forwards ports of the host (a plugin with the capability portMappings, as portmap, does)",
-        arguments.net
-    );
     ensure!(
         nix::unistd::geteuid().is_root(),
         "--net={}: networks of the host take root; without it pods have --net=none",
         arguments.net
     );
-    ensure!(
-        attachments.len() <= usize::from(NETWORK_CARDS),
-        "--net={}: {} networks; a pod has at most {NETWORK_CARDS}",
-        arguments.net,
-        attachments.len()
-    );
+    let attachments = choose(arguments, ports::mappings(manifest, images)?);
+    let attachments = attachments.with_context(|| format!("--net={}", arguments.net))?;
     let made = make(pod, &arguments.uuid, attachments);
     let mut made = made.inspect_err(|_| give_up(pod, &arguments.uuid))?;
     let mut modes = arguments
@@ -108,9 +103,34 @@ pub fn give_up(pod: &PodDir, uuid: &str) {
     }
 }
 
+/// The interfaces that the pod is to have, where `mappings` lead to its ports.
+fn choose(arguments: &RunArguments, mappings: Vec<Value>) -> Result<Vec<Attachment>> {
+    let mut capabilities = Map::new();
+    if !mappings.is_empty() {
+        capabilities.insert(ports::CAPABILITY.into(), mappings.into());
+    }
+    let own = arguments.local_config.as_ref();
+    let own = own.map(|folder| Path::new(folder).join("net.d"));
+    let folders: Vec<_> = own.into_iter().chain([NETWORKS.into()]).collect();
+    let attachments = cni::choose(&asked(arguments), &capabilities, &folders)?;
+    let offers = |attachment: &Attachment, capability| attachment.network.offers(capability);
+    for capability in capabilities.keys() {
+        ensure!(
+            attachments.iter().any(|one| offers(one, capability)),
+            "no plugin of these networks has the capability {capability} (portmap has portMappings)"
+        );
+    }
+    let count = attachments.len();
+    ensure!(
+        count <= usize::from(NETWORK_CARDS),
+        "{count} networks; a pod has at most {NETWORK_CARDS}"
+    );
+    Ok(attachments)
+}
+
 fn make(pod: &PodDir, uuid: &str, attachments: Vec<Attachment>) -> Result<Networks> {
     // What is to be taken down is written down before it is made.
-    let mut records = Records::create(pod, attachments)?;
+    let mut records = Records::create(&pod.networks(), attachments)?;
     let namespace = Namespace::create(uuid)?;
     let container = container(uuid, Some(namespace.path().to_owned()));
     records.update(|attachment| attachment.add(&container))?;
@@ -119,8 +139,11 @@ fn make(pod: &PodDir, uuid: &str, attachments: Vec<Attachment>) -> Result<Networ
         .map(|attachment| &*attachment.interface);
     let interfaces: Vec<_> = interfaces.collect();
     let mut networks = namespace.inside(|| join(&interfaces))?;
-    records.tell(&networks.cards)?;
-    networks.resolv = ports::resolv(records.attachments());
+    networks.resolv = cni::resolv(records.attachments());
+    cni::replace(
+        &pod.network_info(),
+        &network_info(&records, &networks.cards),
+    )?;
     Ok(networks)
 }
 
@@ -167,7 +190,7 @@ fn card(netlink: &Netlink, name: &str, interface: Interface) -> Result<Card> {
 /// # Errors
 /// What the first plugin to fail says; what could be taken down is.
 pub fn tear_down(pod: &PodDir, uuid: &str) -> Result<()> {
-    let Some(mut records) = Records::read(pod)? else {
+    let Some(mut records) = Records::read(&pod.networks())? else {
         return Ok(());
     };
     let namespace = Namespace::find(uuid);
@@ -186,4 +209,33 @@ fn container(uuid: &str, namespace: Option<PathBuf>) -> Container {
         namespace,
         plugins: PLUGINS.map(|path| Path::new(path).to_owned()).into(),
     }
+}
+
+/// `net-info.json`: which addresses the pod has (contract section 1.5).
+fn network_info(records: &Records, cards: &[Card]) -> Vec<Value> {
+    let told = records.attachments().zip(cards).enumerate();
+    let told = told.map(|(number, (attachment, card))| {
+        let first = card
+            .told
+            .addresses
+            .iter()
+            .find_map(|address| match address.ip {
+                IpAddr::V4(ip) => Some((ip, address.prefix)),
+                IpAddr::V6(_) => None,
+            });
+        let mask = |prefix: u8| {
+            let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            Ipv4Addr::from(!host)
+        };
+        json!({
+            "netName": attachment.network.name,
+            "netConf": records.path(number),
+            "pluginPath": "",
+            "ifName": attachment.interface,
+            "ip": first.map_or(String::new(), |(ip, _)| ip.to_string()),
+            "args": attachment.arguments,
+            "mask": first.map_or(String::new(), |(_, prefix)| mask(prefix).to_string()),
+        })
+    });
+    told.collect()
 }

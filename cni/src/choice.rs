@@ -1,33 +1,26 @@
-//! Which networks `--net` names (contract section 1.2).
+//! Which of the networks that are described a container is to be on.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use cni::{Attachment, Network};
-use contract::RunArguments;
 use serde_json::{Map, Value};
 
-use super::ports;
+use crate::{Attachment, Network};
 
-/// Where everyone's networks are described.
-const NETWORKS: &str = "/etc/cni/net.d";
-
-/// The interfaces that the pod is to have, in order; none where it has loopback alone. Plugins that can are told of `ports`.
-pub fn attachments(arguments: &RunArguments, ports: Vec<Value>) -> Result<Vec<Attachment>> {
-    let own = arguments.local_config.as_ref();
-    let own = own.map(|folder| PathBuf::from(folder).join("net.d"));
-    let folders: Vec<_> = own.into_iter().chain([NETWORKS.into()]).collect();
-    choose(&arguments.net, ports, &folders)
-}
-
-fn choose(net: &str, ports: Vec<Value>, folders: &[PathBuf]) -> Result<Vec<Attachment>> {
-    let asked = net.split(',').filter(|name| !is_loopback(name));
-    let asked: Vec<_> = asked
-        .map(|name| name.split_once(':').unwrap_or((name, "")))
-        .collect();
+/// What is to be added for each of `asked`, which are names of networks, with arguments for their plugins behind a colon, or `all`:
+/// interfaces `eth0`, `eth1` and so on, in this order, each network once. Plugins that have them are told of `capabilities`.
+///
+/// # Errors
+/// When no file in `folders` describes one.
+pub fn choose(
+    asked: &[&str],
+    capabilities: &Map<String, Value>,
+    folders: &[PathBuf],
+) -> Result<Vec<Attachment>> {
     let (networks, faults) = Network::find_all(folders)?;
     let mut chosen: Vec<(Network, &str)> = Vec::new();
-    for (name, arguments) in asked {
+    for network in asked {
+        let (name, arguments) = network.split_once(':').unwrap_or((network, ""));
         let named = networks
             .iter()
             .filter(|network| name == "all" || network.name == name);
@@ -39,17 +32,13 @@ fn choose(net: &str, ports: Vec<Value>, folders: &[PathBuf]) -> Result<Vec<Attac
                 .collect();
             let faults: Vec<_> = faults.iter().map(|fault| format!("; {fault:#}")).collect();
             let (folders, faults) = (folders.join(" and "), faults.concat());
-            bail!("--net={name}: no such network is described in {folders}{faults}");
+            bail!("no network {name} is described in {folders}{faults}");
         }
         for network in named {
             if !chosen.iter().any(|(other, _)| other.name == network.name) {
                 chosen.push((network.clone(), arguments));
             }
         }
-    }
-    let mut capabilities = Map::new();
-    if !ports.is_empty() {
-        capabilities.insert(ports::CAPABILITY.into(), ports.into());
     }
     let attachment = |(number, (network, arguments)): (usize, (Network, &str))| Attachment {
         network,
@@ -61,18 +50,13 @@ fn choose(net: &str, ports: Vec<Value>, folders: &[PathBuf]) -> Result<Vec<Attac
     Ok(chosen.into_iter().enumerate().map(attachment).collect())
 }
 
-/// Whether `name` adds nothing to loopback.
-pub fn is_loopback(name: &str) -> bool {
-    ["", "none", "default", "host"].contains(&name)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
 
-    /// What `--net=net` chooses of these configurations: networks, interfaces and arguments.
+    /// What is chosen of these configurations: networks, interfaces and arguments.
     fn chosen(net: &str, networks: &[(&str, &str)]) -> Result<Vec<[String; 3]>> {
         let folder = tempfile::tempdir()?;
         fs::create_dir(folder.path().join("net.d"))?;
@@ -80,7 +64,8 @@ mod tests {
             fs::write(folder.path().join("net.d").join(file), json)?;
         }
         let folders = [folder.path().join("net.d")];
-        let chosen = choose(net, vec![], &folders)?.into_iter();
+        let asked: Vec<_> = net.split(',').collect();
+        let chosen = choose(&asked, &Map::new(), &folders)?.into_iter();
         Ok(chosen
             .map(|chosen| [chosen.network.name, chosen.interface, chosen.arguments])
             .collect())
@@ -118,7 +103,7 @@ mod tests {
             "{:#}",
             chosen("one,three", &NETWORKS).expect_err("no network")
         );
-        for part in ["--net=three", "net.d", "30.conf"] {
+        for part in ["no network three", "net.d", "30.conf"] {
             assert!(error.contains(part), "{part} not in {error}");
         }
     }

@@ -1,0 +1,212 @@
+//! What is written down of a container's attachments: a file for each, from before its plugins are executed until they have
+//! deleted it, so that whoever comes after a killed caller knows what there is to delete.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use contract::bounded;
+use serde::Serialize;
+
+use crate::Attachment;
+
+/// The largest file of these, bytes.
+const LIMIT_BYTES: u64 = 4 << 20;
+
+/// Extension of a file that is not whole yet.
+const PART: &str = "part";
+
+/// The attachments of a container, in order.
+pub struct Records {
+    folder: PathBuf,
+    /// Each with the number that its file has.
+    attachments: Vec<(usize, Attachment)>,
+}
+
+impl Records {
+    /// Writes down what is going to be made, into a new folder.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub fn create(folder: &Path, attachments: Vec<Attachment>) -> Result<Self> {
+        fs::create_dir(folder).with_context(|| format!("make {}", folder.display()))?;
+        let mut records = Self {
+            folder: folder.to_owned(),
+            attachments: attachments.into_iter().enumerate().collect(),
+        };
+        records.update(|_| Ok(()))?;
+        Ok(records)
+    }
+
+    /// What has been written down and not yet been deleted; `None` = there is no such folder.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            entries => entries.with_context(|| format!("read {}", folder.display()))?,
+        };
+        let mut attachments = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let number = name.and_then(|name| name.strip_suffix(".json")?.parse().ok());
+            // What else is there was being written when its writer was killed.
+            let Some(number) = number else { continue };
+            let json = File::open(&path).map_err(Into::into);
+            let json = json.and_then(|file| bounded::read(file, LIMIT_BYTES));
+            let attachment = json.and_then(|json| Ok(serde_json::from_slice(&json)?));
+            let attachment = attachment.with_context(|| format!("read {}", path.display()))?;
+            attachments.push((number, attachment));
+        }
+        attachments.sort_by_key(|(number, _)| *number);
+        let folder = folder.to_owned();
+        Ok(Some(Self {
+            folder,
+            attachments,
+        }))
+    }
+
+    /// The attachments, in order.
+    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.attachments.iter().map(|(_, attachment)| attachment)
+    }
+
+    /// Where an attachment is written down, by its place among all.
+    pub fn path(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("{number}.json"))
+    }
+
+    /// Has `change` change each, in order, and writes down what has become of it.
+    ///
+    /// # Errors
+    /// The first of `change`, or of writing.
+    pub fn update(&mut self, change: impl Fn(&mut Attachment) -> Result<()>) -> Result<()> {
+        let paths: Vec<_> = self.numbers().map(|number| self.path(number)).collect();
+        for ((_, attachment), path) in self.attachments.iter_mut().zip(paths) {
+            let changed = change(attachment);
+            replace(&path, attachment)?;
+            changed?;
+        }
+        Ok(())
+    }
+
+    /// Has `delete` delete each, the last one first, and forgets those that it has.
+    ///
+    /// # Errors
+    /// The first of those that it has not deleted.
+    pub fn delete(&mut self, delete: impl Fn(&Attachment) -> Result<()>) -> Result<()> {
+        let mut deleted = Ok(());
+        for (number, attachment) in self.attachments.iter().rev() {
+            let path = self.path(*number);
+            let forget =
+                || fs::remove_file(&path).with_context(|| format!("delete {}", path.display()));
+            deleted = deleted.and(delete(attachment).and_then(|()| forget()));
+        }
+        deleted
+    }
+
+    /// Deletes the folder: there is nothing left to be taken down.
+    ///
+    /// # Errors
+    /// When there is.
+    pub fn forget(self) -> Result<()> {
+        let folder = self.folder;
+        let leftovers = fs::read_dir(&folder).into_iter().flatten().flatten();
+        for part in leftovers.filter(|entry| entry.path().extension() == Some(PART.as_ref())) {
+            let _ = fs::remove_file(part.path());
+        }
+        fs::remove_dir(&folder).with_context(|| format!("delete {}", folder.display()))
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = usize> {
+        self.attachments.iter().map(|(number, _)| *number)
+    }
+}
+
+/// Writes a file of JSON anew: the old one is there until the new one is whole.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn replace(path: &Path, content: &impl Serialize) -> Result<()> {
+    let part = path.with_extension(PART);
+    let write = || -> Result<()> {
+        let mut file = File::create(&part)?;
+        file.write_all(&serde_json::to_vec(content)?)?;
+        file.sync_all()?;
+        Ok(fs::rename(&part, path)?)
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Network;
+    use anyhow::{bail, ensure};
+
+    fn attachment(number: usize) -> Result<Attachment> {
+        Ok(Attachment {
+            network: Network::parse(br#"{"name": "one", "type": "bridge"}"#)?,
+            interface: format!("eth{number}"),
+            arguments: String::new(),
+            capabilities: serde_json::Map::new(),
+            result: None,
+        })
+    }
+
+    #[test]
+    fn what_is_written_down_is_there_until_it_is_deleted_the_last_first() -> Result<()> {
+        let parent = tempfile::tempdir()?;
+        let folder = parent.path().join("net");
+        assert!(Records::read(&folder)?.is_none());
+        let attachments = (0..3).map(attachment).collect::<Result<Vec<_>>>()?;
+        let mut records = Records::create(&folder, attachments)?;
+        // The second plugin fails: the first one's answer is kept.
+        let added = records.update(|attachment| {
+            let name = attachment.interface.clone();
+            ensure!(name != "eth1", "no address");
+            attachment.result = Some(serde_json::json!(name));
+            Ok(())
+        });
+        assert!(added.is_err());
+        let mut records = Records::read(&folder)?.context("written down")?;
+        let results = records
+            .attachments
+            .iter()
+            .map(|(_, one)| one.result.clone());
+        let results: Vec<_> = results.collect();
+        assert_eq!(results, [Some(serde_json::json!("eth0")), None, None]);
+        // One that cannot be deleted stays, and the others go.
+        let order = std::cell::RefCell::new(Vec::new());
+        let deleted = records.delete(|attachment| {
+            order.borrow_mut().push(attachment.interface.clone());
+            match &*attachment.interface {
+                "eth1" => bail!("busy"),
+                _ => Ok(()),
+            }
+        });
+        assert!(deleted.is_err());
+        assert_eq!(order.into_inner(), ["eth2", "eth1", "eth0"]);
+        let mut records = Records::read(&folder)?.context("written down")?;
+        let left: Vec<_> = records.attachments().map(|one| &*one.interface).collect();
+        assert_eq!(left, ["eth1"]);
+        records.delete(|_| Ok(()))?;
+        records.forget()?;
+        assert!(Records::read(&folder)?.is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn record_that_is_damaged_is_named() -> Result<()> {
+        let parent = tempfile::tempdir()?;
+        let folder = parent.path().join("net");
+        Records::create(&folder, vec![attachment(0)?])?;
+        fs::write(folder.join("0.json"), "{")?;
+        let error = Records::read(&folder).err().context("it is refused")?;
+        assert!(format!("{error:#}").contains("net/0.json"));
+        Ok(())
+    }
+}
