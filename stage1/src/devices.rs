@@ -13,7 +13,7 @@ use vmm::fs::{Fs, Share, Trust};
 use vmm::layout::Slot;
 use vmm::machine::{Config, Devices, Machine};
 use vmm::mem::{Mem, Size};
-use vmm::net::Net;
+use vmm::net::{Limit, Meter, Net};
 use vmm::vsock::Vsock;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -69,8 +69,13 @@ pub fn machine(
             )),
         ),
     ]);
+    let limit = Limit {
+        bytes: plan.network_bytes,
+        frames: None,
+    };
+    let meters = [Meter::new(limit), Meter::new(limit)];
     for (number, card) in (0..).zip(cards) {
-        let net = Net::new(card.tap, card.mac, card.mtu);
+        let net = Net::new(card.tap, card.mac, card.mtu, meters.clone());
         devices.insert(Slot::Net(number), boxed(net));
     }
     if let Some(descriptors) = descriptors {

@@ -15,6 +15,7 @@ const MEMORY: &str = "resource/memory";
 const CPU: &str = "resource/cpu";
 const BLOCK_BANDWIDTH: &str = "resource/block-bandwidth";
 const BLOCK_OPERATIONS: &str = "resource/block-iops";
+const NETWORK_BANDWIDTH: &str = "resource/network-bandwidth";
 const CPU_SHARES: &str = "os/linux/cpu-shares";
 const SYSCTL: &str = "os/unix/sysctl";
 
@@ -22,7 +23,14 @@ const SYSCTL: &str = "os/unix/sysctl";
 pub const OF_APP: [&str; 5] = [MEMORY, CPU, BLOCK_BANDWIDTH, BLOCK_OPERATIONS, CPU_SHARES];
 
 /// Isolators that are honoured for a pod.
-pub const OF_POD: [&str; 5] = [MEMORY, CPU, BLOCK_BANDWIDTH, BLOCK_OPERATIONS, SYSCTL];
+pub const OF_POD: [&str; 6] = [
+    MEMORY,
+    CPU,
+    BLOCK_BANDWIDTH,
+    BLOCK_OPERATIONS,
+    NETWORK_BANDWIDTH,
+    SYSCTL,
+];
 
 /// The least memory limit with which an app can be launched at all, MiB.
 const MEMORY_MINIMUM_MIB: u64 = 8;
@@ -62,6 +70,14 @@ pub fn of_app(app: &App, annotations: &[Annotation]) -> Result<Limits> {
 /// As [`of_app`].
 pub fn of_pod(pod: &PodManifest) -> Result<Limits> {
     resources(&pod.isolators).context("read the pod's own limits")
+}
+
+/// What all network cards of `pod` together may send, and receive, bytes in a second.
+///
+/// # Errors
+/// As [`of_app`].
+pub fn network_bytes(pod: &PodManifest) -> Result<Option<u64>> {
+    rate(&pod.isolators, NETWORK_BANDWIDTH).context("read the pod's own limits")
 }
 
 /// The same of a pod when it begins that grows: from what its isolators request up to their limits.

@@ -86,6 +86,8 @@ pub struct Plan {
     pub apps: Vec<protocol::App>,
     /// How many images lie on the images disk: those of the apps that have one, in order.
     pub images: u8,
+    /// What the machine may send on its networks, and receive, bytes in a second.
+    pub network_bytes: Option<u64>,
     /// Folders and files of the host that the machine is given, by number.
     pub shares: Vec<Share>,
     /// How many more it can be given while it runs.
@@ -157,6 +159,7 @@ impl Plan {
             scratch_bytes,
             apps,
             images: planner.numbers.start,
+            network_bytes: limits::network_bytes(pod)?,
             shares,
             later_shares,
             uids: pod_annotation(annotation::POD_UIDS)

@@ -73,7 +73,7 @@ mod tests {
         let pod: PodManifest = serde_json::from_str(
             r#"{"acVersion":"0.8.11","acKind":"PodManifest","ports":[{"name":"http","hostPort":80}],
                 "isolators":[{"name":"resource/memory","value":{"limit":"1G"}},
-                    {"name":"resource/network-bandwidth","value":{"limit":"1G"}}]}"#,
+                    {"name":"resource/gpu","value":{"limit":"1"}}]}"#,
         )
         .expect("a pod manifest");
         let arguments = RunArguments {
@@ -90,7 +90,7 @@ mod tests {
             "--ipc",
             "--private-users",
             "metadata",
-            "network-bandwidth",
+            "gpu",
         ];
         assert_eq!(warnings.len(), about.len(), "{warnings:?}");
         for (warning, word) in warnings.iter().zip(about) {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tests::running::Running;
-use tests::{Finished, fairing_in, finish, proved, temporary, test_image, wait_until};
+use tests::{Finished, fairing_in, finish, image_id, proved, temporary, test_image, wait_until};
 
 /// Where Debian's host-local keeps who has which address.
 const LEASES: &str = "/var/lib/cni/networks";
@@ -312,4 +312,33 @@ fn ports_of_the_host_lead_to_the_pod_and_its_network_names_its_name_servers() {
     server.finish();
     finish(&mut host.fairing(&["gc"])).expect_code(0);
     assert_eq!((made(), &*rules()), (before, "0\n"));
+}
+
+#[test]
+fn network_bandwidth_of_a_pod_bounds_what_it_sends() {
+    let host = Host::new(&[bridge("slow", &["10.98.14.0/24"])]);
+    let script = "mkdir /www; seq 1 100000 >/www/numbers; echo ready; exec httpd -f -p 80 -h /www";
+    let id = image_id(&host.0.path().join("store"));
+    let manifest = json!({"acVersion": "0.8.11", "acKind": "PodManifest",
+        "apps": [{"name": "web", "image": {"id": id},
+            "app": {"exec": ["/bin/sh", "-c", proved(script)], "user": "0", "group": "0"}}],
+        "isolators": [{"name": "resource/network-bandwidth", "value": {"default": true, "limit": "100k"}}]});
+    let path = host.0.path().join("pod");
+    fs::write(&path, manifest.to_string()).expect("room for a manifest");
+    let mut pod = host.fairing(&["run", "--rm", "--net=slow", "--pod-manifest"]);
+    let mut server = Running::start(pod.arg(&path));
+    assert_eq!(server.line(), "ready");
+    let curl = "curl --silent --show-error --retry 9 --retry-connrefused";
+    let timed = format!(
+        "{curl} -o /dev/null -w '%{{size_download}} %{{time_total}}' http://10.98.14.2/numbers"
+    );
+    let told = sh(&timed);
+    let (bytes, seconds) = told.split_once(' ').expect("two figures");
+    assert_eq!(bytes, "588895");
+    // No clock of the host is fast enough to fail this by being slow.
+    let seconds: f64 = seconds.parse().expect("a time");
+    assert!(seconds > 5.0, "{seconds} s for {bytes} bytes at 100 kB/s");
+    server.signal("TERM");
+    server.finish();
+    finish(&mut host.fairing(&["gc"])).expect_code(0);
 }

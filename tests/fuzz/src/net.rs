@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use vmm::net::{Link, Net};
+use vmm::net::{Limit, Link, Meter, Net};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::queues::{Guest, Image};
@@ -73,7 +73,8 @@ fn serve(input: &[u8]) -> Option<(Guest, usize)> {
         lengths: Mutex::new(lengths),
         sent_bytes: Arc::clone(&sent_bytes),
     };
-    let device = Box::new(Net::new(link, [2, 0, 0, 0, 0, 1], 1500));
+    let meters = [0; 2].map(|_| Meter::new(Limit::default()));
+    let device = Box::new(Net::new(link, [2, 0, 0, 0, 0, 1], 1500, meters));
     let mut guest = Guest::new(image, device, options & EVENT_IDX != 0);
     if options & MERGEABLE != 0 {
         guest.features = MRG_RXBUF;

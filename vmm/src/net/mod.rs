@@ -4,6 +4,7 @@
 //! Virtio 1.2, section 5.1. A frame passes through a buffer, so that what the link is given is what has been looked at. What
 //! a frame says of itself is judged by the link, which is the host's kernel.
 
+mod rate;
 mod session;
 mod spec;
 mod tap;
@@ -14,6 +15,7 @@ use std::os::fd::AsFd;
 
 use virtio_queue::Queue;
 
+pub use self::rate::{Limit, Meter};
 use self::session::Session;
 use self::spec::*;
 pub use self::tap::Tap;
@@ -45,16 +47,20 @@ pub struct Net {
     link: Box<dyn Link>,
     mac: [u8; 6],
     mtu: u16,
+    /// What the guest sends, and what it receives.
+    meters: [Meter; 2],
     faults: Faults,
 }
 
 impl Net {
-    /// A card of the address `mac` whose packets have at most `mtu` bytes.
-    pub fn new(link: impl Link + 'static, mac: [u8; 6], mtu: u16) -> Self {
+    /// A card of the address `mac` whose packets have at most `mtu` bytes. What the guest sends passes by the first of `meters`, what
+    /// it receives by the second.
+    pub fn new(link: impl Link + 'static, mac: [u8; 6], mtu: u16, meters: [Meter; 2]) -> Self {
         Self {
             link: Box::new(link),
             mac,
             mtu,
+            meters,
             faults: Faults::default(),
         }
     }

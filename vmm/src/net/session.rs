@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use virtio_queue::{DescriptorChain, Error as QueueError, QueueOwnedT, QueueT};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -102,8 +103,7 @@ impl<'m> Session<'m> {
         loop {
             self.transmit()?;
             self.receive()?;
-            let busy = self.tx_waiting || (self.link_waiting && !self.starved);
-            let ready = match self.epoll.wait(if busy { 0 } else { -1 }, &mut events) {
+            let ready = match self.epoll.wait(self.timeout_ms(), &mut events) {
                 Ok(ready) => ready,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -129,6 +129,21 @@ impl<'m> Session<'m> {
         }
     }
 
+    /// How long to wait for events: not at all when there are frames, but for those that are to wait; -1 = for ever.
+    fn timeout_ms(&self) -> i32 {
+        let [sent, received] = &self.net.meters;
+        let has_incoming = self.incoming_bytes > 0 || self.link_waiting;
+        let outgoing = self.tx_waiting.then(|| sent.wait().unwrap_or_default());
+        let incoming = has_incoming && !self.starved;
+        let incoming = incoming.then(|| received.wait().unwrap_or_default());
+        let waits = outgoing.into_iter().chain(incoming);
+        // Rounded up: less than a millisecond would be none.
+        let ms = |wait: Duration| wait.as_nanos().div_ceil(1_000_000);
+        waits
+            .min()
+            .map_or(-1, |wait| i32::try_from(ms(wait)).unwrap_or(i32::MAX))
+    }
+
     /// Guest to link, for a turn.
     fn transmit(&mut self) -> Result<(), QueueError> {
         if !self.tx_waiting {
@@ -137,16 +152,22 @@ impl<'m> Session<'m> {
         let queue = &mut self.tx.queue;
         queue.disable_notification(self.memory)?;
         let before = queue.next_used();
+        let meter = &self.net.meters[0];
         for _ in 0..TURN {
+            if meter.wait().is_some() {
+                break;
+            }
             let Some(chain) = next_chain(queue, self.memory)? else {
                 self.tx_waiting = false;
                 break;
             };
             let head = chain.head_index();
-            let sent = send(self.net, self.memory, chain, &mut self.outgoing);
-            if let Err(fault) = sent {
-                let faults = &self.net.faults;
-                faults.log(format_args!("a frame of the guest is lost: {fault}"));
+            match send(self.net, self.memory, chain, &mut self.outgoing) {
+                Ok(bytes) => meter.passed(bytes),
+                Err(fault) => {
+                    let faults = &self.net.faults;
+                    faults.log(format_args!("a frame of the guest is lost: {fault}"));
+                }
             }
             queue.add_used(self.memory, head, 0)?;
         }
@@ -160,11 +181,15 @@ impl<'m> Session<'m> {
     fn receive(&mut self) -> Result<(), QueueError> {
         let before = self.rx.queue.next_used();
         for _ in 0..TURN {
-            if self.starved || !self.take() {
+            let meter = &self.net.meters[1];
+            if self.starved || meter.wait().is_some() || !self.take() {
                 break;
             }
             match self.fill()? {
-                true => self.incoming_bytes = 0,
+                true => {
+                    meter.passed(self.incoming_bytes - HEADER_BYTES);
+                    self.incoming_bytes = 0;
+                }
                 false => self.starved = true,
             }
         }
@@ -249,13 +274,13 @@ impl<'m> Session<'m> {
     }
 }
 
-/// Gives the link the frame in `chain`, by way of `buffer`.
+/// Gives the link the frame in `chain`, by way of `buffer`; its length without the header, bytes.
 fn send(
     net: &Net,
     memory: &GuestMemory,
     chain: DescriptorChain<&GuestMemory>,
     buffer: &mut [u8],
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let mut frame: Reader<'_> = chain.reader(memory).map_err(io::Error::other)?;
     let bytes = frame.available_bytes();
     if bytes < HEADER_BYTES + ETHERNET_BYTES {
@@ -264,5 +289,6 @@ fn send(
     let buffer = buffer.get_mut(..bytes);
     let buffer = buffer.ok_or_else(|| io::Error::other("it is too long"))?;
     frame.read_exact(buffer)?;
-    net.link.send(buffer)
+    net.link.send(buffer)?;
+    Ok(bytes - HEADER_BYTES)
 }

@@ -61,6 +61,12 @@ struct Card {
 
 impl Card {
     fn new(features: u64) -> Self {
+        Self::limited(features, Limit::default())
+    }
+
+    /// A card with the same limit for each direction.
+    fn limited(features: u64, limit: Limit) -> Self {
+        let meters = [Meter::new(limit), Meter::new(limit)];
         let memory = memory();
         // Making one clears its ring.
         let rings = [0, TX].map(|start| MockSplitQueue::create(memory, GuestAddress(start), SIZE));
@@ -83,7 +89,7 @@ impl Card {
             interrupt: interrupt.clone(),
         };
         let stopped = Stop::new(stop.try_clone().unwrap());
-        let net = Box::new(Net::new(Socket(link), [2, 0, 0, 0, 0, 1], 1500));
+        let net = Box::new(Net::new(Socket(link), [2, 0, 0, 0, 0, 1], 1500, meters));
         let thread = std::thread::spawn(move || net.run(activation, &stopped).1);
         Self {
             memory,
@@ -265,4 +271,25 @@ fn driver_is_told_when_what_it_waits_for_lies_among_a_frames_buffers() {
         let told = used::needs_notification(&mut queue, memory, 0).unwrap();
         assert_eq!(told, is_told, "used_event {used_event}");
     }
+}
+
+#[test]
+fn frames_beyond_the_limit_wait_in_both_directions_and_are_not_lost() {
+    let limit = Limit {
+        bytes: None,
+        frames: Some(20),
+    };
+    let mut card = Card::limited(VIRTIO_NET_F_MRG_RXBUF, limit);
+    let begun = Instant::now();
+    for number in 0..6 {
+        card.offer(0, &[(page(number), 1000)], WRITE);
+        card.offer(1, &[(page(8), 72)], 0);
+        card.host.send(&frame(60)).unwrap();
+    }
+    card.used(0, 6);
+    card.used(1, 6);
+    // Three make the burst, the others have 50 ms between them.
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(140), "{took:?}");
+    (0..6).for_each(|_| assert_eq!(card.host.recv(&mut [0; 100]).unwrap(), 72));
 }
