@@ -23,14 +23,16 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Adds the interface.
+    /// Adds the interface. After each plugin `keep` is told how far it is: what is to be deleted, if the next one is the last
+    /// thing that this process does, is to be deleted with that result.
     ///
     /// # Errors
-    /// What the first plugin to fail says; then it is to be deleted.
-    pub fn add(&mut self, container: &Container) -> Result<()> {
-        for plugin in &self.network.plugins {
-            let answer = self.execute(container, "ADD", plugin)?;
+    /// What the first plugin to fail says, or `keep`; then it is to be deleted.
+    pub fn add(&mut self, container: &Container, keep: impl Fn(&Self) -> Result<()>) -> Result<()> {
+        for number in 0..self.network.plugins.len() {
+            let answer = self.execute(container, "ADD", &self.network.plugins[number])?;
             self.result = answer.or(self.result.take());
+            keep(self)?;
         }
         Ok(())
     }

@@ -3,20 +3,16 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use crate::{Attachment, Network};
 
 /// What is to be added for each of `asked`, which are names of networks, with arguments for their plugins behind a colon, or `all`:
-/// interfaces `eth0`, `eth1` and so on, in this order, each network once. Plugins that have them are told of `capabilities`.
+/// interfaces `eth0`, `eth1` and so on, in this order, each network once. What files describe none is in the log, where `all` are asked for.
 ///
 /// # Errors
 /// When no file in `folders` describes one.
-pub fn choose(
-    asked: &[&str],
-    capabilities: &Map<String, Value>,
-    folders: &[PathBuf],
-) -> Result<Vec<Attachment>> {
+pub fn choose(asked: &[&str], folders: &[PathBuf]) -> Result<Vec<Attachment>> {
     let (networks, faults) = Network::find_all(folders)?;
     let mut chosen: Vec<(Network, &str)> = Vec::new();
     for network in asked {
@@ -34,6 +30,9 @@ pub fn choose(
             let (folders, faults) = (folders.join(" and "), faults.concat());
             bail!("no network {name} is described in {folders}{faults}");
         }
+        if name == "all" {
+            faults.iter().for_each(|fault| tracing::warn!("{fault:#}"));
+        }
         for network in named {
             if !chosen.iter().any(|(other, _)| other.name == network.name) {
                 chosen.push((network.clone(), arguments));
@@ -44,7 +43,7 @@ pub fn choose(
         network,
         interface: format!("eth{number}"),
         arguments: arguments.to_owned(),
-        capabilities: capabilities.clone(),
+        capabilities: Map::new(),
         result: None,
     };
     Ok(chosen.into_iter().enumerate().map(attachment).collect())
@@ -65,7 +64,7 @@ mod tests {
         }
         let folders = [folder.path().join("net.d")];
         let asked: Vec<_> = net.split(',').collect();
-        let chosen = choose(&asked, &Map::new(), &folders)?.into_iter();
+        let chosen = choose(&asked, &folders)?.into_iter();
         Ok(chosen
             .map(|chosen| [chosen.network.name, chosen.interface, chosen.arguments])
             .collect())

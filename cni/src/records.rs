@@ -2,11 +2,13 @@
 //! deleted it, so that whoever comes after a killed caller knows what there is to delete.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use contract::bounded;
+use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use crate::Attachment;
@@ -20,6 +22,8 @@ const PART: &str = "part";
 /// The attachments of a container, in order.
 pub struct Records {
     folder: PathBuf,
+    /// The folder, locked for as long as a plugin that was executed for it runs, whoever has executed it.
+    lock: File,
     /// Each with the number that its file has.
     attachments: Vec<(usize, Attachment)>,
 }
@@ -31,23 +35,29 @@ impl Records {
     /// When that cannot be done.
     pub fn create(folder: &Path, attachments: Vec<Attachment>) -> Result<Self> {
         fs::create_dir(folder).with_context(|| format!("make {}", folder.display()))?;
-        let mut records = Self {
+        let records = Self {
             folder: folder.to_owned(),
+            lock: lock(folder)?,
             attachments: attachments.into_iter().enumerate().collect(),
         };
-        records.update(|_| Ok(()))?;
+        for (number, attachment) in &records.attachments {
+            replace(&records.path(*number), attachment)?;
+        }
         Ok(records)
     }
 
-    /// What has been written down and not yet been deleted; `None` = there is no such folder.
+    /// What has been written down and not yet been deleted; `None` = there is no such folder. Waits for plugins that outlive
+    /// whoever executed them: what they are about to make could not be deleted yet.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
-        let entries = match fs::read_dir(folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            entries => entries.with_context(|| format!("read {}", folder.display()))?,
-        };
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let lock = lock(folder)?;
+        let entries = fs::read_dir(folder);
+        let entries = entries.with_context(|| format!("read {}", folder.display()))?;
         let mut attachments = Vec::new();
         for entry in entries {
             let path = entry?.path();
@@ -62,9 +72,9 @@ impl Records {
             attachments.push((number, attachment));
         }
         attachments.sort_by_key(|(number, _)| *number);
-        let folder = folder.to_owned();
         Ok(Some(Self {
-            folder,
+            folder: folder.to_owned(),
+            lock,
             attachments,
         }))
     }
@@ -79,18 +89,20 @@ impl Records {
         self.folder.join(format!("{number}.json"))
     }
 
-    /// Has `change` change each, in order, and writes down what has become of it.
+    /// Has `add` add each, in order, which says of each step what has become of it.
     ///
     /// # Errors
-    /// The first of `change`, or of writing.
-    pub fn update(&mut self, change: impl Fn(&mut Attachment) -> Result<()>) -> Result<()> {
+    /// The first of `add`, or of writing down.
+    pub fn add(
+        &mut self,
+        add: impl Fn(&mut Attachment, &dyn Fn(&Attachment) -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        let _inherited = self.lock_for_plugins()?;
         let paths: Vec<_> = self.numbers().map(|number| self.path(number)).collect();
-        for ((_, attachment), path) in self.attachments.iter_mut().zip(paths) {
-            let changed = change(attachment);
-            replace(&path, attachment)?;
-            changed?;
-        }
-        Ok(())
+        let mut attachments = self.attachments.iter_mut().zip(paths);
+        attachments.try_for_each(|((_, attachment), path)| {
+            add(attachment, &|attachment| replace(&path, attachment))
+        })
     }
 
     /// Has `delete` delete each, the last one first, and forgets those that it has.
@@ -98,6 +110,7 @@ impl Records {
     /// # Errors
     /// The first of those that it has not deleted.
     pub fn delete(&mut self, delete: impl Fn(&Attachment) -> Result<()>) -> Result<()> {
+        let _inherited = self.lock_for_plugins()?;
         let mut deleted = Ok(());
         for (number, attachment) in self.attachments.iter().rev() {
             let path = self.path(*number);
@@ -121,9 +134,23 @@ impl Records {
         fs::remove_dir(&folder).with_context(|| format!("delete {}", folder.display()))
     }
 
+    /// A descriptor of the lock that programs inherit which are executed meanwhile, and their children.
+    fn lock_for_plugins(&self) -> Result<OwnedFd> {
+        rustix::io::dup(&self.lock).context("hand the lock on records down")
+    }
+
     fn numbers(&self) -> impl Iterator<Item = usize> {
         self.attachments.iter().map(|(number, _)| *number)
     }
+}
+
+fn lock(folder: &Path) -> Result<File> {
+    let lock = || -> io::Result<File> {
+        let file = File::open(folder)?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(file)
+    };
+    lock().with_context(|| format!("lock {}", folder.display()))
 }
 
 /// Writes a file of JSON anew: the old one is there until the new one is whole.
@@ -133,8 +160,13 @@ impl Records {
 pub fn replace(path: &Path, content: &impl Serialize) -> Result<()> {
     let part = path.with_extension(PART);
     let write = || -> Result<()> {
+        let json = serde_json::to_vec(content)?;
+        ensure!(
+            json.len() as u64 <= LIMIT_BYTES,
+            "it has more than {LIMIT_BYTES} bytes"
+        );
         let mut file = File::create(&part)?;
-        file.write_all(&serde_json::to_vec(content)?)?;
+        file.write_all(&json)?;
         file.sync_all()?;
         Ok(fs::rename(&part, path)?)
     };
@@ -145,7 +177,7 @@ pub fn replace(path: &Path, content: &impl Serialize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::Network;
-    use anyhow::{bail, ensure};
+    use anyhow::bail;
 
     fn attachment(number: usize) -> Result<Attachment> {
         Ok(Attachment {
@@ -165,13 +197,16 @@ mod tests {
         let attachments = (0..3).map(attachment).collect::<Result<Vec<_>>>()?;
         let mut records = Records::create(&folder, attachments)?;
         // The second plugin fails: the first one's answer is kept.
-        let added = records.update(|attachment| {
+        let added = records.add(|attachment, keep| {
             let name = attachment.interface.clone();
             ensure!(name != "eth1", "no address");
             attachment.result = Some(serde_json::json!(name));
-            Ok(())
+            keep(attachment)
         });
         assert!(added.is_err());
+        drop(records);
+        // What was being written when its writer was killed.
+        fs::write(folder.join("1.part"), "{")?;
         let mut records = Records::read(&folder)?.context("written down")?;
         let results = records
             .attachments
@@ -189,6 +224,7 @@ mod tests {
             }
         });
         assert!(deleted.is_err());
+        drop(records);
         assert_eq!(order.into_inner(), ["eth2", "eth1", "eth0"]);
         let mut records = Records::read(&folder)?.context("written down")?;
         let left: Vec<_> = records.attachments().map(|one| &*one.interface).collect();

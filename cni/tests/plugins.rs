@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use cni::{Attachment, Container, Network};
+use cni::{Attachment, Container, Network, Records};
 use serde_json::{Map, Value, json};
 
 /// A folder of plugins and what they have written down.
@@ -88,7 +88,9 @@ fn plugins_run_in_order_each_with_the_result_before_and_backwards_when_deleted()
     plugins.add("second", "[ $CNI_COMMAND != ADD ] || echo '{\"from\": 2}'");
     let mut attachment = attachment(two());
     assert!(attachment.network.offers("portMappings") && !attachment.network.offers("mac"));
-    attachment.add(&plugins.container()).expect("added");
+    attachment
+        .add(&plugins.container(), |_| Ok(()))
+        .expect("added");
     assert_eq!(attachment.result, Some(json!({"from": 2})));
     // What has been kept is as good.
     let kept = serde_json::to_vec(&attachment).expect("JSON");
@@ -141,7 +143,9 @@ fn plugin_that_fails_is_quoted_and_every_one_is_asked_to_delete() {
     let mut attachment = attachment(two());
     let error = format!(
         "{:#}",
-        attachment.add(&plugins.container()).expect_err("fails")
+        attachment
+            .add(&plugins.container(), |_| Ok(()))
+            .expect_err("fails")
     );
     for part in [
         "network both",
@@ -157,18 +161,22 @@ fn plugin_that_fails_is_quoted_and_every_one_is_asked_to_delete() {
     plugins.add("second", "echo some words >&2; exit 3");
     let error = format!(
         "{:#}",
-        attachment.add(&plugins.container()).expect_err("fails")
+        attachment
+            .add(&plugins.container(), |_| Ok(()))
+            .expect_err("fails")
     );
     assert!(error.contains("some words"), "{error}");
     plugins.add("second", "echo no JSON");
-    assert!(attachment.add(&plugins.container()).is_err());
+    assert!(attachment.add(&plugins.container(), |_| Ok(())).is_err());
     fs::remove_file(plugins.path("second")).expect("removed");
     attachment
         .delete(&plugins.container())
         .expect("deleted by the first");
     let error = format!(
         "{:#}",
-        attachment.add(&plugins.container()).expect_err("fails")
+        attachment
+            .add(&plugins.container(), |_| Ok(()))
+            .expect_err("fails")
     );
     assert!(
         error.contains("there is no network plugin second"),
@@ -187,7 +195,9 @@ fn plugin_with_much_to_say_and_nothing_to_hear_is_not_waited_for() {
     let network =
         network(&json!({"name": "one", "type": "first", "cniVersion": "0.4.0", "long": long}));
     let mut attachment = attachment(network);
-    attachment.add(&plugins.container()).expect("added");
+    attachment
+        .add(&plugins.container(), |_| Ok(()))
+        .expect("added");
     assert_eq!(attachment.result, Some(Value::Object(Map::new())));
 }
 
@@ -229,4 +239,31 @@ fn networks_are_found_in_order_the_first_of_a_name_and_faults_beside_them() {
     ]) {
         assert!(fault.contains(part), "{part} not in {fault}");
     }
+}
+
+#[test]
+fn plugin_that_outlives_its_caller_is_waited_for_before_anything_is_deleted() {
+    let plugins = Plugins::new();
+    // A child goes on when the plugin, and whoever executed it, is gone.
+    let made = plugins.path("made");
+    plugins.add(
+        "first",
+        &format!(
+            "{{ sleep 2; echo made >{}; }} </dev/null >/dev/null 2>&1 &",
+            made.display()
+        ),
+    );
+    let network = network(&json!({"name": "one", "type": "first", "cniVersion": "1.0.0"}));
+    let folder = plugins.path("net");
+    let mut records = Records::create(&folder, vec![attachment(network)]).expect("written down");
+    let added = records.add(|attachment, keep| attachment.add(&plugins.container(), keep));
+    added.expect("added");
+    drop(records);
+    assert!(!made.exists());
+    let mut records = Records::read(&folder).expect("read").expect("there");
+    assert!(made.exists(), "what is being made was not waited for");
+    plugins.add("first", "");
+    let deleted = records.delete(|attachment| attachment.delete(&plugins.container()));
+    deleted.expect("deleted");
+    records.forget().expect("nothing left");
 }

@@ -109,10 +109,11 @@ fn become_pod(boot: &Boot) -> Result<()> {
     machine::set_cpus(boot.cpus)?;
     machine::set_hostname(&boot.hostname)?;
     app_files::keep(boot)?;
+    // Parameters may forbid what networks need, as addresses of IPv6.
+    machine::join_networks(&boot.cards, &boot.routes)?;
     for (name, value) in &boot.sysctls {
         machine::set_parameter(name, value)?;
     }
-    machine::join_networks(&boot.cards, &boot.routes)?;
     disks::mount_scratch(boot.scratch)?;
     cgroup::limit_pod(&boot.limits)?;
     boot.shares

@@ -96,9 +96,11 @@ fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
 fn gc(argv: impl Iterator<Item = String>) -> Result<u8> {
     let uuid = argv.last().context("the pod's UUID is missing")?;
     let pod = PodDir::new("");
-    network::tear_down(&pod, &uuid)?;
-    cgroup::remove(&pod, &uuid)?;
-    report::take_over(&pod)?;
+    // Whatever fails, the others are not to wait for it.
+    let networks = network::tear_down(&pod, &uuid);
+    let cgroup = cgroup::remove(&pod, &uuid);
+    let files = report::take_over(&pod);
+    networks.and(cgroup).and(files)?;
     Ok(0)
 }
 

@@ -43,7 +43,7 @@ const ENTROPY_BYTES: usize = 64;
 /// Runs the pod in the working directory; returns its exit code.
 ///
 /// # Errors
-/// For everything that keeps the pod from running; nothing of it is left behind but its directory and, for `gc`, an empty cgroup.
+/// For everything that keeps the pod from running; nothing of it is left behind but its directory and, for `gc`, an empty cgroup and, if its jail could not be shut, its networks.
 pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let timings = Timings::default();
     timings.mark("stage1");
@@ -76,8 +76,10 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     boot.resolv = boot.resolv.take().or(networks.resolv);
     prepared.cards = networks.cards;
 
-    let shut_in = ShutIn::enter(&pod, argv, &prepared.plan, &mut cgroup);
-    let shut_in = shut_in.inspect_err(|_| network::give_up(&pod, &arguments.uuid))?;
+    let become_pod = || Becoming::new(&pod, argv, &prepared.plan, &mut cgroup);
+    let becoming = become_pod().inspect_err(|_| network::give_up(&pod, &arguments.uuid))?;
+    // From here on nobody but the `gc` entrypoint can take networks down.
+    let shut_in = becoming.shut_in(&pod, &prepared.plan)?;
     if let Some(warning) = cgroup::arrive(cgroup, &prepared.plan.growth.caps) {
         crate::tell(&format!("warning: {warning}"));
     }
@@ -94,17 +96,25 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     Ok(code)
 }
 
-/// What the process has once it is in its jail.
+/// The process when it is the pod, before its jail.
+struct Becoming {
+    identity: Identity,
+    clients: Clients,
+    signals: SignalFd,
+}
+
+/// What it has once it is in its jail.
 struct ShutIn {
+    /// Its uid is its own as long as this is there.
+    identity: Identity,
     clients: Clients,
     signals: SignalFd,
     report: Report,
     descriptors: Option<File>,
 }
 
-impl ShutIn {
-    /// Makes the process the pod, and shuts it in.
-    fn enter(
+impl Becoming {
+    fn new(
         pod: &PodDir,
         argv: Vec<String>,
         plan: &Plan,
@@ -113,7 +123,7 @@ impl ShutIn {
         if let Ok(cgroup) = cgroup {
             cgroup.cap(pod, &plan.growth.caps, &plan.shares);
         }
-        let mut identity = Identity::claim(pod.path(), plan)?;
+        let identity = Identity::claim(pod.path(), plan)?;
         Report::prepare(pod, identity.owner())?;
         if plan.mutable {
             Runtime::write(pod, argv, plan.growth)?;
@@ -122,14 +132,23 @@ impl ShutIn {
         // Who finds a pid finds the socket too.
         report::write_pid(pod)?;
         let signals = session::block_signals()?;
-        let inside = jail::enter(pod, &mut identity, plan);
+        Ok(Self {
+            identity,
+            clients,
+            signals,
+        })
+    }
+
+    fn shut_in(mut self, pod: &PodDir, plan: &Plan) -> Result<ShutIn> {
+        let inside = jail::enter(pod, &mut self.identity, plan);
         let Inside {
             report,
             descriptors,
         } = inside.context("jail the machine's process")?;
-        Ok(Self {
-            clients,
-            signals,
+        Ok(ShutIn {
+            identity: self.identity,
+            clients: self.clients,
+            signals: self.signals,
             report: Report::new(report),
             descriptors,
         })
@@ -190,6 +209,7 @@ impl Prepared {
             ..
         } = self;
         let ShutIn {
+            identity: _identity,
             clients,
             signals,
             report,

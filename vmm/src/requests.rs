@@ -91,7 +91,7 @@ pub fn drain(
     };
     queue.disable_notification(memory).ok()?;
     for _ in 0..BATCH {
-        let Some(chain) = queue.iter(memory).ok()?.next() else {
+        let Some(chain) = pop(queue, memory).ok()? else {
             break;
         };
         let head = chain.head_index();
@@ -107,21 +107,38 @@ pub fn drain(
     queue.enable_notification(memory).ok()
 }
 
+/// The next chain that is in a queue, if there is one.
+///
+/// # Errors
+/// As [`next_chain`].
+fn pop<'m>(
+    queue: &mut Queue,
+    memory: &'m GuestMemory,
+) -> Result<Option<DescriptorChain<&'m GuestMemory>>, QueueError> {
+    let chain = queue.iter(memory)?.next();
+    // Section 2.7.5.3.1: no longer than the queue. A table of descriptors could have 65,535, each of which would cost us memory.
+    let is_too_long = |chain: &DescriptorChain<_>| chain.clone().nth(queue.size().into()).is_some();
+    match chain {
+        Some(chain) if is_too_long(&chain) => Err(QueueError::InvalidChain),
+        chain => Ok(chain),
+    }
+}
+
 /// The next chain of a queue; `None` when there is none and the guest will kick for the next.
 ///
 /// # Errors
-/// Rings that make no sense, or do not lie in memory.
+/// Rings that make no sense, or do not lie in memory, and chains that are longer than the queue.
 pub fn next_chain<'m>(
     queue: &mut Queue,
     memory: &'m GuestMemory,
 ) -> Result<Option<DescriptorChain<&'m GuestMemory>>, QueueError> {
-    if let Some(chain) = queue.iter(memory)?.next() {
+    if let Some(chain) = pop(queue, memory)? {
         return Ok(Some(chain));
     }
     if !queue.enable_notification(memory)? {
         return Ok(None);
     }
-    match queue.iter(memory)?.next() {
+    match pop(queue, memory)? {
         Some(chain) => Ok(Some(chain)),
         None => Err(QueueError::InvalidAvailRingIndex),
     }

@@ -84,7 +84,7 @@ fn publish(text: &str) -> Result<ExposedPort> {
         of_host == count,
         "{of_host} ports of the host, and {count} of the pod"
     );
-    let address_of = |address: &String| address.replace(['.', ':'], "-");
+    let address_of = |address: &String| address.to_ascii_lowercase().replace(['.', ':'], "-");
     let name = match &address {
         Some(address) => format!("{protocol}-{}-{host_port}", address_of(address)),
         None => format!("{protocol}-{host_port}"),
@@ -111,9 +111,13 @@ fn publish(text: &str) -> Result<ExposedPort> {
 /// A port, or from one to another: the first, and how many.
 fn range(text: &str) -> Result<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last): (u16, u16) = (first.parse()?, last.parse()?);
-    let count = last.checked_sub(first).and_then(|more| more.checked_add(1));
-    Ok((first, count.context("the last port is before the first")?))
+    let number =
+        |text: &str| -> Result<u16> { text.parse().with_context(|| format!("port {text:?}")) };
+    let (first, last) = (number(first)?, number(last)?);
+    let more = last
+        .checked_sub(first)
+        .context("the last port is before the first")?;
+    Ok((first, more.checked_add(1).context("ports are 1 to 65535")?))
 }
 
 /// An IPv6 address may stand in brackets.

@@ -8,14 +8,14 @@ mod namespace;
 mod ports;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use cni::{Attachment, Container, Records};
 use contract::{PodDir, PodManifest, RunArguments};
 use guest_init::protocol;
 use netlink::{Interface, Netlink, Route};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use vmm::layout::NETWORK_CARDS;
 use vmm::net::Tap;
 
@@ -51,16 +51,13 @@ pub struct Card {
     pub told: protocol::Card,
 }
 
+/// What adds nothing to loopback.
+const LOOPBACK: [&str; 4] = ["", "none", "default", "host"];
+
 /// Whether the pod is to have loopback alone.
 pub fn is_loopback(arguments: &RunArguments) -> bool {
-    asked(arguments).is_empty()
-}
-
-/// Those of its networks that are more.
-fn asked(arguments: &RunArguments) -> Vec<&str> {
-    let networks = arguments.net.split(',');
-    let is_more = |name: &&str| !["", "none", "default", "host"].contains(name);
-    networks.filter(is_more).collect()
+    let mut networks = arguments.net.split(',');
+    networks.all(|name| LOOPBACK.contains(&name))
 }
 
 /// Makes the networks that `arguments` ask for, the pod's first interface first. What has been made when one fails is taken
@@ -105,20 +102,24 @@ pub fn give_up(pod: &PodDir, uuid: &str) {
 
 /// The interfaces that the pod is to have, where `mappings` lead to its ports.
 fn choose(arguments: &RunArguments, mappings: Vec<Value>) -> Result<Vec<Attachment>> {
-    let mut capabilities = Map::new();
-    if !mappings.is_empty() {
-        capabilities.insert(ports::CAPABILITY.into(), mappings.into());
+    let mut asked: Vec<_> = arguments.net.split(',').collect();
+    for name in ["none", "host"] {
+        ensure!(!asked.contains(&name), "{name} goes with no other network");
     }
+    asked.retain(|name| !LOOPBACK.contains(name));
     let own = arguments.local_config.as_ref();
     let own = own.map(|folder| Path::new(folder).join("net.d"));
     let folders: Vec<_> = own.into_iter().chain([NETWORKS.into()]).collect();
-    let attachments = cni::choose(&asked(arguments), &capabilities, &folders)?;
-    let offers = |attachment: &Attachment, capability| attachment.network.offers(capability);
-    for capability in capabilities.keys() {
-        ensure!(
-            attachments.iter().any(|one| offers(one, capability)),
-            "no plugin of these networks has the capability {capability} (portmap has portMappings)"
-        );
+    let mut attachments = cni::choose(&asked, &folders)?;
+    if !mappings.is_empty() {
+        // The first alone: a port of the host leads to one place.
+        let mut offering = attachments.iter_mut();
+        let first = offering.find(|one| one.network.offers(ports::CAPABILITY));
+        let first = first.context(
+            "no plugin of these networks has the capability portMappings, as portmap has",
+        )?;
+        let capabilities = &mut first.capabilities;
+        capabilities.insert(ports::CAPABILITY.into(), mappings.into());
     }
     let count = attachments.len();
     ensure!(
@@ -132,14 +133,14 @@ fn make(pod: &PodDir, uuid: &str, attachments: Vec<Attachment>) -> Result<Networ
     // What is to be taken down is written down before it is made.
     let mut records = Records::create(&pod.networks(), attachments)?;
     let namespace = Namespace::create(uuid)?;
-    let container = container(uuid, Some(namespace.path().to_owned()));
-    records.update(|attachment| attachment.add(&container))?;
+    let container = container(uuid, Some(&namespace));
+    records.add(|attachment, keep| attachment.add(&container, keep))?;
     let interfaces = records
         .attachments()
         .map(|attachment| &*attachment.interface);
     let interfaces: Vec<_> = interfaces.collect();
     let mut networks = namespace.inside(|| join(&interfaces))?;
-    networks.resolv = cni::resolv(records.attachments());
+    networks.resolv = cni::resolv(records.attachments())?;
     cni::replace(
         &pod.network_info(),
         &network_info(&records, &networks.cards),
@@ -194,19 +195,16 @@ pub fn tear_down(pod: &PodDir, uuid: &str) -> Result<()> {
         return Ok(());
     };
     let namespace = Namespace::find(uuid);
-    let container = container(
-        uuid,
-        namespace.as_ref().map(|there| there.path().to_owned()),
-    );
+    let container = container(uuid, namespace.as_ref());
     records.delete(|attachment| attachment.delete(&container))?;
     namespace.map_or(Ok(()), Namespace::delete)?;
     records.forget()
 }
 
-fn container(uuid: &str, namespace: Option<PathBuf>) -> Container {
+fn container(uuid: &str, namespace: Option<&Namespace>) -> Container {
     Container {
         id: uuid.to_owned(),
-        namespace,
+        namespace: namespace.and_then(Namespace::path).map(ToOwned::to_owned),
         plugins: PLUGINS.map(|path| Path::new(path).to_owned()).into(),
     }
 }

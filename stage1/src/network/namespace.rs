@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::statfs;
 
 const FOLDER: &str = "/run/netns";
 const CURRENT: &str = "/proc/thread-self/ns/net";
+
+/// The file system of namespaces.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// A network namespace with a name.
 pub struct Namespace(PathBuf);
@@ -38,17 +42,22 @@ impl Namespace {
             Ok(named?)
         };
         let created: Result<()> = create();
+        let created = created.inspect_err(|_| {
+            let _ = fs::remove_file(&path);
+        });
         created.with_context(|| format!("make network namespace {}", path.display()))?;
         Ok(Self(path))
     }
 
-    /// The pod's, if there is one.
+    /// The pod's, if it has a name.
     pub fn find(uuid: &str) -> Option<Self> {
         Some(Self(path(uuid))).filter(|namespace| namespace.0.exists())
     }
 
-    pub fn path(&self) -> &Path {
-        &self.0
+    /// Where it is; none if the name is a file alone: where its maker was killed, or has mounted it where only he sees it.
+    pub fn path(&self) -> Option<&Path> {
+        let is_namespace = statfs(&self.0).is_ok_and(|found| found.f_type == NSFS_MAGIC);
+        Some(&*self.0).filter(|_| is_namespace)
     }
 
     /// Does `work` in it; the calling thread is in its own again afterwards.
@@ -58,7 +67,8 @@ impl Namespace {
         let there = File::open(&self.0).with_context(context)?;
         setns(there, CloneFlags::CLONE_NEWNET).with_context(context)?;
         let done = work();
-        setns(own, CloneFlags::CLONE_NEWNET).context("leave the pod's network namespace")?;
+        // What comes next would happen there.
+        setns(own, CloneFlags::CLONE_NEWNET).expect("a thread's own namespace is open to it");
         done
     }
 

@@ -209,11 +209,13 @@ impl<'m> Session<'m> {
             match self.net.link.receive(&mut self.incoming) {
                 Ok(bytes) if bytes > HEADER_BYTES => self.incoming_bytes = bytes.min(FRAME_BYTES),
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.link_waiting = false;
+                    // Of one frame only: others may be behind it.
+                    let is_passing = [ErrorKind::Interrupted, ErrorKind::InvalidInput];
+                    self.link_waiting = is_passing.contains(&error.kind());
                     if error.kind() != ErrorKind::WouldBlock {
-                        tracing::warn!("a network card's link is gone: {error}");
+                        let faults = &self.net.faults;
+                        faults.log(format_args!("no frame from a network card's link: {error}"));
                     }
                 }
             }
