@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tests::running::Running;
-use tests::{Finished, fairing_in, finish, image_id, proved, temporary, test_image, wait_until};
+use tests::{Finished, fairing_in, finish, image_id, proved, temporary, test_image};
 
 /// Where Debian's host-local keeps who has which address.
 const LEASES: &str = "/var/lib/cni/networks";
@@ -244,36 +244,35 @@ fn network_that_cannot_be_made_is_told_and_what_was_made_before_it_is_gone() {
 
 #[test]
 fn networks_of_a_killed_pod_are_taken_down_by_the_next_command() {
-    let host = Host::new(&[
-        bridge("killed", &["10.98.10.0/24"]),
-        ptp("too", &["10.98.11.0/24"]),
-    ]);
-    let before = made();
-    let mut pod = host.fairing(&[
-        "run",
-        "-d",
-        "--net=killed,too",
-        "busybox",
-        "--",
-        "/bin/sh",
-        "-c",
-        &proved("sleep 9999"),
-    ]);
-    let uuid = finish(&mut pod).expect_code(0).out();
-    let uuid = uuid.trim();
-    assert!(made().len() > before.len());
-    let status = finish(&mut host.fairing(&["status", uuid])).expect_code(0);
-    assert!(
-        status.value("networks").contains("killed:ip4=10.98.10.2"),
-        "{}",
-        status.out()
-    );
-    sh(&format!("kill -9 {}", status.value("pid")));
-    wait_until("the pod has ended", || {
-        finish(&mut host.fairing(&["status", uuid])).value("state") == "exited"
+    let networks = [("killed", "10.98.10.0/24"), ("too", "10.98.11.0/24")];
+    let networks = networks.map(|(name, subnet)| match name {
+        "too" => ptp(name, &[subnet]),
+        name => bridge(name, &[subnet]),
     });
-    assert_eq!(made(), before);
-    finish(&mut host.fairing(&["rm", uuid])).expect_code(0);
+    let host = Host::new(&networks);
+    let before = made();
+    // Its namespace is there or, as after a restart of the host, it is not.
+    for is_unmounted in [false, true] {
+        let mut pod = host.fairing(&["run", "-d", "--net=killed,too", "busybox", "--"]);
+        pod.args(["/bin/sh", "-c", &proved("sleep 9999")]);
+        let uuid = finish(&mut pod).expect_code(0).out();
+        let uuid = uuid.trim();
+        assert!(made().len() > before.len());
+        let status = finish(&mut host.fairing(&["status", uuid])).expect_code(0);
+        let addresses = status.value("networks");
+        assert!(addresses.contains("killed:ip4=10.98.10."), "{addresses}");
+        let pid = status.value("pid");
+        sh(&format!(
+            "kill -9 {pid}; while kill -0 {pid} 2>/dev/null; do :; done"
+        ));
+        if is_unmounted {
+            sh(&format!("umount --lazy /run/netns/fairing-{uuid}"));
+        }
+        let listed = finish(&mut host.fairing(&["list"])).expect_code(0);
+        assert_eq!(listed.err(), "");
+        assert_eq!(made(), before);
+        finish(&mut host.fairing(&["rm", uuid])).expect_code(0);
+    }
 }
 
 #[test]

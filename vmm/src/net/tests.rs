@@ -293,3 +293,28 @@ fn frames_beyond_the_limit_wait_in_both_directions_and_are_not_lost() {
     assert!(took > Duration::from_millis(140), "{took:?}");
     (0..6).for_each(|_| assert_eq!(card.host.recv(&mut [0; 100]).unwrap(), 72));
 }
+
+#[test]
+fn chain_that_is_longer_than_its_queue_needs_a_reset() {
+    const INDIRECT: u16 = 4;
+    for (descriptors, is_good) in [(SIZE, true), (SIZE + 1, false)] {
+        let mut card = Card::new(0);
+        for at in 0..descriptors {
+            let flags = if at + 1 < descriptors { NEXT } else { 0 };
+            let bytes = if at == 0 { 72 } else { 0 };
+            let descriptor = split::Descriptor::new(page(1), bytes, flags, at + 1);
+            let place = GuestAddress(page(0) + u64::from(at) * 16);
+            let descriptor = RawDescriptor::from(descriptor);
+            card.memory.write_obj(descriptor, place).unwrap();
+        }
+        card.offer(1, &[(page(0), u32::from(descriptors) * 16)], INDIRECT);
+        if is_good {
+            card.used(1, 1);
+            assert_eq!(card.host.recv(&mut [0; 100]).unwrap(), 72);
+        } else {
+            let interrupt = card.interrupt.clone();
+            card.thread.join().unwrap();
+            assert_eq!(interrupt.needs_reset.load(ORDER), 1);
+        }
+    }
+}
