@@ -27,7 +27,7 @@ use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
 use crate::life::{self, Life};
 use crate::names::Names;
-use crate::network::{self, Card};
+use crate::network::{self, Card, Networks};
 use crate::outcome;
 use crate::plan::{Host, KERNEL_PARAMETERS, Plan};
 use crate::report::{self, Report};
@@ -43,7 +43,8 @@ const ENTROPY_BYTES: usize = 64;
 /// Runs the pod in the working directory; returns its exit code.
 ///
 /// # Errors
-/// For everything that keeps the pod from running; nothing of it is left behind but its directory and, for `gc`, an empty cgroup and, if its jail could not be shut, its networks.
+/// For everything that keeps the pod from running; nothing of it is left behind but its directory and, for `gc`, an empty
+/// cgroup and, if its jail could not be shut, its networks.
 pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let timings = Timings::default();
     timings.mark("stage1");
@@ -60,21 +61,20 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let mut cgroup = Cgroup::enter(&pod, &arguments.uuid);
 
     let mut prepared = Prepared::open(&pod, &arguments, cpus)?;
-    let networks = network::set_up(
+    let Networks {
+        cards,
+        routes,
+        resolv,
+    } = network::set_up(
         &pod,
         &arguments,
         &prepared.manifest,
         &prepared.assets.images,
     )?;
     let boot = &mut prepared.plan.boot;
-    boot.cards = networks
-        .cards
-        .iter()
-        .map(|card| card.told.clone())
-        .collect();
-    boot.routes = networks.routes;
-    boot.resolv = boot.resolv.take().or(networks.resolv);
-    prepared.cards = networks.cards;
+    boot.cards = cards.iter().map(|card| card.told.clone()).collect();
+    boot.routes = routes;
+    boot.resolv = boot.resolv.take().or(resolv);
 
     let become_pod = || Becoming::new(&pod, argv, &prepared.plan, &mut cgroup);
     let becoming = become_pod().inspect_err(|_| network::give_up(&pod, &arguments.uuid))?;
@@ -86,10 +86,12 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     timings.mark("jailed");
 
     let report = shut_in.report.clone();
-    let code = prepared.live(shut_in, &timings).unwrap_or_else(|error| {
-        crate::tell(&format!("{error:#}"));
-        life::FAILED
-    });
+    let code = prepared
+        .live(cards, shut_in, &timings)
+        .unwrap_or_else(|error| {
+            crate::tell(&format!("{error:#}"));
+            life::FAILED
+        });
     if let Err(error) = report.exit_code(code) {
         crate::tell(&format!("{error:#}"));
     }
@@ -160,7 +162,6 @@ impl Becoming {
 struct Prepared {
     assets: Assets,
     manifest: PodManifest,
-    cards: Vec<Card>,
     plan: Plan,
 }
 
@@ -194,19 +195,15 @@ impl Prepared {
         Ok(Self {
             assets,
             manifest,
-            cards: Vec::new(),
             plan,
         })
     }
 
     /// Makes the machine in the jail, where all that it needs is open, and is with it until it has ended; returns the pod's exit
     /// code.
-    fn live(self, shut_in: ShutIn, timings: &Timings) -> Result<u8> {
+    fn live(self, cards: Vec<Card>, shut_in: ShutIn, timings: &Timings) -> Result<u8> {
         let Self {
-            assets,
-            cards,
-            mut plan,
-            ..
+            assets, mut plan, ..
         } = self;
         let ShutIn {
             identity: _identity,

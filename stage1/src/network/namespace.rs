@@ -38,7 +38,7 @@ impl Namespace {
                 MsFlags::MS_BIND,
                 None::<&str>,
             );
-            setns(&own, CloneFlags::CLONE_NEWNET)?;
+            go_back(own);
             Ok(named?)
         };
         let created: Result<()> = create();
@@ -67,8 +67,7 @@ impl Namespace {
         let there = File::open(&self.0).with_context(context)?;
         setns(there, CloneFlags::CLONE_NEWNET).with_context(context)?;
         let done = work();
-        // What comes next would happen there.
-        setns(own, CloneFlags::CLONE_NEWNET).expect("a thread's own namespace is open to it");
+        go_back(own);
         done
     }
 
@@ -80,4 +79,9 @@ impl Namespace {
         fs::remove_file(&path)
             .with_context(|| format!("delete network namespace {}", path.display()))
     }
+}
+
+/// Leaves a pod's namespace for the thread's own. If that failed, what comes next would happen there.
+fn go_back(own: File) {
+    setns(own, CloneFlags::CLONE_NEWNET).expect("a thread's own namespace is open to it");
 }
