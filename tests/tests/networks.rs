@@ -3,11 +3,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Instant;
 
 use serde_json::{Value, json};
+use tests::random::Random;
 use tests::running::Running;
-use tests::{Finished, fairing_in, finish, image_id, proved, temporary, test_image};
+use tests::{
+    Finished, fairing_in, finish, image_id, proved, rounds, tell, temporary, test_image, wait_until,
+};
 
 /// Where Debian's host-local keeps who has which address.
 const LEASES: &str = "/var/lib/cni/networks";
@@ -340,4 +345,61 @@ fn network_bandwidth_of_a_pod_bounds_what_it_sends() {
     server.signal("TERM");
     server.finish();
     finish(&mut host.fairing(&["gc"])).expect_code(0);
+}
+
+#[test]
+fn starts_that_are_killed_at_any_moment_leave_nothing_on_the_host() {
+    let mut network = bridge("killing", &["10.98.15.0/24"]);
+    let plugins = network["plugins"].as_array_mut().expect("a list");
+    plugins[0]["ipMasq"] = json!(true);
+    plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
+    plugins.push(json!({"type": "firewall", "backend": "iptables"}));
+    let host = Host::new(&[network, ptp("beside", &["10.98.16.0/24"])]);
+    let start = || {
+        let mut start = host.fairing(&[
+            "run",
+            "--net=killing,beside",
+            "-p=18090:80",
+            "busybox",
+            "--",
+        ]);
+        start.args(["/bin/sh", "-c", &proved("true")]);
+        start
+    };
+    let rules = || sh("iptables-save | grep -c '^-A.*10[.]98[.]1[56][.]' || true");
+    let before = made();
+    // A whole one says how long there is something to kill, and makes what all others share.
+    let begun = Instant::now();
+    finish(&mut start()).expect_code(0);
+    let span = begun.elapsed();
+    let mut random = Random::seeded();
+    let mut killed = 0;
+    for round in 0..rounds(
+        "starts on the network, most of them killed in the short run and a third in the long one",
+        5,
+        100,
+    ) {
+        let is_killed = round < 4 || round % 3 == 0;
+        let mut starting = start();
+        starting.stdout(Stdio::null()).stderr(Stdio::null());
+        // The pod's process alone: what it has executed goes on.
+        let mut child = starting.spawn().expect("the command starts");
+        if is_killed {
+            thread::sleep(random.moment(span));
+            let _ = child.kill();
+            killed += 1;
+        }
+        child.wait().expect("its end");
+        finish(&mut host.fairing(&["list"])).expect_code(0);
+        wait_until("the kernel has taken the pod's interfaces away", || {
+            made() == before
+        });
+        assert_eq!(rules(), "0\n", "round {round}");
+    }
+    tell(&format!(
+        "{killed} of them killed within {} ms",
+        span.as_millis()
+    ));
+    finish(&mut host.fairing(&["gc", "--grace-period=0s"])).expect_code(0);
+    assert_eq!(made(), before);
 }
