@@ -65,6 +65,7 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         cards,
         routes,
         resolv,
+        reserved: _reserved,
     } = network::set_up(
         &pod,
         &arguments,

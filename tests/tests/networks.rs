@@ -312,6 +312,9 @@ fn ports_of_the_host_lead_to_the_pod_and_its_network_names_its_name_servers() {
         assert_eq!(page, "reached\n", "{place}");
     }
     assert_ne!(rules(), "0\n");
+    let second = finish(&mut pod("--net=ported")).expect_code(254);
+    let told = "take port 0.0.0.0:18080/tcp of the host: Address already in use";
+    assert!(second.err().contains(told), "{}", second.err());
     server.signal("TERM");
     server.finish();
     finish(&mut host.fairing(&["gc"])).expect_code(0);

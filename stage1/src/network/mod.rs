@@ -8,6 +8,7 @@ mod namespace;
 mod ports;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -20,6 +21,7 @@ use vmm::layout::NETWORK_CARDS;
 use vmm::net::Tap;
 
 use self::namespace::Namespace;
+use self::ports::Mapping;
 use crate::plan::PreparedImage;
 
 /// Where plugins are looked for: rkt's folder, everyone's, Debian's.
@@ -37,6 +39,8 @@ pub struct Networks {
     pub routes: Vec<(u8, Route)>,
     /// What apps are to have as /etc/resolv.conf, if a plugin says so and the pod takes it.
     pub resolv: Option<String>,
+    /// The ports of the host that lead to the pod.
+    pub reserved: Vec<OwnedFd>,
 }
 
 /// A card of the machine.
@@ -79,14 +83,17 @@ pub fn set_up(
         "--net={}: networks of the host take root; without it pods have --net=none",
         arguments.net
     );
-    let attachments = choose(arguments, ports::mappings(manifest, images)?);
+    let mappings = ports::mappings(manifest, images)?;
+    let attachments = choose(arguments, &mappings);
     let attachments = attachments.with_context(|| format!("--net={}", arguments.net))?;
+    let reserved = ports::reserve(&mappings)?;
     let made = make(pod, &arguments.uuid, attachments);
     let mut made = made.inspect_err(|_| give_up(pod, &arguments.uuid))?;
     let mut modes = arguments
         .dns_conf_mode
         .iter()
         .flat_map(|mode| mode.split(','));
+    made.reserved = reserved;
     made.resolv = made
         .resolv
         .filter(|_| !modes.any(|mode| mode == "resolv=none"));
@@ -101,7 +108,7 @@ pub fn give_up(pod: &PodDir, uuid: &str) {
 }
 
 /// The interfaces that the pod is to have, where `mappings` lead to its ports.
-fn choose(arguments: &RunArguments, mappings: Vec<Value>) -> Result<Vec<Attachment>> {
+fn choose(arguments: &RunArguments, mappings: &[Mapping]) -> Result<Vec<Attachment>> {
     let mut asked: Vec<_> = arguments.net.split(',').collect();
     for name in ["none", "host"] {
         ensure!(!asked.contains(&name), "{name} goes with no other network");
@@ -119,7 +126,7 @@ fn choose(arguments: &RunArguments, mappings: Vec<Value>) -> Result<Vec<Attachme
             "no plugin of these networks has the capability portMappings, as portmap has",
         )?;
         let capabilities = &mut first.capabilities;
-        capabilities.insert(ports::CAPABILITY.into(), mappings.into());
+        capabilities.insert(ports::CAPABILITY.into(), json!(mappings));
     }
     let count = attachments.len();
     ensure!(
@@ -165,7 +172,7 @@ fn join(interfaces: &[&str]) -> Result<Networks> {
     Ok(Networks {
         cards,
         routes,
-        resolv: None,
+        ..Networks::default()
     })
 }
 
