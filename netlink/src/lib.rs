@@ -1,10 +1,11 @@
 //! What the machine and its host ask of the kernel's network, each in the network namespace of the calling thread:
-//! interfaces, addresses, routes and the joint between two interfaces.
+//! interfaces, addresses, routes, the joint between two interfaces; and on the host namespaces that have names.
 //!
 //! rtnetlink(7). Every request is answered before the next one is made.
 #![warn(missing_docs)]
 
 mod joint;
+mod namespace;
 mod requests;
 mod socket;
 
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::namespace::Namespace;
 pub use self::socket::Netlink;
 
 /// An interface as it is.

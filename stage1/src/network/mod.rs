@@ -4,7 +4,6 @@
 //! The addresses stay on the plugins' interfaces, where CHECK looks for them, and the guest is told to have the same; since
 //! all that arrives is redirected to the tap, the namespace itself never answers.
 
-mod namespace;
 mod ports;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,12 +14,11 @@ use anyhow::{Context, Result, ensure};
 use cni::{Attachment, Container, Records};
 use contract::{PodDir, PodManifest, RunArguments};
 use guest_init::protocol;
-use netlink::{Interface, Netlink, Route};
+use netlink::{Interface, Namespace, Netlink, Route};
 use serde_json::{Value, json};
 use vmm::layout::NETWORK_CARDS;
 use vmm::net::Tap;
 
-use self::namespace::Namespace;
 use self::ports::Mapping;
 use crate::plan::PreparedImage;
 
@@ -139,7 +137,7 @@ fn choose(arguments: &RunArguments, mappings: &[Mapping]) -> Result<Vec<Attachme
 fn make(pod: &PodDir, uuid: &str, attachments: Vec<Attachment>) -> Result<Networks> {
     // What is to be taken down is written down before it is made.
     let mut records = Records::create(&pod.networks(), attachments)?;
-    let namespace = Namespace::create(uuid)?;
+    let namespace = Namespace::create(&namespace_of(uuid))?;
     let container = container(uuid, Some(&namespace));
     records.add(|attachment, keep| attachment.add(&container, keep))?;
     let interfaces = records
@@ -201,11 +199,16 @@ pub fn tear_down(pod: &PodDir, uuid: &str) -> Result<()> {
     let Some(mut records) = Records::read(&pod.networks())? else {
         return Ok(());
     };
-    let namespace = Namespace::find(uuid);
+    let namespace = Namespace::find(&namespace_of(uuid));
     let container = container(uuid, namespace.as_ref());
     records.delete(|attachment| attachment.delete(&container))?;
     namespace.map_or(Ok(()), Namespace::delete)?;
     records.forget()
+}
+
+/// What the pod's network namespace is called.
+fn namespace_of(uuid: &str) -> String {
+    format!("fairing-{uuid}")
 }
 
 fn container(uuid: &str, namespace: Option<&Namespace>) -> Container {

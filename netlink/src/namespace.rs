@@ -1,5 +1,5 @@
-//! The pod's network namespace: a file below /run/netns, as ip-netns(8) makes them, so that it outlives the pod's process until
-//! the plugins have taken down what they made in it.
+//! Network namespaces that have a name: a file below /run/netns, as ip-netns(8) makes them, so that they outlive whoever made
+//! them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,14 +18,20 @@ const NSFS_MAGIC: i64 = 0x6e73_6673;
 /// A network namespace with a name.
 pub struct Namespace(PathBuf);
 
-fn path(uuid: &str) -> PathBuf {
-    Path::new(FOLDER).join(format!("fairing-{uuid}"))
+fn path(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(name)
 }
 
 impl Namespace {
-    /// Makes the pod's. The calling thread is in its own again afterwards.
-    pub fn create(uuid: &str) -> Result<Self> {
-        let path = path(uuid);
+    /// Makes one. The calling thread is in its own again afterwards.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    ///
+    /// # Panics
+    /// When the thread cannot go back.
+    pub fn create(name: &str) -> Result<Self> {
+        let path = path(name);
         let create = || {
             fs::create_dir_all(FOLDER)?;
             File::create_new(&path)?;
@@ -49,9 +55,9 @@ impl Namespace {
         Ok(Self(path))
     }
 
-    /// The pod's, if it has a name.
-    pub fn find(uuid: &str) -> Option<Self> {
-        Some(Self(path(uuid))).filter(|namespace| namespace.0.exists())
+    /// The one of this name, if there is one.
+    pub fn find(name: &str) -> Option<Self> {
+        Some(Self(path(name))).filter(|namespace| namespace.0.exists())
     }
 
     /// Where it is; none if the name is a file alone: where its maker was killed, or has mounted it where only he sees it.
@@ -61,6 +67,12 @@ impl Namespace {
     }
 
     /// Does `work` in it; the calling thread is in its own again afterwards.
+    ///
+    /// # Errors
+    /// When it cannot be entered, or those of `work`.
+    ///
+    /// # Panics
+    /// When the thread cannot go back.
     pub fn inside<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let context = || format!("enter network namespace {}", self.0.display());
         let own = File::open(CURRENT).with_context(context)?;
@@ -72,6 +84,9 @@ impl Namespace {
     }
 
     /// Gives up its name, upon which the last who uses it takes it along.
+    ///
+    /// # Errors
+    /// When the name cannot be deleted.
     pub fn delete(self) -> Result<()> {
         let path = self.0;
         // Not mounted when its maker was killed before.
@@ -81,7 +96,7 @@ impl Namespace {
     }
 }
 
-/// Leaves a pod's namespace for the thread's own. If that failed, what comes next would happen there.
+/// Leaves it for the thread's own. If that failed, what comes next would happen there.
 fn go_back(own: File) {
     setns(own, CloneFlags::CLONE_NEWNET).expect("a thread's own namespace is open to it");
 }
