@@ -115,15 +115,29 @@ fn ptp(name: &str, subnets: &[&str]) -> Value {
     json!({"cniVersion": "0.4.0", "name": name, "plugins": [plugin]})
 }
 
-/// Serves many numbers, after it has printed its addresses of both families.
-const SERVER: &str = "mkdir /www; seq 1 400000 >/www/numbers; \
+/// Serves many numbers, after it has printed its hardware address, its MTU and its addresses of both families.
+const SERVER: &str = "cd /sys/class/net/eth0; echo $(cat address mtu); mkdir /www; seq 1 400000 >/www/numbers; \
     ip -o address show dev eth0 scope global | awk '{sub(\"/.*\", \"\", $4); print $4}'; exec httpd -f -p 80 -h /www";
 
 #[test]
 fn pods_on_a_bridge_talk_to_each_other_and_to_their_host() {
-    let host = Host::new(&[bridge("bridged", &["10.98.1.0/24", "fd98:1::/64"])]);
+    // The other pod has another part of the same subnets, and its own hardware address.
+    let mut plain = bridge("bridged", &[]);
+    plain["name"] = json!("plain");
+    plain["plugins"][0]["ipam"]["ranges"] = json!([
+        [{"subnet": "10.98.1.0/24", "rangeStart": "10.98.1.100"}],
+        [{"subnet": "fd98:1::/64", "rangeStart": "fd98:1::100"}],
+    ]);
+    let mut network = bridge("bridged", &["10.98.1.0/24", "fd98:1::/64"]);
+    let plugins = network["plugins"].as_array_mut().expect("a list");
+    plugins.push(json!({"type": "tuning", "mac": "02:98:00:00:00:07", "mtu": 1300}));
+    let rates = json!({"type": "bandwidth", "ingressRate": 800_000_000, "ingressBurst": 8_000_000,
+        "egressRate": 800_000_000, "egressBurst": 8_000_000});
+    plugins.push(rates);
+    let host = Host::new(&[network, plain]);
     let before = made();
     let mut server = Running::start(&mut host.pod("bridged", SERVER));
+    assert_eq!(server.line(), "02:98:00:00:00:07 1300");
     let addresses = [server.line(), server.line()];
     assert_eq!(addresses, ["10.98.1.2", "fd98:1::2"]);
     let listed = finish(&mut host.fairing(&["list", "--no-legend"]))
@@ -142,7 +156,7 @@ fn pods_on_a_bridge_talk_to_each_other_and_to_their_host() {
         "{}; ping -c 2 -s 60000 10.98.1.1 | grep 'packet loss'",
         fetch("wget -qO -")
     );
-    let client = host.run("bridged", &script).expect_code(0);
+    let client = host.run("plain", &script).expect_code(0);
     let told =
         format!("{numbers}{numbers}2 packets transmitted, 2 packets received, 0% packet loss\n");
     assert_eq!(client.out(), told, "{}", client.err());
@@ -187,18 +201,46 @@ fn pod_has_what_each_of_its_networks_says_in_order() {
     assert_eq!(made(), before);
 }
 
+/// Interfaces of every kind that a plugin makes out of another: `outside` is at the other end of its cable, in a namespace of its own.
 #[test]
-fn pod_on_a_macvlan_is_on_the_link_of_its_master() {
-    let plugin =
-        json!({"type": "macvlan", "master": "test-inner", "ipam": ipam(&["10.98.4.0/24"])});
-    let host = Host::new(&[json!({"cniVersion": "0.3.1", "name": "outer", "plugins": [plugin]})]);
-    sh("ip netns add test-outside; ip link add test-inner type veth peer name eth0 netns test-outside; ip link set test-inner up
-        ip -n test-outside link set eth0 up; ip -n test-outside address add 10.98.4.1/24 dev eth0");
+fn pod_on_an_interface_made_of_a_hosts_is_on_the_link_of_that() {
+    let subnet = "10.98.4.0/24";
+    let of_master = |kind: &str, more: Value| {
+        let mut plugin = json!({"type": kind, "master": "test-inner", "ipam": ipam(&[subnet])});
+        let plugin_object = plugin.as_object_mut().expect("an object");
+        plugin_object.extend(more.as_object().expect("an object").clone());
+        json!({"cniVersion": "0.3.1", "name": kind, "plugins": [plugin]})
+    };
+    let host = Host::new(&[
+        of_master("macvlan", json!({})),
+        of_master("ipvlan", json!({})),
+        of_master("vlan", json!({"vlanId": 7})),
+        of_master("host-device", json!({"device": "test-inner"})),
+    ]);
+    let outside = "ip -n test-outside";
+    sh(&format!(
+        "ip netns add test-outside
+        ip link add test-inner type veth peer name eth0 netns test-outside; ip link set test-inner up
+        {outside} link set eth0 up; {outside} address add 10.98.4.1/24 dev eth0
+        {outside} link add link eth0 name eth0.7 type vlan id 7; {outside} link set eth0.7 up"
+    ));
     let before = made();
-    let out = host.run("outer", "ping -c 1 10.98.4.1 | grep -c 'bytes from'");
-    let out = out.expect_code(0).out();
-    assert_eq!(out, "1\n");
-    assert_eq!(made(), before);
+    for kind in ["macvlan", "ipvlan", "vlan", "host-device"] {
+        if kind == "vlan" {
+            sh(&format!(
+                "{outside} address delete 10.98.4.1/24 dev eth0; {outside} address add 10.98.4.1/24 dev eth0.7"
+            ));
+        }
+        if kind == "host-device" {
+            sh(&format!(
+                "{outside} address delete 10.98.4.1/24 dev eth0.7; {outside} address add 10.98.4.1/24 dev eth0"
+            ));
+        }
+        let pod = host.run(kind, "ping -c 1 -s 3000 10.98.4.1 | grep -c 'bytes from'");
+        let pod = pod.expect_code(0);
+        assert_eq!(pod.out(), "1\n", "{kind}: {}", pod.err());
+        wait_until("the host has its interface again", || made() == before);
+    }
     sh("ip netns delete test-outside");
 }
 
