@@ -225,13 +225,14 @@ fn pod_on_an_interface_made_of_a_hosts_is_on_the_link_of_that() {
         {outside} link add link eth0 name eth0.7 type vlan id 7; {outside} link set eth0.7 up"
     ));
     let before = made();
-    for kind in ["macvlan", "ipvlan", "vlan", "host-device"] {
-        if kind == "vlan" {
+    let kinds = ["macvlan", "ipvlan", "vlan", "host-device"];
+    for kind in &kinds[..rounds("kinds of interfaces made of a host's", 2, 4)] {
+        if *kind == "vlan" {
             sh(&format!(
                 "{outside} address delete 10.98.4.1/24 dev eth0; {outside} address add 10.98.4.1/24 dev eth0.7"
             ));
         }
-        if kind == "host-device" {
+        if *kind == "host-device" {
             sh(&format!(
                 "{outside} address delete 10.98.4.1/24 dev eth0.7; {outside} address add 10.98.4.1/24 dev eth0"
             ));
