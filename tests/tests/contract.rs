@@ -184,7 +184,7 @@ fn every_argument_of_rkt_is_taken_and_what_a_machine_cannot_have_is_told() {
         &json!({
             "exec": ["/bin/sh", "-c", proved(
                 "hostname; cat /etc/resolv.conf; grep -c '^192.0.2.9 other$' /etc/hosts; grep -c '^127.0.0.1 box$' /etc/hosts; \
-                 echo ${AC_METADATA_URL-unset}; ls /sys/class/net; ls /sys/module | grep -q . && echo shown; \
+                 echo ${AC_METADATA_URL-unset}; ls /sys/class/net; ip -4 -o address show dev eth0 | grep -c ' 10.1.2.3/24 '; ls /sys/module | grep -q . && echo shown; \
                  grep CapBnd /proc/self/status | grep -c ffffffff; exit 3")],
             "ports": [{"name": "http", "protocol": "tcp", "port": 80, "socketActivated": true}],
         }),
@@ -196,6 +196,13 @@ fn every_argument_of_rkt_is_taken_and_what_a_machine_cannot_have_is_told() {
         "nameserver 192.0.2.1\n",
     );
     pod.write("stage1/rootfs/etc/rkt-hosts", "192.0.2.9 other\n");
+    let network = json!({"cniVersion": "1.0.0", "name": "storage", "plugins": [
+        {"type": "ptp", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.2.0/24"}]]}},
+        {"type": "portmap", "capabilities": {"portMappings": true}},
+    ]});
+    fs::create_dir_all(pod.path("etc/net.d")).expect("a local configuration");
+    pod.write("etc/net.d/10-storage.conflist", &network.to_string());
+    let local_config = format!("--local-config={}", pod.path("etc").display());
     let uuid = pod.uuid;
     let arguments = [
         "--debug",
@@ -203,7 +210,7 @@ fn every_argument_of_rkt_is_taken_and_what_a_machine_cannot_have_is_told() {
         "--interactive",
         "--private-users=611778560:65536",
         "--mds-token=0123456789abcdef0123456789abcdef",
-        "--local-config=/etc/rkt",
+        &*local_config,
         "--hostname=box",
         "--dns-conf-mode=resolv=stage0,hosts=stage0",
         "--disable-capabilities-restriction",
@@ -217,13 +224,11 @@ fn every_argument_of_rkt_is_taken_and_what_a_machine_cannot_have_is_told() {
     let finished = running.finish().expect_code(3);
     assert_eq!(
         finished.out(),
-        "box\nnameserver 192.0.2.1\n1\n1\nunset\nlo\nshown\n1\n",
+        "box\nnameserver 192.0.2.1\n1\n1\nunset\neth0\nlo\n1\nshown\n1\n",
         "{}",
         finished.err()
     );
     for told in [
-        "network \"storage:IP=10.1.2.3,default\" is not supported yet",
-        "port \"http\" is not reachable at the host's port 8080",
         "port \"http\" of app web is socket-activated",
         "--private-users is ignored",
         "AC_METADATA_URL is not set",
@@ -231,6 +236,18 @@ fn every_argument_of_rkt_is_taken_and_what_a_machine_cannot_have_is_told() {
     ] {
         assert!(finished.err().contains(told), "{told}: {}", finished.err());
     }
+    // What rkt reads of a pod's addresses, and what is taken down.
+    let info = fs::read(pod.path("net-info.json")).expect("net-info.json");
+    let info: serde_json::Value = serde_json::from_slice(&info).expect("JSON");
+    let [name, ip, mask] = ["netName", "ip", "mask"].map(|key| info[0][key].clone());
+    assert_eq!([name, ip, mask], ["storage", "10.1.2.3", "255.255.255.0"]);
+    assert!(pod.path("net/0.json").exists());
+    let gc = pod.garbage();
+    let records = || gc().get_current_dir().expect("a pod").join("net").exists();
+    assert!(records());
+    finish(&mut gc()).expect_code(0);
+    assert!(!records());
+    finish(&mut gc()).expect_code(0);
 }
 
 #[test]
