@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 
 use libc::{c_char, c_int};
 use rustix::io::Result;
@@ -17,7 +16,6 @@ const BLKPG: Opcode = opcode::none(0x12, 105);
 const FIFREEZE: Opcode = opcode::read_write::<c_int>(b'X', 119);
 const RNDADDTOENTCNT: Opcode = opcode::write::<c_int>(b'R', 1);
 const RNDRESEEDCRNG: Opcode = opcode::none(b'R', 7);
-const SIOCSIFFLAGS: Opcode = 0x8914;
 
 /// `struct blkpg_ioctl_arg`.
 #[repr(C)]
@@ -35,14 +33,6 @@ struct BlkpgPartition {
     length: i64,
     number: c_int,
     names: [[c_char; 64]; 2],
-}
-
-/// `struct ifreq` as the interface flag calls use it.
-#[repr(C)]
-struct InterfaceFlags {
-    name: [u8; 16],
-    flags: u16,
-    rest: [u8; 22],
 }
 
 /// Adds partition `number` of `length` bytes at byte `start` to an open disk.
@@ -97,19 +87,6 @@ pub fn add_entropy(mut random: &File, seed: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings the loopback interface up, by any open socket.
-pub fn bring_loopback_up(socket: impl AsFd) -> Result<()> {
-    const UP: u16 = 1;
-    let mut request = InterfaceFlags {
-        name: [0; 16],
-        flags: UP,
-        rest: [0; 22],
-    };
-    request.name[..2].copy_from_slice(b"lo");
-    // SAFETY: the kernel reads one `struct ifreq`, whose size `InterfaceFlags` has.
-    unsafe { ioctl(socket, Setter::<SIOCSIFFLAGS, _>::new(request)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +95,5 @@ mod tests {
     fn structures_have_the_kernels_sizes() {
         assert_eq!(size_of::<BlkpgArgument>(), 24);
         assert_eq!(size_of::<BlkpgPartition>(), 152);
-        assert_eq!(size_of::<InterfaceFlags>(), size_of::<libc::ifreq>());
     }
 }

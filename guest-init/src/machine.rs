@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use guest_init::protocol::Card;
 use netlink::{Netlink, Route};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::{chdir, chroot, sethostname};
 use rustix::mount::{mount_bind, mount_move};
@@ -62,10 +61,8 @@ pub fn set_hostname(name: &str) -> Result<()> {
 
 /// Brings the loopback interface up; the kernel gives it its addresses.
 pub fn bring_loopback_up() -> Result<()> {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket =
-        socket(AddressFamily::Inet, SockType::Datagram, flags, None).context("make a socket")?;
-    ioctls::bring_loopback_up(socket).context("bring interface lo up")
+    const LOOPBACK: u32 = 1;
+    Netlink::open()?.set_up(LOOPBACK)
 }
 
 /// Brings the network cards up, with their addresses and routes.

@@ -174,21 +174,15 @@ fn of_interface(found: &AddressMessage, index: u32) -> Option<Address> {
     if found.header.index != index || found.header.scope == AddressScope::Link {
         return None;
     }
-    // Where an interface has a peer, the first is the peer's.
-    let local = found
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(ip) => Some(*ip),
-            _ => None,
-        });
-    let address = found
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Address(ip) => Some(*ip),
-            _ => None,
-        });
+    let (mut local, mut address) = (None, None);
+    for attribute in &found.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            // Where an interface has a peer, this is the peer's.
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            _ => {}
+        }
+    }
     Some(Address {
         ip: local.or(address)?,
         prefix: found.header.prefix_len,

@@ -10,6 +10,7 @@ use contract::{PodDir, PodManifest, erofs_files};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use crate::network::Card;
 use crate::plan::{PreparedImage, PreparedRoot};
 use vmm::Kvm;
 
@@ -41,6 +42,8 @@ pub struct Assets {
     pub images: Vec<PreparedImage>,
     /// The scratch disk, once it is made; `None` = writable layers on a tmpfs.
     pub scratch: Option<File>,
+    /// The network cards, once networks are made.
+    pub cards: Vec<Card>,
 }
 
 impl Assets {
@@ -69,6 +72,7 @@ impl Assets {
             initramfs: part(INITRAMFS, check_initramfs)?,
             images: images(pod, manifest)?,
             scratch: None,
+            cards: Vec::new(),
         })
     }
 }

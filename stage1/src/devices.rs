@@ -21,7 +21,6 @@ use crate::assets::Assets;
 use crate::growth::Growth;
 use crate::jail::files_of_guest;
 use crate::jail::shares::SHARES;
-use crate::network::Card;
 use crate::plan::{Plan, PreparedImage, PreparedRoot};
 use crate::reserves::image_extents;
 use crate::streams::Ports;
@@ -47,7 +46,6 @@ pub struct Made {
 /// When the host lacks what the machine needs.
 pub fn machine(
     assets: Assets,
-    cards: Vec<Card>,
     plan: &Plan,
     ports: &Ports,
     descriptors: Option<File>,
@@ -74,7 +72,7 @@ pub fn machine(
         frames: None,
     };
     let meters = [Meter::new(limit), Meter::new(limit)];
-    for (number, card) in (0..).zip(cards) {
+    for (number, card) in (0..).zip(assets.cards) {
         let net = Net::new(card.tap, card.mac, card.mtu, meters.clone());
         devices.insert(Slot::Net(number), boxed(net));
     }

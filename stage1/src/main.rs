@@ -91,8 +91,8 @@ fn call(name: &str, argv: impl Iterator<Item = String>) -> Result<u8> {
     }
 }
 
-/// The `gc` entrypoint: takes the pod's networks down, removes its cgroup, and takes its files from its uid, the claim on which is taken over by the next
-/// pod.
+/// The `gc` entrypoint: takes the pod's networks down, removes its cgroup, and takes its files from its uid, the claim on which
+/// is taken over by the next pod.
 fn gc(argv: impl Iterator<Item = String>) -> Result<u8> {
     let uuid = argv.last().context("the pod's UUID is missing")?;
     let pod = PodDir::new("");

@@ -17,6 +17,8 @@ pub struct Names {
     pub resolv: Option<String>,
     /// For /etc/hosts.
     pub hosts: Option<String>,
+    /// Whether the first is what a network says, if one does.
+    pub of_networks: bool,
 }
 
 impl Names {
@@ -25,12 +27,16 @@ impl Names {
     /// # Errors
     /// For a mode that there is not, or a file that cannot be read.
     pub fn read(pod: &PodDir, arguments: &RunArguments, hostname: &str) -> Result<Self> {
-        let mut names = Self::default();
+        let mut names = Self {
+            of_networks: true,
+            ..Self::default()
+        };
         let etc = pod.stage1_rootfs().join("etc");
         let mode = arguments.dns_conf_mode.iter();
         for part in mode.flat_map(|mode| mode.split(',')) {
             match part {
-                "resolv=default" | "resolv=none" | "hosts=default" => {}
+                "resolv=default" | "hosts=default" => {}
+                "resolv=none" => names.of_networks = false,
                 "resolv=host" => names.resolv = Some(read(Path::new("/etc/resolv.conf"))?),
                 "hosts=host" => names.hosts = Some(read(Path::new("/etc/hosts"))?),
                 "resolv=stage0" => names.resolv = Some(read(&etc.join("rkt-resolv.conf"))?),

@@ -27,7 +27,7 @@ use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
 use crate::life::{self, Life};
 use crate::names::Names;
-use crate::network::{self, Card, Networks};
+use crate::network::{self, Networks};
 use crate::outcome;
 use crate::plan::{Host, KERNEL_PARAMETERS, Plan};
 use crate::report::{self, Report};
@@ -75,7 +75,9 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let boot = &mut prepared.plan.boot;
     boot.cards = cards.iter().map(|card| card.told.clone()).collect();
     boot.routes = routes;
+    let resolv = resolv.filter(|_| prepared.resolv_of_networks);
     boot.resolv = boot.resolv.take().or(resolv);
+    prepared.assets.cards = cards;
 
     let become_pod = || Becoming::new(&pod, argv, &prepared.plan, &mut cgroup);
     let becoming = become_pod().inspect_err(|_| network::give_up(&pod, &arguments.uuid))?;
@@ -87,12 +89,10 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     timings.mark("jailed");
 
     let report = shut_in.report.clone();
-    let code = prepared
-        .live(cards, shut_in, &timings)
-        .unwrap_or_else(|error| {
-            crate::tell(&format!("{error:#}"));
-            life::FAILED
-        });
+    let code = prepared.live(shut_in, &timings).unwrap_or_else(|error| {
+        crate::tell(&format!("{error:#}"));
+        life::FAILED
+    });
     if let Err(error) = report.exit_code(code) {
         crate::tell(&format!("{error:#}"));
     }
@@ -163,6 +163,8 @@ impl Becoming {
 struct Prepared {
     assets: Assets,
     manifest: PodManifest,
+    /// Whether apps ask the name servers of networks.
+    resolv_of_networks: bool,
     plan: Plan,
 }
 
@@ -196,13 +198,14 @@ impl Prepared {
         Ok(Self {
             assets,
             manifest,
+            resolv_of_networks: names.of_networks,
             plan,
         })
     }
 
     /// Makes the machine in the jail, where all that it needs is open, and is with it until it has ended; returns the pod's exit
     /// code.
-    fn live(self, cards: Vec<Card>, shut_in: ShutIn, timings: &Timings) -> Result<u8> {
+    fn live(self, shut_in: ShutIn, timings: &Timings) -> Result<u8> {
         let Self {
             assets, mut plan, ..
         } = self;
@@ -221,7 +224,7 @@ impl Prepared {
             disk_full,
             images,
             size,
-        } = devices::machine(assets, cards, &plan, &ports, descriptors, &drained)?;
+        } = devices::machine(assets, &plan, &ports, descriptors, &drained)?;
         let on_terminal = |app: &App| matches!(app.stdio, Stdio::Terminal { .. });
         let _raw = (plan.apps.iter().any(on_terminal) && terminal::window().is_some())
             .then(Raw::enter)

@@ -115,6 +115,22 @@ fn ptp(name: &str, subnets: &[&str]) -> Value {
     json!({"cniVersion": "0.4.0", "name": name, "plugins": [plugin]})
 }
 
+/// The network with more plugins, which come after its own.
+fn chained<const N: usize>(mut network: Value, plugins: [Value; N]) -> Value {
+    let list = network["plugins"].as_array_mut().expect("a list");
+    list.extend(plugins);
+    network
+}
+
+/// A bridge with masquerade, from whose host ports lead to pods.
+fn ported(name: &str, subnet: &str) -> Value {
+    let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    let firewall = json!({"type": "firewall", "backend": "iptables"});
+    let mut network = bridge(name, &[subnet]);
+    network["plugins"][0]["ipMasq"] = json!(true);
+    chained(network, [portmap, firewall])
+}
+
 /// Serves many numbers, after it has printed its hardware address, its MTU and its addresses of both families.
 const SERVER: &str = "cd /sys/class/net/eth0; echo $(cat address mtu); mkdir /www; seq 1 400000 >/www/numbers; \
     ip -o address show dev eth0 scope global | awk '{sub(\"/.*\", \"\", $4); print $4}'; exec httpd -f -p 80 -h /www";
@@ -128,12 +144,11 @@ fn pods_on_a_bridge_talk_to_each_other_and_to_their_host() {
         [{"subnet": "10.98.1.0/24", "rangeStart": "10.98.1.100"}],
         [{"subnet": "fd98:1::/64", "rangeStart": "fd98:1::100"}],
     ]);
-    let mut network = bridge("bridged", &["10.98.1.0/24", "fd98:1::/64"]);
-    let plugins = network["plugins"].as_array_mut().expect("a list");
-    plugins.push(json!({"type": "tuning", "mac": "02:98:00:00:00:07", "mtu": 1300}));
+    let tuning = json!({"type": "tuning", "mac": "02:98:00:00:00:07", "mtu": 1300});
     let rates = json!({"type": "bandwidth", "ingressRate": 800_000_000, "ingressBurst": 8_000_000,
         "egressRate": 800_000_000, "egressBurst": 8_000_000});
-    plugins.push(rates);
+    let network = bridge("bridged", &["10.98.1.0/24", "fd98:1::/64"]);
+    let network = chained(network, [tuning, rates]);
     let host = Host::new(&[network, plain]);
     let before = made();
     let mut server = Running::start(&mut host.pod("bridged", SERVER));
@@ -247,17 +262,10 @@ fn pod_on_an_interface_made_of_a_hosts_is_on_the_link_of_that() {
 
 #[test]
 fn network_that_cannot_be_made_is_told_and_what_was_made_before_it_is_gone() {
-    let mut failing = bridge("failing", &["10.98.5.0/24"]);
     let tuning = json!({"type": "tuning", "sysctl": {"net.ipv4.conf.none.forwarding": "1"}});
-    failing["plugins"]
-        .as_array_mut()
-        .expect("a list")
-        .push(tuning);
-    let mut missing = bridge("missing", &["10.98.6.0/24"]);
-    missing["plugins"]
-        .as_array_mut()
-        .expect("a list")
-        .push(json!({"type": "nobody"}));
+    let failing = chained(bridge("failing", &["10.98.5.0/24"]), [tuning]);
+    let missing = bridge("missing", &["10.98.6.0/24"]);
+    let missing = chained(missing, [json!({"type": "nobody"})]);
     let good = bridge("good", &["10.98.7.0/24"]);
     let full = ptp("full", &["10.98.8.0/29"]);
     let host = Host::new(&[failing, missing, good, full]);
@@ -325,12 +333,8 @@ fn networks_of_a_killed_pod_are_taken_down_by_the_next_command() {
 
 #[test]
 fn ports_of_the_host_lead_to_the_pod_and_its_network_names_its_name_servers() {
-    let mut network = bridge("ported", &["10.98.12.0/24"]);
-    let plugins = network["plugins"].as_array_mut().expect("a list");
-    plugins[0]["dns"] = json!({"nameservers": ["10.98.12.1"], "search": ["a.example"]});
-    plugins[0]["ipMasq"] = json!(true);
-    plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
-    plugins.push(json!({"type": "firewall", "backend": "iptables"}));
+    let mut network = ported("ported", "10.98.12.0/24");
+    network["plugins"][0]["dns"] = json!({"nameservers": ["10.98.12.1"], "search": ["a.example"]});
     let host = Host::new(&[network, bridge("closed", &["10.98.13.0/24"])]);
     let before = made();
     // Those that are the pod's own; chains that lead to these stay.
@@ -395,11 +399,7 @@ fn network_bandwidth_of_a_pod_bounds_what_it_sends() {
 
 #[test]
 fn starts_that_are_killed_at_any_moment_leave_nothing_on_the_host() {
-    let mut network = bridge("killing", &["10.98.15.0/24"]);
-    let plugins = network["plugins"].as_array_mut().expect("a list");
-    plugins[0]["ipMasq"] = json!(true);
-    plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
-    plugins.push(json!({"type": "firewall", "backend": "iptables"}));
+    let network = ported("killing", "10.98.15.0/24");
     let host = Host::new(&[network, ptp("beside", &["10.98.16.0/24"])]);
     let start = || {
         let mut start = host.fairing(&[

@@ -10,6 +10,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::{Activation, ActiveQueue, Interrupt, Stop};
+use crate::event;
 use crate::memory::GuestMemory;
 
 /// Requests of one queue between two looks at the stop.
@@ -168,9 +169,9 @@ impl Wait {
     fn stopped(&self, more: bool) -> bool {
         let mut events = [EpollEvent::default(); 4];
         let timeout = if more { 0 } else { -1 };
-        match self.0.wait(timeout, &mut events) {
+        match event::wait(&self.0, timeout, &mut events) {
             Ok(count) => events.iter().take(count).any(|event| event.data() == STOP),
-            Err(error) => error.kind() != io::ErrorKind::Interrupted,
+            Err(_) => true,
         }
     }
 }

@@ -27,14 +27,11 @@ pub fn exposed(texts: &[String], whole: bool) -> Result<Vec<ExposedPort>> {
 
 fn parse(text: &str) -> Result<ExposedPort> {
     let (name, rest) = text.split_once(':').context("no :")?;
-    let (address, host_port) = match rest.rsplit_once(':') {
-        Some((address, number)) => (Some(address), number),
-        None => (None, rest),
-    };
+    let (host_ip, host_port) = of_host(rest);
     Ok(ExposedPort {
         name: name.to_owned(),
         host_port: host_port.parse()?,
-        host_ip: address.map(bare),
+        host_ip,
         pod_port: None,
     })
 }
@@ -74,30 +71,22 @@ pub fn published(texts: &[String]) -> Result<Vec<ExposedPort>> {
 fn publish(text: &str) -> Result<ExposedPort> {
     let (places, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
     let (rest, own) = places.rsplit_once(':').context("no :")?;
-    let (address, host) = match rest.rsplit_once(':') {
-        Some((address, host)) => (Some(bare(address)), host),
-        None => (None, rest),
-    };
-    let (host_port, of_host) = range(host)?;
+    let (host_ip, host) = of_host(rest);
+    let host_ip = host_ip.filter(|address| !address.is_empty());
+    let (host_port, host_count) = range(host)?;
     let (port, count) = range(own)?;
     ensure!(
-        of_host == count,
-        "{of_host} ports of the host, and {count} of the pod"
+        host_count == count,
+        "{host_count} ports of the host, and {count} of the pod"
     );
-    let address_of = |address: &String| address.to_ascii_lowercase().replace(['.', ':'], "-");
-    let name = match &address {
-        Some(address) => format!("{protocol}-{}-{host_port}", address_of(address)),
-        None => format!("{protocol}-{host_port}"),
-    };
+    // Words of letters and digits with single dashes between them.
+    let ip = host_ip.as_deref().unwrap_or("").to_ascii_lowercase();
+    let words = format!("{protocol}-{ip}-{host_port}").replace(['.', ':'], "-");
+    let words: Vec<_> = words.split('-').filter(|word| !word.is_empty()).collect();
     Ok(ExposedPort {
-        // Two dashes and more make no name.
-        name: name
-            .split('-')
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join("-"),
+        name: words.join("-"),
         host_port,
-        host_ip: address.filter(|address| !address.is_empty()),
+        host_ip,
         pod_port: Some(Port {
             name: format!("{protocol}-{port}"),
             protocol: protocol.to_owned(),
@@ -118,6 +107,14 @@ fn range(text: &str) -> Result<(u16, u16)> {
         .checked_sub(first)
         .context("the last port is before the first")?;
     Ok((first, more.checked_add(1).context("ports are 1 to 65535")?))
+}
+
+/// `[IP:]PORT` in its parts.
+fn of_host(text: &str) -> (Option<String>, &str) {
+    match text.rsplit_once(':') {
+        Some((address, port)) => (Some(bare(address)), port),
+        None => (None, text),
+    }
 }
 
 /// An IPv6 address may stand in brackets.

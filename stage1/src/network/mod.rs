@@ -35,7 +35,7 @@ pub struct Networks {
     pub cards: Vec<Card>,
     /// The ways by them, each with the number of its card.
     pub routes: Vec<(u8, Route)>,
-    /// What apps are to have as /etc/resolv.conf, if a plugin says so and the pod takes it.
+    /// What apps are to have as /etc/resolv.conf, if a plugin says so.
     pub resolv: Option<String>,
     /// The ports of the host that lead to the pod.
     pub reserved: Vec<OwnedFd>,
@@ -87,14 +87,7 @@ pub fn set_up(
     let reserved = ports::reserve(&mappings)?;
     let made = make(pod, &arguments.uuid, attachments);
     let mut made = made.inspect_err(|_| give_up(pod, &arguments.uuid))?;
-    let mut modes = arguments
-        .dns_conf_mode
-        .iter()
-        .flat_map(|mode| mode.split(','));
     made.reserved = reserved;
-    made.resolv = made
-        .resolv
-        .filter(|_| !modes.any(|mode| mode == "resolv=none"));
     Ok(made)
 }
 

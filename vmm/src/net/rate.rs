@@ -37,7 +37,10 @@ impl Meter {
 
     /// How long the next frame is to wait; `None` = not at all.
     pub fn wait(&self) -> Option<Duration> {
-        (self.limit != Limit::default()).then(|| self.wait_at(Instant::now()))?
+        match self.limit == Limit::default() {
+            true => None,
+            false => self.wait_at(Instant::now()),
+        }
     }
 
     fn wait_at(&self, now: Instant) -> Option<Duration> {

@@ -14,6 +14,7 @@ use super::Net;
 use super::spec::*;
 use super::used::{add_used_together, needs_notification};
 use crate::device::{Activation, ActiveQueue, Interrupt, Stop};
+use crate::event::wait;
 use crate::memory::{GuestMemory, Reader, Writer};
 use crate::requests::next_chain;
 
@@ -103,14 +104,10 @@ impl<'m> Session<'m> {
         loop {
             self.transmit()?;
             self.receive()?;
-            let ready = match self.epoll.wait(self.timeout_ms(), &mut events) {
-                Ok(ready) => ready,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    tracing::error!("wait for events of a network card: {error}");
-                    return Err(QueueError::QueueNotReady);
-                }
-            };
+            let ready = wait(&self.epoll, self.timeout_ms(), &mut events).map_err(|error| {
+                tracing::error!("wait for events of a network card: {error}");
+                QueueError::QueueNotReady
+            })?;
             for event in events.iter().take(ready) {
                 match event.data() {
                     STOP => return Ok(()),

@@ -16,6 +16,7 @@ use super::connection::Due;
 use super::device::Vsock;
 use super::table::{Id, Link, Table};
 use crate::device::{Activation, ActiveQueue, Interrupt, Stop};
+use crate::event::wait;
 use crate::memory::GuestMemory;
 
 /// epoll's number for the stop descriptor; queues come next, then connections.
@@ -112,14 +113,10 @@ impl<'m> Session<'m> {
             self.transmit()?;
             self.receive()?;
             let timeout = if self.is_idle() { -1 } else { 0 };
-            let ready = match self.epoll.wait(timeout, &mut events) {
-                Ok(ready) => ready,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    tracing::error!("wait for vsock events: {error}");
-                    return Err(QueueError::QueueNotReady);
-                }
-            };
+            let ready = wait(&self.epoll, timeout, &mut events).map_err(|error| {
+                tracing::error!("wait for vsock events: {error}");
+                QueueError::QueueNotReady
+            })?;
             for event in &events[..ready] {
                 let set = EventSet::from_bits_truncate(event.events());
                 match event.data() {
