@@ -4,8 +4,11 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::network::{Network, plugin_type};
+use crate::network::{LAST, Network, numbers, plugin_type};
 use crate::plugin::{Call, Container};
+
+/// The version in which plugins can check what they have made.
+const WITH_CHECK: [u32; 3] = [0, 4, 0];
 
 /// A container's interface on a network; to be kept until it is deleted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +32,11 @@ impl Attachment {
     /// # Errors
     /// What the first plugin to fail says, or `keep`; then it is to be deleted.
     pub fn add(&mut self, container: &Container, keep: impl Fn(&Self) -> Result<()>) -> Result<()> {
+        self.agree_on_version(container)?;
+        if self.network.is_since(LAST) {
+            let mut plugins = self.network.plugins.iter();
+            plugins.try_for_each(|plugin| self.execute(container, "STATUS", plugin).map(drop))?;
+        }
         for number in 0..self.network.plugins.len() {
             let answer = self.execute(container, "ADD", &self.network.plugins[number])?;
             self.result = answer.or(self.result.take());
@@ -37,13 +45,31 @@ impl Attachment {
         Ok(())
     }
 
-    /// Checks that the interface is as it was made.
+    /// Takes the highest version that all plugins speak, where the network leaves it to them.
+    fn agree_on_version(&mut self, container: &Container) -> Result<()> {
+        let mut versions = std::mem::take(&mut self.network.cni_versions);
+        if versions.is_empty() {
+            return Ok(());
+        }
+        versions.retain(|version| numbers(version) <= LAST);
+        for plugin in &self.network.plugins {
+            let call = self.call(container, "VERSION");
+            let spoken = call.versions(plugin_type(plugin)?)?;
+            versions.retain(|version| spoken.contains(version));
+        }
+        let highest = versions.into_iter().max_by_key(|version| numbers(version));
+        self.network.cni_version =
+            highest.context("there is no version that all plugins of the network speak")?;
+        Ok(())
+    }
+
+    /// Checks that the interface is as it was made, by plugins that can.
     ///
     /// # Errors
     /// What the first plugin to fail says.
     pub fn check(&self, container: &Container) -> Result<()> {
-        let plugins = self.network.plugins.iter();
-        let mut checked = plugins.filter(|_| !self.network.disable_check);
+        let is_checked = self.network.is_since(WITH_CHECK) && !self.network.disable_check;
+        let mut checked = self.network.plugins.iter().filter(|_| is_checked);
         checked.try_for_each(|plugin| self.execute(container, "CHECK", plugin).map(drop))
     }
 

@@ -3,17 +3,23 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use serde_json::Map;
+use serde_json::{Map, Value, json};
 
 use crate::{Attachment, Network};
 
 /// What is to be added for each of `asked`, which are names of networks, with arguments for their plugins behind a colon, or `all`:
-/// interfaces `eth0`, `eth1` and so on, in this order, each network once. What files describe none is in the log, where `all` are asked for.
+/// interfaces `eth0`, `eth1` and so on, in this order, each network once. Those that files in `folders` describe come before those that are
+/// `built_in`. What files describe none is in the log, where `all` are asked for.
 ///
 /// # Errors
-/// When no file in `folders` describes one.
-pub fn choose(asked: &[&str], folders: &[PathBuf]) -> Result<Vec<Attachment>> {
-    let (networks, faults) = Network::find_all(folders)?;
+/// When one is described nowhere.
+pub fn choose(
+    asked: &[&str],
+    folders: &[PathBuf],
+    built_in: Vec<Network>,
+) -> Result<Vec<Attachment>> {
+    let (mut networks, faults) = Network::find_all(folders)?;
+    networks.extend(built_in);
     let mut chosen: Vec<(Network, &str)> = Vec::new();
     for network in asked {
         let (name, arguments) = network.split_once(':').unwrap_or((network, ""));
@@ -43,10 +49,21 @@ pub fn choose(asked: &[&str], folders: &[PathBuf]) -> Result<Vec<Attachment>> {
         network,
         interface: format!("eth{number}"),
         arguments: arguments.to_owned(),
-        capabilities: Map::new(),
+        capabilities: capabilities(arguments),
         result: None,
     };
     Ok(chosen.into_iter().enumerate().map(attachment).collect())
+}
+
+/// What newer plugins are told by capabilities, and older ones by arguments of these names.
+fn capabilities(arguments: &str) -> Map<String, Value> {
+    let pairs = arguments.split(';').filter_map(|pair| pair.split_once('='));
+    let told = pairs.filter_map(|(key, value)| match key {
+        "IP" => Some(("ips".to_owned(), json!([value]))),
+        "MAC" => Some(("mac".to_owned(), json!(value))),
+        _ => None,
+    });
+    told.collect()
 }
 
 #[cfg(test)]
@@ -64,7 +81,11 @@ mod tests {
         }
         let folders = [folder.path().join("net.d")];
         let asked: Vec<_> = net.split(',').collect();
-        let chosen = choose(&asked, &folders)?.into_iter();
+        let built_in = ["one", "own"].map(|name| {
+            Network::parse(format!(r#"{{"name": "{name}", "type": "ptp"}}"#).as_bytes())
+        });
+        let built_in = built_in.into_iter().collect::<Result<_>>()?;
+        let chosen = choose(&asked, &folders, built_in)?.into_iter();
         Ok(chosen
             .map(|chosen| [chosen.network.name, chosen.interface, chosen.arguments])
             .collect())
@@ -78,6 +99,11 @@ mod tests {
 
     #[test]
     fn networks_are_chosen_in_the_order_they_are_named_with_their_arguments() -> Result<()> {
+        let told = Value::from(capabilities("IP=192.0.2.9;MAC=02:00:00:00:00:01;A=1"));
+        assert_eq!(
+            told,
+            json!({"ips": ["192.0.2.9"], "mac": "02:00:00:00:00:01"})
+        );
         let both = chosen("two:IP=192.0.2.9;MAC=02:00:00:00:00:01,one", &NETWORKS)?;
         assert_eq!(
             both,
@@ -92,7 +118,12 @@ mod tests {
     #[test]
     fn all_networks_are_chosen_once_beside_those_that_are_named() -> Result<()> {
         let all = chosen("two:A=1,all", &NETWORKS)?;
-        assert_eq!(all, [["two", "eth0", "A=1"], ["one", "eth1", ""]]);
+        let expected = [
+            ["two", "eth0", "A=1"],
+            ["one", "eth1", ""],
+            ["own", "eth2", ""],
+        ];
+        assert_eq!(all, expected);
         Ok(())
     }
 

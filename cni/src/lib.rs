@@ -9,11 +9,15 @@ mod choice;
 mod dns;
 mod network;
 mod plugin;
+mod ports;
+mod rates;
 mod records;
 
 pub use self::attachment::Attachment;
 pub use self::choice::choose;
-pub use self::dns::resolv;
+pub use self::dns::{name_servers, resolv, resolv_conf};
 pub use self::network::Network;
-pub use self::plugin::Container;
+pub use self::plugin::{Container, plugin_folders};
+pub use self::ports::{Mapping, PORT_MAPPINGS, reserve};
+pub use self::rates::{BANDWIDTH, bandwidth};
 pub use self::records::{Records, replace};

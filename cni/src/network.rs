@@ -7,7 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use contract::bounded;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+
+use crate::plugin::{Call, Container};
+
+/// The last version that this speaks, which brought STATUS and GC.
+pub(crate) const LAST: [u32; 3] = [1, 1, 0];
 
 /// The largest file of a configuration, bytes.
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -21,9 +26,15 @@ pub struct Network {
     /// The version that its plugins are to speak.
     #[serde(default = "first_version")]
     pub cni_version: String,
+    /// Versions of which its plugins are to speak the highest that all of them know, if it has any (section 1 of version 1.1.0).
+    #[serde(default)]
+    pub(crate) cni_versions: Vec<String>,
     /// Whether it is not to be checked.
     #[serde(default)]
     pub disable_check: bool,
+    /// Whether nothing is to be deleted by what is valid.
+    #[serde(default, rename = "disableGC")]
+    pub(crate) disable_gc: bool,
     /// What each plugin is told.
     pub(crate) plugins: Vec<Map<String, Value>>,
 }
@@ -62,6 +73,47 @@ impl Network {
         Ok(network)
     }
 
+    /// Has its plugins delete what belongs to none of the containers' interfaces that are `valid`, each a container's id and the interface's name;
+    /// whether they know how to.
+    ///
+    /// # Errors
+    /// What the first plugin to fail says; the others are asked, too.
+    pub fn collect(&self, plugins: Vec<PathBuf>, valid: &[(String, String)]) -> Result<bool> {
+        if !self.is_since(LAST) || self.disable_gc {
+            return Ok(false);
+        }
+        let container = Container {
+            id: String::new(),
+            namespace: None,
+            plugins,
+        };
+        let call = Call {
+            container: &container,
+            command: "GC",
+            interface: "",
+            arguments: "",
+        };
+        let valid = valid.iter();
+        let valid = valid.map(|(id, interface)| json!({"containerID": id, "ifname": interface}));
+        let valid: Value = valid.collect();
+        let mut collected = Ok(());
+        for plugin in &self.plugins {
+            let mut told = plugin.clone();
+            told.insert("name".into(), json!(self.name));
+            told.insert("cniVersion".into(), json!(self.cni_version));
+            told.insert("cni.dev/valid-attachments".into(), valid.clone());
+            let done = call.execute(plugin_type(plugin)?, &told.into());
+            collected = collected.and(done.map(drop));
+        }
+        collected.with_context(|| format!("network {}", self.name))?;
+        Ok(true)
+    }
+
+    /// Whether its plugins have what came with this version.
+    pub(crate) fn is_since(&self, version: [u32; 3]) -> bool {
+        numbers(&self.cni_version) >= version
+    }
+
     /// Whether one of its plugins has this capability.
     pub fn offers(&self, capability: &str) -> bool {
         let has = |plugin: &Map<String, Value>| {
@@ -94,6 +146,12 @@ impl Network {
         }
         Ok((networks, faults))
     }
+}
+
+/// The parts of a version; what is none is 0.
+pub(crate) fn numbers(version: &str) -> [u32; 3] {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    [(); 3].map(|()| parts.next().unwrap_or(0))
 }
 
 /// Which program a plugin is.

@@ -9,10 +9,19 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+const VERSION: &str = "VERSION";
 
 /// The most of a plugin's output that is read, bytes.
 const LIMIT_BYTES: u64 = 1 << 20;
+
+/// Where plugins are looked for on every host: rkt's folder, everyone's, Debian's.
+pub fn plugin_folders() -> Vec<PathBuf> {
+    ["/usr/lib/rkt/plugins/net", "/opt/cni/bin", "/usr/lib/cni"]
+        .map(PathBuf::from)
+        .into()
+}
 
 /// Whose interfaces they are.
 pub struct Container {
@@ -24,9 +33,14 @@ pub struct Container {
     pub plugins: Vec<PathBuf>,
 }
 
+/// What a plugin says that does not speak the configuration's version.
+const INCOMPATIBLE: u32 = 1;
+
 /// What a plugin says when it fails (section 5).
 #[derive(Deserialize)]
 struct Fault {
+    #[serde(default)]
+    code: u32,
     msg: String,
     #[serde(default)]
     details: String,
@@ -82,8 +96,12 @@ impl Call<'_> {
             return answer.with_context(|| format!("understand the answer of {}", what()));
         }
         let why = match serde_json::from_slice(&output) {
-            Ok(Fault { msg, details }) if details.is_empty() => msg,
-            Ok(Fault { msg, details }) => format!("{msg} ({details})"),
+            Ok(Fault { code, msg, .. }) if code == INCOMPATIBLE && self.command != VERSION => {
+                let spoken = self.versions(kind)?.join(", ");
+                format!("{msg}; it speaks {spoken}")
+            }
+            Ok(Fault { msg, details, .. }) if details.is_empty() => msg,
+            Ok(Fault { msg, details, .. }) => format!("{msg} ({details})"),
             Err(_) => String::from_utf8_lossy(&[errors, output].concat())
                 .trim()
                 .to_owned(),
@@ -94,6 +112,18 @@ impl Call<'_> {
             why
         };
         Err(anyhow!(why).context(format!("{} failed", what())))
+    }
+
+    /// The versions that the plugin speaks.
+    pub(crate) fn versions(&self, kind: &str) -> Result<Vec<String>> {
+        let asked = json!({"cniVersion": "1.0.0"});
+        let call = Call {
+            command: VERSION,
+            ..*self
+        };
+        let mut answer = call.execute(kind, &asked)?.unwrap_or_default();
+        let versions = serde_json::from_value(answer["supportedVersions"].take());
+        versions.with_context(|| format!("versions that network plugin {kind} speaks"))
     }
 
     /// The program that is the plugin.

@@ -184,6 +184,70 @@ fn plugin_that_fails_is_quoted_and_every_one_is_asked_to_delete() {
     );
 }
 
+/// Speaks these versions, when asked.
+fn speaking(versions: &[&str], script: &str) -> String {
+    let answer = json!({"cniVersion": "1.0.0", "supportedVersions": versions});
+    format!("case $CNI_COMMAND in VERSION) echo '{answer}';; {script} esac")
+}
+
+#[test]
+fn plugins_speak_the_highest_version_that_all_know_and_are_asked_first_whether_they_are_able_to() {
+    let plugins = Plugins::new();
+    let able = "ADD) echo '{}';;";
+    plugins.add(
+        "first",
+        &speaking(&["0.4.0", "1.0.0", "1.1.0", "9.0.0"], able),
+    );
+    plugins.add("second", &speaking(&["0.4.0", "1.1.0", "9.0.0"], able));
+    let newest = |versions: &[&str]| {
+        network(
+            &json!({"cniVersion": "0.4.0", "cniVersions": versions, "name": "new",
+            "plugins": [{"type": "first"}, {"type": "second"}]}),
+        )
+    };
+    let mut added = attachment(newest(&["0.4.0", "1.0.0", "1.1.0", "9.0.0"]));
+    added.add(&plugins.container(), |_| Ok(())).expect("added");
+    let told = plugins.told();
+    let commands = told.iter().map(|(call, _)| call.split(' ').nth(1));
+    let commands: Vec<_> = commands.map(Option::unwrap_or_default).collect();
+    assert_eq!(
+        commands,
+        ["VERSION", "VERSION", "STATUS", "STATUS", "ADD", "ADD"]
+    );
+    assert!(
+        told[2..]
+            .iter()
+            .all(|(_, json)| json["cniVersion"] == "1.1.0")
+    );
+    // What belongs to others than these.
+    let valid = [("pod".to_owned(), "eth0".to_owned())];
+    let collects = |network: &Network| network.collect(plugins.container().plugins, &valid);
+    assert!(collects(&added.network).expect("collected"));
+    assert!(!collects(&two()).expect("older plugins are not asked"));
+    let told = plugins.told();
+    let (call, json) = told.last().expect("a call");
+    assert!(call.starts_with("/second GC "), "{call}");
+    let listed = json!([{"containerID": "pod", "ifname": "eth0"}]);
+    assert_eq!(json["cni.dev/valid-attachments"], listed);
+    // One that is not able to, and versions that are none of all.
+    let unable = "STATUS) echo '{\"code\": 50, \"msg\": \"no uplink\"}'; exit 1;;";
+    plugins.add("second", &speaking(&["1.1.0"], unable));
+    let refused = |versions: &[&str]| {
+        let mut refused = attachment(newest(versions));
+        let error = refused.add(&plugins.container(), |_| Ok(()));
+        format!("{:#}", error.expect_err("refused"))
+    };
+    assert!(refused(&["1.1.0"]).contains("no uplink"));
+    assert!(refused(&["0.4.0", "1.0.0"]).contains("no version that all plugins"));
+    let strange = "ADD) echo '{\"code\": 1, \"msg\": \"incompatible\"}'; exit 1;;";
+    plugins.add("first", &speaking(&["0.1.0", "0.2.0"], strange));
+    let told = refused(&[]);
+    assert!(
+        told.contains("incompatible; it speaks 0.1.0, 0.2.0"),
+        "{told}"
+    );
+}
+
 #[test]
 fn plugin_with_much_to_say_and_nothing_to_hear_is_not_waited_for() {
     let plugins = Plugins::new();

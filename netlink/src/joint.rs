@@ -24,7 +24,11 @@ impl Netlink {
     }
 
     fn redirect(&self, from: u32, to: u32) -> Result<()> {
-        let context = || format!("redirect what arrives at interface {from} to {to}");
+        let context = || {
+            format!(
+                "redirect what arrives at interface {from} to {to} (by the kernel's sch_ingress, cls_u32 and act_mirred)"
+            )
+        };
         let mut qdisc = TcMessage::with_index(from.cast_signed());
         qdisc.header.parent = TcHandle::INGRESS;
         qdisc.header.handle = INGRESS;

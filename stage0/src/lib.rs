@@ -17,6 +17,7 @@ mod launch;
 mod layout;
 mod logs;
 mod names;
+mod networks;
 mod out;
 mod pods;
 mod policy;

@@ -24,6 +24,8 @@ pub struct Settings {
     pub stage1_images: Option<PathBuf>,
     /// `pod-uids` of the first configuration file that has it.
     pub pod_uids: Option<UidRange>,
+    /// The networks of a pod that asks for none by name: `net` of the first configuration file that has it, or `default`.
+    pub net: String,
     /// Bytes that the store may take: `--max-store-size`, or `max-store-size` of the first configuration file that has it.
     pub max_store_bytes: Option<u64>,
     /// Values of `--insecure-options`.
@@ -46,6 +48,8 @@ struct ConfigFile {
     stage1_images: Option<PathBuf>,
     /// The uids that pods may run under, `FIRST:COUNT`.
     pod_uids: Option<String>,
+    /// As `--net` takes it.
+    net: Option<String>,
     /// As `--max-store-size` takes it.
     max_store_size: Option<String>,
 }
@@ -59,7 +63,7 @@ impl Settings {
         let root = nix::unistd::geteuid().is_root();
         let dir = flags.dir.clone().unwrap_or_else(|| default_dir(root));
         let user_config = flags.user_config.clone().or_else(user_config_dir);
-        let (mut stage1, mut stage1_images, mut pod_uids) = (None, None, None);
+        let (mut stage1, mut stage1_images, mut pod_uids, mut net) = (None, None, None, None);
         let size = |text: &String| quantity::parse_whole(text);
         let mut max_store_bytes = flags.max_store_size.as_ref().map(size).transpose()?;
         for folder in [
@@ -81,6 +85,7 @@ impl Settings {
             })?;
             max_store_bytes = max_store_bytes.or(bytes);
             stage1_images = stage1_images.or(file.stage1_images);
+            net = net.or(file.net);
             stage1 = stage1.or_else(|| file.stage1.map(|name| (name, path)));
         }
         Ok(Self {
@@ -91,6 +96,7 @@ impl Settings {
             stage1,
             stage1_images,
             pod_uids,
+            net: net.unwrap_or_else(|| "default".into()),
             max_store_bytes,
             insecure_options: flags.insecure_options.clone(),
             system_config: flags.system_config.clone(),

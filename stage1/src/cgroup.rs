@@ -17,8 +17,8 @@ use guest_init::{cgroup_files, oom_kills};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use rustix::fs::{getxattr, major, minor};
+use userns::Child;
 
-use crate::child::Child;
 use crate::volumes::Share;
 
 /// Where the tree of cgroups is mounted on any host of these years.
@@ -80,6 +80,15 @@ impl Cgroup {
             let _ = fs::remove_file(pod.subcgroup());
         }
         entered.map(|()| cgroup)
+    }
+
+    /// Waits until this process is in it: what it executes and takes from now on is, too.
+    ///
+    /// # Errors
+    /// When it cannot be moved there.
+    pub fn arrive(&mut self) -> Result<()> {
+        let arrived = self.moving.take().map_or(Ok(()), Child::wait);
+        arrived.with_context(|| format!("join cgroup {}", self.group.display()))
     }
 
     fn make(&self) -> Result<()> {
@@ -150,12 +159,11 @@ impl Cgroup {
     }
 }
 
-/// Waits until the process is in the cgroup that it `entered`: what it takes from now on is charged to that. Gives what of `caps`
-/// cannot be had, in one line; the machine itself keeps some of them, if not as exactly.
+/// Waits until the process is in the cgroup that it `entered`. Gives what of `caps` cannot be had, in one line; the machine itself keeps some
+/// of them, if not as exactly.
 pub fn arrive(entered: Result<Cgroup>, caps: &Limits) -> Option<String> {
-    let arrived = entered.and_then(|cgroup| {
-        let arrived = cgroup.moving.map_or(Ok(()), Child::wait);
-        arrived.with_context(|| format!("join cgroup {}", cgroup.group.display()))?;
+    let arrived = entered.and_then(|mut cgroup| {
+        cgroup.arrive()?;
         Ok(cgroup.refused.join(", "))
     });
     match arrived {

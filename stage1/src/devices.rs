@@ -73,7 +73,7 @@ pub fn machine(
     };
     let meters = [Meter::new(limit), Meter::new(limit)];
     for (number, card) in (0..).zip(assets.cards) {
-        let net = Net::new(card.tap, card.mac, card.mtu, meters.clone());
+        let net = Net::new(card.link, card.mac, card.mtu, meters.clone());
         devices.insert(Slot::Net(number), boxed(net));
     }
     if let Some(descriptors) = descriptors {

@@ -1,11 +1,9 @@
 //! What stage 1 asks the host.
 
-use std::os::fd::RawFd;
 use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use nix::errno::Errno;
 use rustix::system::sysinfo;
 use vmm::Kvm;
 use vmm::probe::probe;
@@ -19,26 +17,6 @@ pub fn cpus() -> u64 {
 pub fn memory_mib() -> u64 {
     let info = sysinfo();
     (info.totalram * u64::from(info.mem_unit)) >> 20
-}
-
-/// Closes every descriptor above stdio but `kept`: what a caller left open is not the machine's business.
-///
-/// # Errors
-/// Those of close_range.
-pub fn close_descriptors_except(kept: Option<RawFd>) -> Result<()> {
-    // Without one it is as if the last of stdio were it.
-    let kept = u32::try_from(kept.unwrap_or(2)).context("a negative descriptor")?;
-    let ranges = [3..kept, kept.saturating_add(1)..u32::MAX];
-    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
-        #[expect(
-            unsafe_code,
-            reason = "no safe binding of close_range among the crates used"
-        )]
-        // SAFETY: called before this process has opened anything of its own above stdio, or in a child that touches nothing of it.
-        let result = unsafe { libc::close_range(range.start, range.end - 1, 0) };
-        Errno::result(result).context("close inherited descriptors")?;
-    }
-    Ok(())
 }
 
 /// Refuses a software KVM that cannot boot a kernel, instead of hanging in it. Costs a look into /sys where hardware

@@ -5,7 +5,6 @@ mod app;
 mod assets;
 mod attach;
 mod cgroup;
-mod child;
 mod clients;
 mod control;
 mod devices;

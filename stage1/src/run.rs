@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,7 +27,7 @@ use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, Inside, shares};
 use crate::life::{self, Life};
 use crate::names::Names;
-use crate::network::{self, Networks};
+use crate::network::{self, Networks, Way};
 use crate::outcome;
 use crate::plan::{Host, KERNEL_PARAMETERS, Plan};
 use crate::report::{self, Report};
@@ -61,23 +61,17 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
     let mut cgroup = Cgroup::enter(&pod, &arguments.uuid);
 
     let mut prepared = Prepared::open(&pod, &arguments, cpus)?;
-    let Networks {
-        cards,
-        routes,
-        resolv,
-        reserved: _reserved,
-    } = network::set_up(
+    if Way::of(&arguments, nix::unistd::geteuid().is_root()) == Way::User {
+        network::user::make_room(&mut prepared.plan.growth.caps);
+        cgroup = cgroup.and_then(|mut cgroup| cgroup.arrive().map(|()| cgroup));
+    }
+    let networks = network::set_up(
         &pod,
         &arguments,
         &prepared.manifest,
         &prepared.assets.images,
     )?;
-    let boot = &mut prepared.plan.boot;
-    boot.cards = cards.iter().map(|card| card.told.clone()).collect();
-    boot.routes = routes;
-    let resolv = resolv.filter(|_| prepared.resolv_of_networks);
-    boot.resolv = boot.resolv.take().or(resolv);
-    prepared.assets.cards = cards;
+    let _reserved = prepared.join(networks, arguments.mds_token.as_deref());
 
     let become_pod = || Becoming::new(&pod, argv, &prepared.plan, &mut cgroup);
     let becoming = become_pod().inspect_err(|_| network::give_up(&pod, &arguments.uuid))?;
@@ -203,6 +197,33 @@ impl Prepared {
         })
     }
 
+    /// Puts the pod on its networks; gives what is to stay for as long as it runs.
+    fn join(&mut self, networks: Networks, mds_token: Option<&str>) -> Vec<OwnedFd> {
+        let Plan { boot, apps, .. } = &mut self.plan;
+        boot.cards = networks
+            .cards
+            .iter()
+            .map(|card| card.told.clone())
+            .collect();
+        boot.routes = networks.routes;
+        let resolv = networks.resolv.filter(|_| self.resolv_of_networks);
+        boot.resolv = boot.resolv.take().or(resolv);
+        self.assets.cards = networks.cards;
+        match mds_token.map(|token| networks.host.map(|host| network::metadata_url(host, token))) {
+            Some(Some(url)) => {
+                for app in apps {
+                    app.environment
+                        .push(("AC_METADATA_URL".into(), url.clone()));
+                }
+            }
+            Some(None) => crate::tell(
+                "warning: AC_METADATA_URL is not set: on these networks the pod does not reach its host",
+            ),
+            None => {}
+        }
+        networks.reserved
+    }
+
     /// Makes the machine in the jail, where all that it needs is open, and is with it until it has ended; returns the pod's exit
     /// code.
     fn live(self, shut_in: ShutIn, timings: &Timings) -> Result<u8> {
@@ -269,7 +290,7 @@ impl Prepared {
 /// The pod's lock: held by this process, through the descriptor stage 0 passed, as long as it lives.
 fn take_lock() -> Result<Option<File>> {
     let Ok(number) = std::env::var(LOCK_FD_VARIABLE) else {
-        host::close_descriptors_except(None)?;
+        userns::close_descriptors_except(None)?;
         return Ok(None);
     };
     let number: RawFd = number
@@ -283,7 +304,7 @@ fn take_lock() -> Result<Option<File>> {
     // SAFETY: the descriptor is open, as just seen, is none of stdio, and nothing else in this process owns it.
     let lock = unsafe { File::from_raw_fd(number) };
     fcntl_setfd(&lock, FdFlags::CLOEXEC).context("keep the pod's lock")?;
-    host::close_descriptors_except(Some(number))?;
+    userns::close_descriptors_except(Some(number))?;
     Ok(Some(lock))
 }
 

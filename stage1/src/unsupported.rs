@@ -6,18 +6,16 @@ use std::collections::BTreeSet;
 use contract::image::App;
 use contract::{PodManifest, RunArguments};
 
-use crate::{isolators, limits, network};
+use crate::network::Way;
+use crate::{isolators, limits};
 
 /// Warnings about the pod as a whole.
 pub fn of_pod(pod: &PodManifest, arguments: &RunArguments) -> Vec<String> {
     let mut warnings = Vec::new();
-    if arguments.net.split(',').any(|name| name == "host") {
-        warnings.push("--net=host is not supported yet: the pod has loopback only".into());
-    }
-    let is_alone = network::is_loopback(arguments);
+    let is_alone = Way::of(arguments, true) == Way::Loopback;
     for port in pod.ports.iter().filter(|_| is_alone) {
         warnings.push(format!(
-            "port {:?} is not reachable at the host's port {} yet: the pod has loopback only",
+            "port {:?} is not reachable at the host's port {}: with --net=none the pod has loopback alone",
             port.name, port.host_port
         ));
     }
@@ -28,9 +26,6 @@ pub fn of_pod(pod: &PodManifest, arguments: &RunArguments) -> Vec<String> {
     }
     if arguments.private_users.is_some() {
         warnings.push("--private-users is ignored: a virtual machine's users are its own".into());
-    }
-    if arguments.mds_token.is_some() {
-        warnings.push("the metadata service is not supported: AC_METADATA_URL is not set".into());
     }
     let isolators = pod.isolators.iter().map(|isolator| isolator.name.as_str());
     let unknown = isolators.filter(|name| !limits::OF_POD.contains(name));
@@ -77,21 +72,13 @@ mod tests {
         )
         .expect("a pod manifest");
         let arguments = RunArguments {
-            net: "host".into(),
+            net: "none".into(),
             ipc: Some("parent".into()),
             private_users: Some("1:2".into()),
-            mds_token: Some("00".into()),
             ..RunArguments::default()
         };
         let warnings = of_pod(&pod, &arguments);
-        let about = [
-            "host",
-            "http",
-            "--ipc",
-            "--private-users",
-            "metadata",
-            "gpu",
-        ];
+        let about = ["http", "--ipc", "--private-users", "gpu"];
         assert_eq!(warnings.len(), about.len(), "{warnings:?}");
         for (warning, word) in warnings.iter().zip(about) {
             assert!(warning.contains(word), "{word} not in {warning}");

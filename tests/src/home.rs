@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::{checkout, finish, proved, temporary, test_image};
+use crate::{checkout, configure, finish, proved, temporary, test_image};
 
 /// A user whom nothing on the host belongs to.
 pub const USER: &str = "54321";
@@ -30,6 +30,7 @@ impl Home {
         let mut copy = Command::new("cp");
         copy.arg("-r").args(programs).args(images).arg(home.path());
         finish(&mut copy).expect_code(0);
+        configure(&home.path().join("etc"));
         Self::give(home.path());
         Self(home)
     }
@@ -55,7 +56,9 @@ impl Home {
             .stdin(Stdio::null())
             .env("HOME", self.0.path())
             .arg("--dir")
-            .arg(self.path("store"));
+            .arg(self.path("store"))
+            .arg("--system-config")
+            .arg(self.path("etc"));
         command
     }
 

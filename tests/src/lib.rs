@@ -134,8 +134,16 @@ fn installation() -> &'static Path {
                 .status();
             assert!(copied.expect("cp runs").success());
         }
+        configure(&root.join("etc"));
         root
     })
+}
+
+/// Makes `folder` the configuration of a host whose pods are on no network unless they ask for one: the plugins of those that are
+/// take seconds on an emulated host, and tests of networks ask.
+pub fn configure(folder: &Path) {
+    std::fs::create_dir(folder).expect("room for a configuration");
+    std::fs::write(folder.join("config.toml"), "net = \"none\"\n").expect("room for it");
 }
 
 /// The store of the installation.
@@ -153,6 +161,9 @@ pub fn fairing_in(store: &Path) -> Command {
     let mut command = Command::new(installation().join("bin/fairing"));
     command.arg("--dir").arg(store).stdin(Stdio::null());
     command
+        .arg("--system-config")
+        .arg(installation().join("etc"));
+    command
 }
 
 /// `fairing --dir STORE` with the store that holds the image `runtimes`, which scripts/system-tests imports beforehand, on
@@ -162,6 +173,9 @@ pub fn fairing_with_runtimes() -> Command {
         .expect("FAIRING_TEST_RUNTIMES: run scripts/system-tests");
     let mut command = Command::new(checkout().join("target/fairing"));
     command.arg("--dir").arg(store).stdin(Stdio::null());
+    command
+        .arg("--system-config")
+        .arg(installation().join("etc"));
     command
 }
 

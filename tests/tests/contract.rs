@@ -184,7 +184,7 @@ fn every_argument_of_rkt_is_taken_and_what_a_machine_cannot_have_is_told() {
         &json!({
             "exec": ["/bin/sh", "-c", proved(
                 "hostname; cat /etc/resolv.conf; grep -c '^192.0.2.9 other$' /etc/hosts; grep -c '^127.0.0.1 box$' /etc/hosts; \
-                 echo ${AC_METADATA_URL-unset}; ls /sys/class/net; ip -4 -o address show dev eth0 | grep -c ' 10.1.2.3/24 '; ls /sys/module | grep -q . && echo shown; \
+                 echo $AC_METADATA_URL; wget -qO - $AC_METADATA_URL; ls /sys/class/net; ip -4 -o address show dev eth0 | grep -c ' 10.1.2.3/24 '; ls /sys/module | grep -q . && echo shown; \
                  grep CapBnd /proc/self/status | grep -c ffffffff; exit 3")],
             "ports": [{"name": "http", "protocol": "tcp", "port": 80, "socketActivated": true}],
         }),
@@ -206,7 +206,7 @@ fn every_argument_of_rkt_is_taken_and_what_a_machine_cannot_have_is_told() {
     let uuid = pod.uuid;
     let arguments = [
         "--debug",
-        "--net=storage:IP=10.1.2.3,default",
+        "--net=storage:IP=10.1.2.3,default-restricted",
         "--interactive",
         "--private-users=611778560:65536",
         "--mds-token=0123456789abcdef0123456789abcdef",
@@ -219,19 +219,29 @@ fn every_argument_of_rkt_is_taken_and_what_a_machine_cannot_have_is_told() {
         "--ipc=parent",
         uuid,
     ];
+    let mut service = Command::new("socat");
+    let answer = "#!/bin/sh\nwhile read -r line && [ ${#line} -gt 1 ]; do :; done\n\
+        printf 'HTTP/1.0 200 OK\\r\\n\\r\\n'; echo metadata\n";
+    pod.write("answer", answer);
+    let path = pod.path("answer");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+    let answer = format!("EXEC:{}", path.display());
+    service.args(["-d", "-d", "TCP4-LISTEN:18112,reuseaddr", &answer]);
+    let service = Running::start(&mut service);
     let running = Running::start(&mut pod.execute(&arguments));
     pod.let_go_of_lock();
     let finished = running.finish().expect_code(3);
+    service.finish();
     assert_eq!(
         finished.out(),
-        "box\nnameserver 192.0.2.1\n1\n1\nunset\neth0\nlo\n1\nshown\n1\n",
+        "box\nnameserver 192.0.2.1\n1\n1\nhttp://10.1.2.1:18112/0123456789abcdef0123456789abcdef\nmetadata\n\
+         eth0\neth1\nlo\n1\nshown\n1\n",
         "{}",
         finished.err()
     );
     for told in [
         "port \"http\" of app web is socket-activated",
         "--private-users is ignored",
-        "AC_METADATA_URL is not set",
         "--ipc=parent is ignored",
     ] {
         assert!(finished.err().contains(told), "{told}: {}", finished.err());
@@ -256,7 +266,10 @@ fn run_that_cannot_be_as_rkt_says_is_refused_with_254_and_the_reason() {
     let mut pod = rkt.pod("99999999-2222-4333-8444-555555555555", "echo ran");
     let uuid = pod.uuid;
     for (arguments, reason) in [
-        (&["--net=host", uuid][..], "--net=host"),
+        (
+            &["--net=host,storage", uuid][..],
+            "host goes with no other network",
+        ),
         (&["--net=none", "--quick", uuid], "--quick"),
         (&["--net", uuid], "needs a value"),
         (&["--net=none"], "no pod UUID"),

@@ -2,20 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tests::home::{Home, kvm_group};
 use tests::random::Random;
 use tests::running::Running;
 use tests::{
     Finished, fairing_in, finish, image_id, proved, rounds, tell, temporary, test_image, wait_until,
 };
 
-/// Where Debian's host-local keeps who has which address.
-const LEASES: &str = "/var/lib/cni/networks";
+/// Where host-local keeps who has which address: Debian's own folder, and that of the built-in networks.
+const LEASES: [&str; 2] = ["/var/lib/cni/networks", "/run/fairing/networks"];
 
 /// A store and a configuration of the test's own.
 struct Host(tempfile::TempDir);
@@ -40,6 +42,12 @@ impl Host {
         let etc = self.0.path().join("etc");
         command.arg("--local-config").arg(etc).args(words);
         command
+    }
+
+    /// From now on its pods are on the network that nobody has chosen.
+    fn asks_for_nothing(&self) {
+        fs::write(self.0.path().join("etc/config.toml"), "net = \"default\"\n")
+            .expect("a configuration");
     }
 
     /// A pod on the networks `net` that runs `script`, and what its shell prints.
@@ -80,7 +88,7 @@ fn made() -> BTreeSet<String> {
             .collect()
     };
     made.extend(list(Path::new("/run/netns")));
-    for network in list(Path::new(LEASES)) {
+    for network in LEASES.iter().flat_map(|folder| list(Path::new(folder))) {
         let leases = list(Path::new(&network)).into_iter();
         made.extend(
             leases.filter(|path| !path.contains("last_reserved") && !path.ends_with("/lock")),
@@ -159,6 +167,22 @@ fn pods_on_a_bridge_talk_to_each_other_and_to_their_host() {
         .expect_code(0)
         .out();
     assert!(listed.contains("bridged:ip4=10.98.1.2"), "{listed}");
+    // As it was made, and as it was not.
+    let status = |uuid: &str| finish(&mut host.fairing(&["status", "--check-networks", uuid]));
+    let full = finish(&mut host.fairing(&["list", "--no-legend", "--full"]))
+        .expect_code(0)
+        .out();
+    let uuid = full.split_whitespace().next().expect("a pod");
+    status(uuid).expect_code(0);
+    let inside = format!("ip -n fairing-{uuid} address");
+    sh(&format!("{inside} delete 10.98.1.2/24 dev eth0"));
+    let broken = status(uuid).expect_code(254);
+    assert!(
+        broken.err().contains("bridge (CHECK) failed"),
+        "{}",
+        broken.err()
+    );
+    sh(&format!("{inside} add 10.98.1.2/24 dev eth0"));
     let numbers = sh("seq 1 400000 | sha256sum");
     let fetch = |program: &str| {
         format!(
@@ -270,7 +294,7 @@ fn network_that_cannot_be_made_is_told_and_what_was_made_before_it_is_gone() {
     let full = ptp("full", &["10.98.8.0/29"]);
     let host = Host::new(&[failing, missing, good, full]);
     let before = made();
-    let leases = Path::new(LEASES).join("full");
+    let leases = Path::new(LEASES[0]).join("full");
     fs::create_dir_all(&leases).expect("a folder");
     let taken: Vec<_> = (2..=6)
         .map(|last| leases.join(format!("10.98.8.{last}")))
@@ -366,6 +390,195 @@ fn ports_of_the_host_lead_to_the_pod_and_its_network_names_its_name_servers() {
     server.finish();
     finish(&mut host.fairing(&["gc"])).expect_code(0);
     assert_eq!((made(), &*rules()), (before, "0\n"));
+}
+
+/// What lies behind the host: a namespace with the host's way to everywhere, whose server tells by HTTP whom it sees, and many numbers.
+struct Outside {
+    servers: Vec<Running>,
+    _answer: tempfile::TempDir,
+}
+
+impl Outside {
+    fn new() -> Self {
+        sh("ip netns add test-outside
+            ip link add test-inner type veth peer name eth0 netns test-outside
+            ip address add 10.99.0.2/24 dev test-inner; ip link set test-inner up
+            ip address add fd99::2/64 dev test-inner nodad
+            ip -n test-outside address add 10.99.0.1/24 dev eth0
+            ip -n test-outside address add fd99::1/64 dev eth0 nodad
+            ip -n test-outside link set eth0 up
+            # Of all that the host has, the last to be taken.
+            ip route add default via 10.99.0.1 metric 4000000
+            ip route add default via fd99::1 metric 4000000");
+        let folder = temporary("fairing-outside-");
+        let answer = folder.path().join("answer");
+        let text = "#!/bin/sh\nwhile read -r line && [ ${#line} -gt 1 ]; do :; done\n\
+            printf 'HTTP/1.0 200 OK\\r\\n\\r\\n'; echo $SOCAT_PEERADDR; exec seq 1 400000\n";
+        fs::write(&answer, text).expect("a script");
+        fs::set_permissions(&answer, PermissionsExt::from_mode(0o755)).expect("executable");
+        let serve = |kind: &str| {
+            let socat = format!(
+                "exec ip netns exec test-outside socat -d -d {kind},fork,reuseaddr EXEC:{} 2>&1",
+                answer.display()
+            );
+            listening(&socat)
+        };
+        let servers = ["TCP4-LISTEN:80", "TCP6-LISTEN:80,ipv6-v6only"].map(serve);
+        Self {
+            servers: servers.into(),
+            _answer: folder,
+        }
+    }
+}
+
+/// A server of socat's, once it listens.
+fn listening(script: &str) -> Running {
+    let mut server = Running::start(Command::new("sh").args(["-c", script]));
+    while !server.line().contains("listening on") {}
+    server
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        for server in self.servers.drain(..) {
+            server.signal("TERM");
+            server.finish();
+        }
+        sh("ip netns delete test-outside");
+        wait_until("the host's end of the cable is gone", || {
+            !Path::new("/sys/class/net/test-inner").exists()
+        });
+    }
+}
+
+/// Fetches what the server outside says, and prints the first line and the sum of the others.
+const FETCH: &str = "fetch() { wget -qO /tmp/fetched \"http://$1/\"; head -n 1 /tmp/fetched; tail -n +2 /tmp/fetched | sha256sum; }; ";
+
+#[test]
+fn pod_is_on_the_default_network_unless_told_otherwise() {
+    let _outside = Outside::new();
+    let host = Host::new(&[]);
+    host.asks_for_nothing();
+    let before = made();
+    let script = format!(
+        "{FETCH}ip -o -4 address show dev eth0 | awk '{{print $4}}'; fetch 10.99.0.1; cat /etc/resolv.conf"
+    );
+    let pod = finish(&mut host.pod_with(&[], &script)).expect_code(0);
+    // Who is outside sees the host.
+    let numbers = sh("seq 1 400000 | sha256sum");
+    let servers = sh("grep '^nameserver' /etc/resolv.conf | grep -vE ' (127|::1)' || true");
+    let out = pod.out();
+    let (address, rest) = out.split_once('\n').expect("an address");
+    assert!(address.starts_with("172.16.28."), "{out}");
+    let seen = format!("10.99.0.2\n{numbers}");
+    assert!(rest.starts_with(&seen), "{out}");
+    servers
+        .lines()
+        .for_each(|server| assert!(rest.contains(server), "{out}"));
+    // This one reaches the host, and nobody else.
+    let script = "ip -o route; ping -c 1 172.31.0.1 | grep -c 'bytes from'; \
+        ping -c 1 -W 2 10.99.0.1 || echo unreached";
+    let restricted = host.run("default-restricted", script).expect_code(0).out();
+    let is_restricted = !restricted.contains("default") && restricted.contains("\n1\n");
+    assert!(
+        is_restricted && restricted.ends_with("unreached\n"),
+        "{restricted}"
+    );
+    finish(&mut host.fairing(&["gc"])).expect_code(0);
+    assert_eq!(made(), before);
+}
+
+#[test]
+fn pod_of_an_ordinary_user_reaches_what_the_host_reaches() {
+    let _outside = Outside::new();
+    let home = Home::new(&["odd"]);
+    let before = made();
+    let numbers = sh("seq 1 400000 | sha256sum");
+    let script = format!(
+        "{FETCH}ip -o address show dev eth0 scope global | awk '{{sub(\"/.*\", \"\", $4); print $4}}'; \
+         fetch 10.99.0.1; fetch '[fd99::1]'; \
+         mkdir /www; seq 1 400000 >/www/numbers; echo ready; exec httpd -f -p 80 -h /www"
+    );
+    let flags = ["--net=default", "--user=0", "--group=0", "-p=18082:80"];
+    let mut pod = Running::start(&mut home.run(&kvm_group(), &flags, &script));
+    for line in [
+        "10.99.0.2",
+        "fd99::2",
+        "10.99.0.2",
+        numbers.trim_end(),
+        "[fd99:0000:0000:0000:0000:0000:0000:0002]",
+        numbers.trim_end(),
+        "ready",
+    ] {
+        assert_eq!(pod.line(), line);
+    }
+    for place in ["127.0.0.1", "[::1]", "10.99.0.2"] {
+        let curl = "curl --silent --show-error --retry 9 --retry-connrefused -g";
+        let fetched = sh(&format!("{curl} http://{place}:18082/numbers | sha256sum"));
+        assert_eq!(fetched, numbers, "{place}");
+    }
+    let list = finish(home.fairing(&kvm_group()).args(["list", "--no-legend"]));
+    let list = list.expect_code(0).out();
+    assert!(list.contains("default:ip4=10.99.0.2"), "{list}");
+    let uuid = list.split_whitespace().next().expect("a pod");
+    let status = finish(home.fairing(&kvm_group()).args(["status", uuid])).expect_code(0);
+    let path = status.value("network-path");
+    assert!(path.starts_with("user mode, by passt"), "{path}");
+    // A second one on the same port, and one without root on a network that takes it.
+    for (net, told) in [
+        (
+            "user",
+            "take port 0.0.0.0:18082/tcp of the host: Address already in use",
+        ),
+        ("default-restricted", "networks of the host take root"),
+    ] {
+        let net = format!("--net={net}");
+        let refused = finish(&mut home.run(&kvm_group(), &[&net, "-p=18082:80"], "true"));
+        let refused = refused.expect_code(254);
+        assert!(refused.err().contains(told), "{}", refused.err());
+    }
+    // However the pod ends, so does its way.
+    let passt = || sh("pgrep --count passt || true");
+    assert_eq!(passt(), "1\n");
+    sh(&format!("kill -9 {}", pod.pid()));
+    pod.finish();
+    wait_until("passt has ended", || passt() == "0\n");
+    assert_eq!(made(), before);
+}
+
+#[test]
+fn pod_on_the_hosts_network_reaches_its_loopback_and_listens_at_its_ports() {
+    let _outside = Outside::new();
+    let host = Host::new(&[]);
+    let socat = "exec socat -d -d TCP4-LISTEN:7001,fork,bind=127.0.0.1 SYSTEM:'echo own' 2>&1";
+    let own = listening(socat);
+    for (net, told) in [("host", "own\n"), ("user", "")] {
+        let script = "nc -w 9 $(ip route | awk '/^default/ {print $3}') 7001 </dev/zero || true";
+        let pod = host.run(net, script).expect_code(0);
+        assert_eq!(pod.out(), told, "{net}: {}", pod.err());
+    }
+    own.signal("TERM");
+    own.finish();
+    let manifest = json!({"acVersion": "0.8.11", "acKind": "PodManifest", "apps": [{"name": "web",
+        "image": {"id": image_id(&host.0.path().join("store"))},
+        "app": {"exec": ["/bin/sh", "-c", proved(
+                "mkdir /www; echo reached >/www/index.html; echo ready; exec httpd -f -p 18083 -h /www")],
+            "user": "0", "group": "0",
+            "ports": [{"name": "http", "protocol": "tcp", "port": 18083}]}}]});
+    let path = host.0.path().join("pod");
+    fs::write(&path, manifest.to_string()).expect("room for a manifest");
+    let mut pod = host.fairing(&["run", "--rm", "--net=host", "--pod-manifest"]);
+    let mut server = Running::start(pod.arg(&path));
+    assert_eq!(server.line(), "ready");
+    let curl = "curl --silent --show-error --retry 9 --retry-connrefused";
+    let outside = "ip netns exec test-outside";
+    assert_eq!(
+        sh(&format!("{outside} {curl} http://10.99.0.2:18083/")),
+        "reached\n"
+    );
+    server.signal("TERM");
+    server.finish();
+    finish(&mut host.fairing(&["gc"])).expect_code(0);
 }
 
 #[test]

@@ -37,6 +37,7 @@ Configuration: config.toml in --user-config, --local-config and --system-config;
   stage1-images = \"/srv/stage1s\"  Folder of the stage 1s that --stage1-from-dir names
   pod-uids = \"1879048192:268304384\"   Under root each pod has a uid of its own, of the first 65536 of this range \
  (FIRST:COUNT), or with shared folders 65536 of the rest
+  net = \"none\"                  Networks of pods that ask for none by name: as --net takes them
   max-store-size = \"20Gi\"        What the images may take of the disk: as --max-store-size takes it
 
 Registries, logins and certificates are those of podman and docker: containers-registries.conf(5), \

@@ -130,8 +130,9 @@ impl SandboxFlags {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of the start")]
 pub struct StartFlags {
-    /// Networks: default, none, host, or a list of NAME[:ARGUMENTS]; repeatable
-    #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, default_missing_value = "default", default_value = "default")]
+    /// Networks: default, default-restricted, host, user, none, all, or a list of NAME[:ARGUMENTS]; repeatable
+    /// [default: what config.toml says, or `default`]
+    #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, default_missing_value = "default")]
     pub net: Vec<String>,
     /// Host name of the pod
     #[arg(long, value_name = "NAME")]

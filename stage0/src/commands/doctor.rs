@@ -2,10 +2,10 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use landlock::{AccessFs, Ruleset, RulesetAttr, RulesetStatus};
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,7 @@ impl Doctor {
             Check::new("kvm", kvm),
             Check::new("kernel", kernel()),
             Check::new("data", data_directory(settings)),
+            Check::new("networks", networks(settings)),
             Check::new("landlock", landlock()),
             Check::new("shared folders", shares),
         ];
@@ -192,6 +193,38 @@ fn shared_folders(probe: &Probe) -> String {
         (false, None) => "of others the stage 1 tells nothing",
     };
     format!("your own files are root's in a pod, {others}")
+}
+
+/// Whether there is what the networks of a pod take that asks for none by name.
+fn networks(settings: &Settings) -> Result<String> {
+    let net = &settings.net;
+    let without = "or say net = \"none\" in config.toml, for pods without networks";
+    let is_missing = |folders: &[PathBuf], program: &str| {
+        let mut places = folders.iter().map(|folder| folder.join(program));
+        !places.any(|place| place.is_file())
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path: Vec<_> = std::env::split_paths(&path).collect();
+    let root = nix::unistd::geteuid().is_root();
+    match &**net {
+        "none" => return Ok("pods have loopback alone, unless they ask for more".into()),
+        "default" if root => {
+            let plugins = cni::plugin_folders();
+            let mut missing = vec!["ptp", "host-local", "firewall", "portmap"];
+            missing.retain(|plugin| is_missing(&plugins, plugin));
+            missing.extend(is_missing(&path, "iptables").then_some("iptables"));
+            ensure!(
+                missing.is_empty(),
+                "there is no {}; apt install containernetworking-plugins iptables, {without}",
+                missing.join(", ")
+            );
+        }
+        "default" | "user" | "host" if is_missing(&path, "passt") => {
+            bail!("there is no passt; apt install passt, {without}")
+        }
+        _ => {}
+    }
+    Ok(format!("pods are on {net} unless they ask for others"))
 }
 
 fn data_directory(settings: &Settings) -> Result<String> {

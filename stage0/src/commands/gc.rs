@@ -9,6 +9,7 @@ use super::Context;
 use crate::acis;
 use crate::cli::parse_duration;
 use crate::images;
+use crate::networks;
 use crate::pods::{Folder, Pod, release_exited, remove};
 
 /// Removes pods that exited some time ago, and what killed commands left
@@ -20,6 +21,10 @@ pub struct Gc {
     /// How long a prepared pod waits for its start
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     pub expire_prepared: Duration,
+    /// Have the plugins of networks in net.d of --local-config delete what belongs to no pod of this data directory; nobody else
+    /// may use these networks (cniVersion 1.1.0)
+    #[arg(long)]
+    pub networks: bool,
     /// Mark exited pods, remove nothing
     #[arg(long)]
     pub mark_only: bool,
@@ -38,6 +43,9 @@ impl Gc {
                 crate::warn(&error);
                 code = crate::FAILED;
             }
+        }
+        if self.networks {
+            networks::collect(&context.pods, &context.settings)?;
         }
         if !self.mark_only {
             // To open the store is to sweep it, but for what may be resumed.

@@ -135,7 +135,10 @@ pub fn run_arguments(
     RunArguments {
         debug: settings.debug,
         local_config: Some(settings.local_config.display().to_string()),
-        net: flags.net.join(","),
+        net: match &flags.net[..] {
+            [] => settings.net.clone(),
+            net => net.join(","),
+        },
         interactive: flags.interactive,
         hostname: flags.hostname.clone(),
         dns_conf_mode: names.mode(),

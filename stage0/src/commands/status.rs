@@ -13,6 +13,7 @@ use super::Context;
 use super::chosen::ChosenPod;
 use crate::cli::{Format, parse_duration};
 use crate::jail::Jail;
+use crate::networks;
 use crate::pods::{Pod, Report, State};
 use crate::times;
 
@@ -27,6 +28,9 @@ pub struct Status {
     /// Wait until the pod's apps run, or for this long
     #[arg(long, value_name = "BOOL|DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_wait)]
     pub wait_ready: Option<Wait>,
+    /// Have the plugins of its networks check what they have made
+    #[arg(long)]
+    pub check_networks: bool,
     /// As JSON: json, or json-pretty to read
     #[arg(long, value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
@@ -85,6 +89,9 @@ impl Status {
             Some(format) => format.print(&Seen::of(&pod)?)?,
             None => print(&pod)?,
         }
+        if self.check_networks {
+            networks::check(&pod).context("check the pod's networks")?;
+        }
         Ok(0)
     }
 }
@@ -104,6 +111,11 @@ fn print(pod: &Pod) -> Result<()> {
     );
     if !report.networks.is_empty() {
         lines.push(format!("networks={}", report.network_names()));
+        let paths = report
+            .networks
+            .iter()
+            .filter_map(|network| network.get("path")?.as_str());
+        lines.extend(paths.map(|path| format!("network-path={path}")));
     }
     let state = pod.state()?;
     if state == State::Running || state.has_ended() {

@@ -124,7 +124,7 @@ impl Report {
         Some(failed.unwrap_or(0))
     }
 
-    /// `name:ip4=address` of each network.
+    /// `name:ip4=address` of each network, or `ip6` of one without such an address.
     pub fn network_names(&self) -> String {
         let names: Vec<_> = self
             .networks
@@ -132,7 +132,11 @@ impl Report {
             .filter_map(|network| {
                 let name = network.get("netName")?.as_str()?;
                 let ip = network.get("ip")?.as_str()?;
-                Some(format!("{name}:ip4={ip}"))
+                let ip6 = network.get("ip6").and_then(Value::as_str);
+                Some(match ip6.filter(|_| ip.is_empty()) {
+                    Some(ip6) => format!("{name}:ip6={ip6}"),
+                    None => format!("{name}:ip4={ip}"),
+                })
             })
             .collect();
         names.join(", ")

@@ -185,7 +185,7 @@ fn doctor_on_a_host_without_kvm_says_what_to_do() {
         let text = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), 7, "{text}");
+        assert_eq!(lines.len(), 8, "{text}");
         assert!(
             lines[0].starts_with("missing  device: ") && lines[0].contains(advice),
             "{text}"
@@ -213,7 +213,7 @@ fn doctor_as_json_has_every_check() {
         .collect();
     let first = ["device", "stage 1", "kvm", "kernel", "data"];
     assert_eq!(names[..5], first);
-    assert_eq!(names[5..], ["landlock", "shared folders"]);
+    assert_eq!(names[5..], ["networks", "landlock", "shared folders"]);
     assert_eq!(checks[0]["ok"], false);
     assert_eq!(checks[3]["ok"], true);
     assert!(

@@ -24,7 +24,7 @@ mod uids;
 pub use argv::RunArguments;
 pub use image::ImageManifest;
 pub use pod::PodManifest;
-pub use pod_dir::{PodDir, erofs_files, present_erofs_files};
+pub use pod_dir::{PodDir, erofs_files, network_namespace, present_erofs_files};
 pub use process::{PodProcess, is_running};
 pub use resource_limit::ResourceLimit;
 pub use uids::{BLOCK, UidRange};

@@ -27,6 +27,11 @@ pub fn present_erofs_files(path: &Path) -> Vec<PathBuf> {
 #[derive(Clone, Debug)]
 pub struct PodDir(PathBuf);
 
+/// What the network namespace of the pod `uuid` is called, as ip-netns(8) names them.
+pub fn network_namespace(uuid: &str) -> String {
+    format!("fairing-{uuid}")
+}
+
 impl PodDir {
     /// The pod directory at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -113,7 +118,7 @@ impl PodDir {
         self.0.join("pid")
     }
 
-    /// The pod's interfaces on networks of the host, a file each; their format is stage 1's own.
+    /// The pod's interfaces on networks of the host, a file each, as crate `cni` writes them.
     pub fn networks(&self) -> PathBuf {
         self.0.join("net")
     }

@@ -4,22 +4,19 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use contract::{BLOCK, UidRange};
-use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 
 use super::shares::{self, Taken};
-use super::subordinate;
-use crate::child::Child;
 use crate::plan::Plan;
 
 /// Where claims lie: machine-wide, for two stores must not give out the same uid.
@@ -126,7 +123,7 @@ fn root(pod: &Path, plan: &Plan) -> Result<Identity> {
     let (range, shares) = (plan.uids, &*plan.shares);
     if plan.later_shares == 0 && range.blocks().next().is_some() {
         let (first, claim) = claim_in(Path::new(CLAIMS), range.blocks(), range, pod)?;
-        let mapped = namespace_with(&format!("0 {first} {BLOCK}")).and_then(|namespace| {
+        let mapped = userns::with_ids(&format!("0 {first} {BLOCK}")).and_then(|namespace| {
             let shares = shares::take(shares, Some(namespace.as_fd()))?;
             Ok((namespace, shares))
         });
@@ -140,10 +137,39 @@ fn root(pod: &Path, plan: &Plan) -> Result<Identity> {
         }
     }
     Ok(Identity::Root {
-        namespace: Some(namespace_with(&same_ids()?)?),
+        namespace: Some(userns::with_same_ids()?),
         block: None,
         shares: shares::take(shares, None)?,
     })
+}
+
+/// A user namespace for a user who is not root: with his own ids alone, or, for folders of his, as root and with his subordinate
+/// ids, if that can be.
+fn users_namespace(shares_folders: bool) -> Result<OwnedFd> {
+    match shares_folders
+        .then(userns::with_subordinate_ids)
+        .transpose()
+    {
+        Ok(Some(Some(namespace))) => return Ok(namespace),
+        Ok(_) => {}
+        Err(error) => crate::tell(&format!(
+            "all files of shared folders are root's: {error:#}"
+        )),
+    }
+    userns::with_own_ids(shares_folders)
+}
+
+/// Why files of a caller's shared folders have no other owner than root inside; none if they have.
+pub fn no_owners() -> Option<String> {
+    match (!geteuid().is_root()).then(userns::with_subordinate_ids)? {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(
+            "/etc/subuid and /etc/subgid have no ids for you (sudo usermod --add-subuids 200000-265535 --add-subgids \
+             200000-265535 $USER)"
+                .into(),
+        ),
+        Err(error) => Some(format!("{error:#}")),
+    }
 }
 
 fn enter_namespace(namespace: &mut Option<OwnedFd>) -> Result<()> {
@@ -151,92 +177,6 @@ fn enter_namespace(namespace: &mut Option<OwnedFd>) -> Result<()> {
     namespace.map_or(Ok(()), |namespace| {
         Ok(setns(namespace, CloneFlags::CLONE_NEWUSER)?)
     })
-}
-
-/// A user namespace for a user who is not root: with his own ids alone, or, for folders of his, as root and with his subordinate
-/// ids, if that can be.
-fn users_namespace(shares_folders: bool) -> Result<OwnedFd> {
-    let (uid, gid) = (geteuid(), getegid());
-    let mapped = || match subordinate::of(uid, gid)? {
-        Some(ids) => user_namespace(|child| ids.map(child)).map(Some),
-        None => Ok(None),
-    };
-    match shares_folders.then(mapped).transpose() {
-        Ok(Some(Some(namespace))) => return Ok(namespace),
-        Ok(_) => {}
-        Err(error) => crate::tell(&format!(
-            "all files of shared folders are root's: {error:#}"
-        )),
-    }
-    let (inside, group) = match shares_folders {
-        true => (0, 0),
-        false => (uid.as_raw(), gid.as_raw()),
-    };
-    user_namespace(|child| {
-        // What the kernel wants of one who has no power over groups.
-        fs::write(format!("/proc/{child}/setgroups"), "deny")?;
-        let (uids, gids) = (format!("{inside} {uid} 1"), format!("{group} {gid} 1"));
-        set_maps(child, &uids, &gids)
-    })
-}
-
-/// Why files of a caller's shared folders have no other owner than root inside; none if they have.
-pub fn no_owners() -> Option<String> {
-    let mapped = || -> Result<()> {
-        let ids = subordinate::of(geteuid(), getegid())?;
-        let ids = ids.context(
-            "/etc/subuid and /etc/subgid have no ids for you (sudo usermod --add-subuids 200000-265535 --add-subgids \
-             200000-265535 $USER)",
-        )?;
-        user_namespace(|child| ids.map(child)).map(drop)
-    };
-    let why = |error| format!("{error:#}");
-    (!geteuid().is_root())
-        .then(|| mapped().err().map(why))
-        .flatten()
-}
-
-/// A user namespace with one map for uids and gids.
-fn namespace_with(map: &str) -> Result<OwnedFd> {
-    user_namespace(|child| set_maps(child, map, map))
-        .with_context(|| format!("with the ids {:?}", map.trim()))
-}
-
-/// Sets the ids of the user namespace of the process `child`, as far as this process may.
-fn set_maps(child: Pid, uids: &str, gids: &str) -> io::Result<()> {
-    fs::write(format!("/proc/{child}/uid_map"), uids)?;
-    fs::write(format!("/proc/{child}/gid_map"), gids)
-}
-
-/// A user namespace whose ids `map` sets, made by a child that lives no longer than that takes.
-fn user_namespace(map: impl FnOnce(Pid) -> io::Result<()>) -> Result<OwnedFd> {
-    let make = || -> Result<OwnedFd> {
-        let (mut ours, theirs) = UnixStream::pair()?;
-        let child = Child::start(theirs, |mut theirs| {
-            unshare(CloneFlags::CLONE_NEWUSER)?;
-            theirs.write_all(&[0])?;
-            theirs.read(&mut [0]).map(drop)
-        })?;
-        let namespace = ours.read_exact(&mut [0]).and_then(|()| {
-            map(child.pid())?;
-            File::open(format!("/proc/{}/ns/user", child.pid()))
-        });
-        drop(ours);
-        child.wait()?;
-        Ok(namespace?.into())
-    };
-    make().context("make a user namespace (are unprivileged ones allowed?)")
-}
-
-/// The map that gives every id of the caller's own map to itself.
-fn same_ids() -> Result<String> {
-    let known = fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
-    let lines = known.lines().filter_map(|line| {
-        let mut numbers = line.split_whitespace();
-        let (first, count) = (numbers.next()?, numbers.nth(1)?);
-        Some(format!("{first} {first} {count}\n"))
-    });
-    Ok(lines.collect())
 }
 
 /// Claims the first of `uids`, which are of `range`, that is free, by a file in `claims`.

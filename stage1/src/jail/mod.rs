@@ -13,7 +13,6 @@ mod privileges;
 mod root;
 pub mod seccomp;
 pub mod shares;
-mod subordinate;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

@@ -178,7 +178,7 @@ impl Kind {
                 ThreadKind::Vsock => (&[EPOLL, SOCKETS], &[&[NON_BLOCKING]]),
                 ThreadKind::Mem => (&[EPOLL], &[]),
                 ThreadKind::Fs => (&[EPOLL, FILE_SERVER], &[&[OWN_FOLDER, CAPABILITY_SETS]]),
-                ThreadKind::Net => (&[EPOLL], &[&[OFFLOADS]]),
+                ThreadKind::Net => (&[EPOLL, SOCKETS], &[&[OFFLOADS]]),
                 // This stage 1 has none.
                 ThreadKind::Balloon => (&[], &[]),
             },

@@ -1,29 +1,29 @@
-//! The pod's networks: interfaces that CNI plugins make in a network namespace of the pod, each joined to a tap, whose other
-//! end is a card of the machine. Made before the jail, taken down by the `gc` entrypoint.
+//! The pod's networks. Most are interfaces that CNI plugins make in a network namespace of the pod, each joined to a tap, whose other
+//! end is a card of the machine. Made before the jail, taken down by the `gc` entrypoint. The host's own networks, and those of
+//! whoever is not root, a pod has by a program (`user`).
 //!
 //! The addresses stay on the plugins' interfaces, where CHECK looks for them, and the guest is told to have the same; since
 //! all that arrives is redirected to the tap, the namespace itself never answers.
 
+mod built_in;
 mod ports;
+pub mod user;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use cni::{Attachment, Container, Records};
-use contract::{PodDir, PodManifest, RunArguments};
+use cni::{Attachment, Container, Mapping, Records};
+use contract::{PodDir, PodManifest, RunArguments, network_namespace};
 use guest_init::protocol;
 use netlink::{Interface, Namespace, Netlink, Route};
 use serde_json::{Value, json};
 use vmm::layout::NETWORK_CARDS;
-use vmm::net::Tap;
+use vmm::net::{Link, Tap};
 
-use self::ports::Mapping;
+use crate::limits;
 use crate::plan::PreparedImage;
-
-/// Where plugins are looked for: rkt's folder, everyone's, Debian's.
-const PLUGINS: [&str; 3] = ["/usr/lib/rkt/plugins/net", "/opt/cni/bin", "/usr/lib/cni"];
 
 /// Where everyone's networks are described.
 const NETWORKS: &str = "/etc/cni/net.d";
@@ -37,6 +37,8 @@ pub struct Networks {
     pub routes: Vec<(u8, Route)>,
     /// What apps are to have as /etc/resolv.conf, if a plugin says so.
     pub resolv: Option<String>,
+    /// Where the pod reaches its host.
+    pub host: Option<IpAddr>,
     /// The ports of the host that lead to the pod.
     pub reserved: Vec<OwnedFd>,
 }
@@ -44,7 +46,7 @@ pub struct Networks {
 /// A card of the machine.
 pub struct Card {
     /// What its cable leads to.
-    pub tap: Tap,
+    pub link: Box<dyn Link>,
     /// Its address on the link, which is the interface's.
     pub mac: [u8; 6],
     /// Its largest packet, bytes.
@@ -54,12 +56,39 @@ pub struct Card {
 }
 
 /// What adds nothing to loopback.
-const LOOPBACK: [&str; 4] = ["", "none", "default", "host"];
+const LOOPBACK: [&str; 2] = ["", "none"];
 
-/// Whether the pod is to have loopback alone.
-pub fn is_loopback(arguments: &RunArguments) -> bool {
-    let mut networks = arguments.net.split(',');
-    networks.all(|name| LOOPBACK.contains(&name))
+/// What goes with no other network.
+const ALONE: [&str; 3] = ["none", HOST, "user"];
+
+/// The host's networks, with those ports of the host that apps name.
+const HOST: &str = "host";
+
+/// How a pod is on the networks that it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// On none.
+    Loopback,
+    /// On the host's, by a program without privileges.
+    User,
+    /// By interfaces of its own, which plugins make.
+    Plugins,
+}
+
+impl Way {
+    /// The way of `arguments`, for `root` or another user.
+    pub fn of(arguments: &RunArguments, root: bool) -> Self {
+        let by_program: &[_] = match root {
+            true => &[HOST, "user"],
+            false => &[HOST, "user", built_in::DEFAULT],
+        };
+        let mut names = arguments.net.split(',');
+        match names.clone().all(|name| LOOPBACK.contains(&name)) {
+            true => Self::Loopback,
+            false if names.all(|name| by_program.contains(&name)) => Self::User,
+            false => Self::Plugins,
+        }
+    }
 }
 
 /// Makes the networks that `arguments` ask for, the pod's first interface first. What has been made when one fails is taken
@@ -73,21 +102,47 @@ pub fn set_up(
     manifest: &PodManifest,
     images: &[PreparedImage],
 ) -> Result<Networks> {
-    if is_loopback(arguments) {
-        return Ok(Networks::default());
+    let root = nix::unistd::geteuid().is_root();
+    match Way::of(arguments, root) {
+        Way::Loopback => return Ok(Networks::default()),
+        Way::User => return by_program(pod, arguments, manifest, images),
+        Way::Plugins => {}
     }
     ensure!(
-        nix::unistd::geteuid().is_root(),
-        "--net={}: networks of the host take root; without it pods have --net=none",
+        root,
+        "--net={}: networks of the host take root; without it there are default, host, user and none",
         arguments.net
     );
     let mappings = ports::mappings(manifest, images)?;
-    let attachments = choose(arguments, &mappings);
+    let attachments = choose(arguments, &mappings, limits::network_bytes(manifest)?);
     let attachments = attachments.with_context(|| format!("--net={}", arguments.net))?;
-    let reserved = ports::reserve(&mappings)?;
+    let reserved = cni::reserve(&mappings)?;
     let made = make(pod, &arguments.uuid, attachments);
     let mut made = made.inspect_err(|_| give_up(pod, &arguments.uuid))?;
     made.reserved = reserved;
+    Ok(made)
+}
+
+/// What a pod has by a program without privileges.
+fn by_program(
+    pod: &PodDir,
+    arguments: &RunArguments,
+    manifest: &PodManifest,
+    images: &[PreparedImage],
+) -> Result<Networks> {
+    let name = arguments.net.split(',').next().unwrap_or(HOST);
+    let mut mappings = ports::mappings(manifest, images)?;
+    if name == HOST {
+        mappings.extend(ports::own(manifest, images)?);
+    }
+    let made = user::set_up(&mappings, name == HOST);
+    let made = made.with_context(|| format!("--net={name}"))?;
+    let told = made.cards.iter().map(|card| {
+        let mut entry = entry(name, card);
+        entry["path"] = json!(user::PATH);
+        entry
+    });
+    cni::replace(&pod.network_info(), &told.collect::<Vec<_>>())?;
     Ok(made)
 }
 
@@ -98,26 +153,35 @@ pub fn give_up(pod: &PodDir, uuid: &str) {
     }
 }
 
-/// The interfaces that the pod is to have, where `mappings` lead to its ports.
-fn choose(arguments: &RunArguments, mappings: &[Mapping]) -> Result<Vec<Attachment>> {
+/// The interfaces that the pod is to have, where `mappings` lead to its ports, and by which it may send, and receive, so many `bytes` in a second.
+fn choose(
+    arguments: &RunArguments,
+    mappings: &[Mapping],
+    bytes: Option<u64>,
+) -> Result<Vec<Attachment>> {
     let mut asked: Vec<_> = arguments.net.split(',').collect();
-    for name in ["none", "host"] {
+    for name in ALONE {
         ensure!(!asked.contains(&name), "{name} goes with no other network");
     }
     asked.retain(|name| !LOOPBACK.contains(name));
     let own = arguments.local_config.as_ref();
     let own = own.map(|folder| Path::new(folder).join("net.d"));
     let folders: Vec<_> = own.into_iter().chain([NETWORKS.into()]).collect();
-    let mut attachments = cni::choose(&asked, &folders)?;
+    let built_in = built_in::networks(!mappings.is_empty())?;
+    let mut attachments = cni::choose(&asked, &folders, built_in)?;
+    for attachment in &mut attachments {
+        let rates = bytes.map(|bytes| (cni::BANDWIDTH.to_owned(), cni::bandwidth(bytes)));
+        attachment.capabilities.extend(rates);
+    }
     if !mappings.is_empty() {
         // The first alone: a port of the host leads to one place.
         let mut offering = attachments.iter_mut();
-        let first = offering.find(|one| one.network.offers(ports::CAPABILITY));
+        let first = offering.find(|one| one.network.offers(cni::PORT_MAPPINGS));
         let first = first.context(
             "no plugin of these networks has the capability portMappings, as portmap has",
         )?;
         let capabilities = &mut first.capabilities;
-        capabilities.insert(ports::CAPABILITY.into(), json!(mappings));
+        capabilities.insert(cni::PORT_MAPPINGS.into(), json!(mappings));
     }
     let count = attachments.len();
     ensure!(
@@ -130,7 +194,7 @@ fn choose(arguments: &RunArguments, mappings: &[Mapping]) -> Result<Vec<Attachme
 fn make(pod: &PodDir, uuid: &str, attachments: Vec<Attachment>) -> Result<Networks> {
     // What is to be taken down is written down before it is made.
     let mut records = Records::create(&pod.networks(), attachments)?;
-    let namespace = Namespace::create(&namespace_of(uuid))?;
+    let namespace = Namespace::create(&network_namespace(uuid))?;
     let container = container(uuid, Some(&namespace));
     records.add(|attachment, keep| attachment.add(&container, keep))?;
     let interfaces = records
@@ -155,16 +219,27 @@ fn join(interfaces: &[&str]) -> Result<Networks> {
         let card = found.iter().position(|interface| interface.index == by)?;
         Some((u8::try_from(card).ok()?, route))
     });
-    let routes = routes.collect();
+    let routes: Vec<_> = routes.collect();
     let cards = interfaces.iter().zip(&found).map(|(name, interface)| {
         card(&netlink, name, *interface).with_context(|| format!("interface {name}"))
     });
     let cards = cards.collect::<Result<Vec<_>>>()?;
     Ok(Networks {
         cards,
+        host: gateway(routes.iter().map(|(_, route)| route)),
         routes,
         ..Networks::default()
     })
+}
+
+/// The first that passes packets on, which is the host itself where a network is the host's own.
+fn gateway<'a>(mut routes: impl Iterator<Item = &'a Route>) -> Option<IpAddr> {
+    routes.find_map(|route| route.gateway.filter(IpAddr::is_ipv4))
+}
+
+/// Where a pod that reaches its `host` finds the metadata service (contract section 3.5).
+pub fn metadata_url(host: IpAddr, token: &str) -> String {
+    format!("http://{host}:18112/{token}")
 }
 
 fn card(netlink: &Netlink, name: &str, interface: Interface) -> Result<Card> {
@@ -174,7 +249,7 @@ fn card(netlink: &Netlink, name: &str, interface: Interface) -> Result<Card> {
     netlink.set_up(tap_index)?;
     netlink.join(interface.index, tap_index)?;
     Ok(Card {
-        tap,
+        link: Box::new(tap),
         mac: interface.mac,
         mtu: u16::try_from(interface.mtu).unwrap_or(u16::MAX),
         told: protocol::Card {
@@ -192,23 +267,18 @@ pub fn tear_down(pod: &PodDir, uuid: &str) -> Result<()> {
     let Some(mut records) = Records::read(&pod.networks())? else {
         return Ok(());
     };
-    let namespace = Namespace::find(&namespace_of(uuid));
+    let namespace = Namespace::find(&network_namespace(uuid));
     let container = container(uuid, namespace.as_ref());
     records.delete(|attachment| attachment.delete(&container))?;
     namespace.map_or(Ok(()), Namespace::delete)?;
     records.forget()
 }
 
-/// What the pod's network namespace is called.
-fn namespace_of(uuid: &str) -> String {
-    format!("fairing-{uuid}")
-}
-
 fn container(uuid: &str, namespace: Option<&Namespace>) -> Container {
     Container {
         id: uuid.to_owned(),
         namespace: namespace.and_then(Namespace::path).map(ToOwned::to_owned),
-        plugins: PLUGINS.map(|path| Path::new(path).to_owned()).into(),
+        plugins: cni::plugin_folders(),
     }
 }
 
@@ -216,27 +286,64 @@ fn container(uuid: &str, namespace: Option<&Namespace>) -> Container {
 fn network_info(records: &Records, cards: &[Card]) -> Vec<Value> {
     let told = records.attachments().zip(cards).enumerate();
     let told = told.map(|(number, (attachment, card))| {
-        let first = card
-            .told
-            .addresses
-            .iter()
-            .find_map(|address| match address.ip {
-                IpAddr::V4(ip) => Some((ip, address.prefix)),
-                IpAddr::V6(_) => None,
-            });
-        let mask = |prefix: u8| {
-            let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-            Ipv4Addr::from(!host)
-        };
-        json!({
-            "netName": attachment.network.name,
-            "netConf": records.path(number),
-            "pluginPath": "",
-            "ifName": attachment.interface,
-            "ip": first.map_or(String::new(), |(ip, _)| ip.to_string()),
-            "args": attachment.arguments,
-            "mask": first.map_or(String::new(), |(_, prefix)| mask(prefix).to_string()),
-        })
+        let mut entry = entry(&attachment.network.name, card);
+        entry["netConf"] = json!(records.path(number));
+        entry["args"] = json!(attachment.arguments);
+        entry
     });
     told.collect()
+}
+
+/// What is told of one card, which is on the network `name`: as rkt has it, and the first address by IPv6.
+fn entry(name: &str, card: &Card) -> Value {
+    let addresses = || card.told.addresses.iter();
+    let first = addresses().find_map(|address| match address.ip {
+        IpAddr::V4(ip) => Some((ip, address.prefix)),
+        IpAddr::V6(_) => None,
+    });
+    let mask = |prefix: u8| {
+        let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+        Ipv4Addr::from(!host)
+    };
+    json!({
+        "netName": name,
+        "netConf": "",
+        "pluginPath": "",
+        "ifName": card.told.interface,
+        "ip": first.map_or(String::new(), |(ip, _)| ip.to_string()),
+        "args": "",
+        "mask": first.map_or(String::new(), |(_, prefix)| mask(prefix).to_string()),
+        "ip6": addresses().map(|address| address.ip).find(IpAddr::is_ipv6),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn way_is_by_a_program_for_the_hosts_networks_and_for_users() {
+        let way = |net: &str, root| {
+            let arguments = RunArguments {
+                net: net.into(),
+                ..RunArguments::default()
+            };
+            Way::of(&arguments, root)
+        };
+        for (net, of_root, of_others) in [
+            ("none", Way::Loopback, Way::Loopback),
+            ("default", Way::Plugins, Way::User),
+            ("host", Way::User, Way::User),
+            ("user", Way::User, Way::User),
+            ("default-restricted", Way::Plugins, Way::Plugins),
+            ("default,other", Way::Plugins, Way::Plugins),
+            ("host,other", Way::Plugins, Way::Plugins),
+        ] {
+            assert_eq!(
+                (way(net, true), way(net, false)),
+                (of_root, of_others),
+                "{net}"
+            );
+        }
+    }
 }

@@ -1,111 +1,53 @@
-//! Ports of the host that lead to ports of apps, as the capability `portMappings` has them.
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+//! Which ports of the host lead to ports of apps.
 
 use anyhow::{Context, Result};
+use cni::Mapping;
 use contract::PodManifest;
-use contract::image::Port;
+use contract::image::App;
 use contract::pod::ExposedPort;
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
-use serde::Serialize;
 
 use crate::plan::{PreparedImage, program};
-
-/// What plugins have that take mappings.
-pub const CAPABILITY: &str = "portMappings";
-
-/// A port of the host that leads to one of the pod, as plugins are told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Mapping {
-    host_port: u16,
-    container_port: u16,
-    protocol: String,
-    /// `None` = at every address.
-    #[serde(rename = "hostIP", skip_serializing_if = "Option::is_none")]
-    host_ip: Option<IpAddr>,
-}
 
 /// Every port that `pod` exposes, one mapping each.
 ///
 /// # Errors
 /// For one that no app has, and what is no address.
 pub fn mappings(pod: &PodManifest, images: &[PreparedImage]) -> Result<Vec<Mapping>> {
-    let apps = pod.apps.iter().zip(images);
-    let apps = apps.map(|(app, image)| program(app, image));
-    let apps = apps.collect::<Result<Vec<_>>>()?;
+    let apps = programs(pod, images)?;
     let mut mappings = Vec::new();
     for exposed in &pod.ports {
         let mut of_apps = apps.iter().flat_map(|app| &app.ports);
         let port = exposed.pod_port.as_ref();
         let port = port.or_else(|| of_apps.find(|port| port.name == exposed.name));
         let port = port.with_context(|| format!("no app has the port {:?}", exposed.name))?;
-        mappings.extend(each(exposed, port)?);
+        mappings.extend(Mapping::each(exposed, port)?);
     }
     Ok(mappings)
 }
 
-/// A mapping for each port of a range.
-fn each(exposed: &ExposedPort, port: &Port) -> Result<Vec<Mapping>> {
-    let host_ip = exposed.host_ip.as_ref().map(|text| {
-        let ip: Result<IpAddr, _> = text.parse();
-        ip.with_context(|| format!("port {:?}: address {text:?}", exposed.name))
-    });
-    let host_ip = host_ip.transpose()?;
-    let mapping = |offset: u16| {
-        let [host, own] = [exposed.host_port, port.port].map(|first| first.checked_add(offset));
-        let out_of_range = || format!("port {:?} goes on beyond 65535", exposed.name);
-        Ok(Mapping {
-            host_port: host.with_context(out_of_range)?,
-            container_port: own.with_context(out_of_range)?,
-            protocol: port.protocol.clone(),
-            host_ip,
-        })
-    };
-    (0..port.count.max(1)).map(mapping).collect()
-}
-
-/// Takes the ports of the host, so that neither a program nor another pod has them as long as the sockets are there. Nobody listens
-/// at them: what arrives is led on before.
+/// The ports of the host that are those of `pod`'s apps, if it has the host's network, but for those that it exposes itself.
 ///
 /// # Errors
-/// When one is taken.
-pub fn reserve(mappings: &[Mapping]) -> Result<Vec<OwnedFd>> {
-    let every = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    let mut sockets = Vec::new();
-    for mapping in mappings {
-        let ips = mapping.host_ip.map_or(every.to_vec(), |ip| vec![ip]);
-        for ip in ips {
-            let address = SocketAddr::new(ip, mapping.host_port);
-            match take(address, &mapping.protocol) {
-                // A host without IPv6.
-                Err(Errno::AFNOSUPPORT) if mapping.host_ip.is_none() => {}
-                taken => sockets.push(taken.with_context(|| {
-                    format!("take port {address}/{} of the host", mapping.protocol)
-                })?),
-            }
+/// For what is no port.
+pub fn own(pod: &PodManifest, images: &[PreparedImage]) -> Result<Vec<Mapping>> {
+    let mut mappings = Vec::new();
+    for port in programs(pod, images)?.iter().flat_map(|app| &app.ports) {
+        let exposed = ExposedPort {
+            name: port.name.clone(),
+            host_port: port.port,
+            host_ip: None,
+            pod_port: None,
+        };
+        if !pod.ports.iter().any(|other| other.name == port.name) {
+            mappings.extend(Mapping::each(&exposed, port)?);
         }
     }
-    Ok(sockets)
+    Ok(mappings)
 }
 
-fn take(address: SocketAddr, protocol: &str) -> Result<OwnedFd, Errno> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let kind = match protocol {
-        "udp" => SocketType::DGRAM,
-        _ => SocketType::STREAM,
-    };
-    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    bind(&socket, &address)?;
-    Ok(socket)
+fn programs<'a>(pod: &'a PodManifest, images: &'a [PreparedImage]) -> Result<Vec<&'a App>> {
+    let apps = pod.apps.iter().zip(images);
+    apps.map(|(app, image)| program(app, image)).collect()
 }
 
 #[cfg(test)]
@@ -148,37 +90,6 @@ mod tests {
         let mut nobody = pod;
         nobody.ports[0].name = "ssh".into();
         assert!(mappings(&nobody, &images).is_err());
-        Ok(())
-    }
-
-    #[test]
-    fn port_of_the_host_is_taken_once_as_long_as_its_socket_is_there() -> Result<()> {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        let mapping = |host_ip: Option<&str>, protocol: &str| -> Result<Mapping> {
-            Ok(Mapping {
-                host_port: listener.local_addr()?.port(),
-                container_port: 80,
-                protocol: protocol.into(),
-                host_ip: host_ip.map(str::parse).transpose()?,
-            })
-        };
-        for host_ip in [Some("127.0.0.1"), None] {
-            let error = reserve(&[mapping(host_ip, "tcp")?])
-                .err()
-                .context("it is taken")?;
-            assert!(
-                format!("{error:#}").contains("/tcp of the host: Address already in use"),
-                "{error:#}"
-            );
-        }
-        let other = [
-            mapping(Some("127.0.0.2"), "tcp")?,
-            mapping(Some("127.0.0.1"), "udp")?,
-        ];
-        let sockets = reserve(&other)?;
-        assert!(reserve(&other[..1]).is_err());
-        drop(sockets);
-        reserve(&other)?;
         Ok(())
     }
 }

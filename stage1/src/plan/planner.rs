@@ -159,10 +159,6 @@ fn check_supported(pod: &PodManifest, arguments: &RunArguments) -> Result<()> {
             "two apps are called {name:?}: --name gives another"
         );
     }
-    ensure!(
-        arguments.net.split(',').all(|net| net != "host"),
-        "--net=host gives a pod the host's network, which a virtual machine cannot share; use --net=none"
-    );
     Ok(())
 }
 

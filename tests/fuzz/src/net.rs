@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use vmm::net::{Limit, Link, Meter, Net};
@@ -13,6 +13,7 @@ use crate::queues::{Guest, Image};
 const EVENT_IDX: u8 = 1;
 const MERGEABLE: u8 = 2;
 const HOST_SENDS: u8 = 4;
+const FULL: u8 = 8;
 /// VIRTIO_NET_F_MRG_RXBUF.
 const MRG_RXBUF: u64 = 1 << 15;
 /// In front of every frame.
@@ -22,6 +23,9 @@ const HEADER_BYTES: usize = 12;
 struct Scripted {
     event: EventFd,
     lengths: Mutex<Vec<usize>>,
+    /// It has no room for the next frame at first.
+    full: AtomicBool,
+    is_often_full: bool,
     sent_bytes: Arc<AtomicUsize>,
 }
 
@@ -36,6 +40,10 @@ impl AsFd for Scripted {
 }
 
 impl Link for Scripted {
+    fn offloads(&self) -> u64 {
+        0
+    }
+
     fn set_offloads(&self, _: u64) -> io::Result<()> {
         Ok(())
     }
@@ -51,6 +59,9 @@ impl Link for Scripted {
             "a frame of {} bytes",
             frame.len()
         );
+        if self.is_often_full && !self.full.fetch_not(Ordering::Relaxed) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
         self.sent_bytes.fetch_add(frame.len(), Ordering::Relaxed);
         Ok(())
     }
@@ -71,10 +82,12 @@ fn serve(input: &[u8]) -> Option<(Guest, usize)> {
     let link = Scripted {
         event: EventFd::new(0).expect("a descriptor"),
         lengths: Mutex::new(lengths),
+        full: AtomicBool::new(false),
+        is_often_full: options & FULL != 0,
         sent_bytes: Arc::clone(&sent_bytes),
     };
     let meters = [0; 2].map(|_| Meter::new(Limit::default()));
-    let device = Box::new(Net::new(link, [2, 0, 0, 0, 0, 1], 1500, meters));
+    let device = Box::new(Net::new(Box::new(link), [2, 0, 0, 0, 0, 1], 1500, meters));
     let mut guest = Guest::new(image, device, options & EVENT_IDX != 0);
     if options & MERGEABLE != 0 {
         guest.features = MRG_RXBUF;
@@ -102,7 +115,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     vec![
         image(&[100, 400]).with_options(EVENT_IDX | MERGEABLE | HOST_SENDS),
         image(&[1600]).with_options(HOST_SENDS),
-        image(&[12]).with_options(EVENT_IDX),
+        image(&[12]).with_options(EVENT_IDX | FULL),
     ]
 }
 

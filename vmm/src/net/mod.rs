@@ -7,6 +7,7 @@
 mod rate;
 mod session;
 mod spec;
+mod stream;
 mod tap;
 mod used;
 
@@ -18,6 +19,7 @@ use virtio_queue::Queue;
 pub use self::rate::{Limit, Meter};
 use self::session::Session;
 use self::spec::*;
+pub use self::stream::Stream;
 pub use self::tap::Tap;
 use crate::device::{Activation, Device, Stop};
 use crate::faults::Faults;
@@ -25,6 +27,8 @@ use crate::mmio::spec::VIRTIO_F_INDIRECT_DESC;
 
 /// What the cable leads to. Its descriptor is readable when it has a frame. Each frame has the header of section 5.1.6 in front.
 pub trait Link: AsFd + Send {
+    /// Which of the features that leave frames unfinished it takes.
+    fn offloads(&self) -> u64;
     /// From now on frames for the guest may be as unfinished as these features of the driver say.
     ///
     /// # Errors
@@ -33,12 +37,13 @@ pub trait Link: AsFd + Send {
     /// Takes one frame for the guest; its length, bytes.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none.
+    /// `WouldBlock` when there is none, `InvalidInput` when one was lost; with any other the cable leads nowhere any more.
     fn receive(&self, frame: &mut [u8]) -> io::Result<usize>;
     /// Gives one frame of the guest's.
     ///
     /// # Errors
-    /// When it is refused, and lost.
+    /// `WouldBlock` when it has not all gone, and is to be given again as it is, once the descriptor is writable. Else it is
+    /// refused, and lost.
     fn send(&self, frame: &[u8]) -> io::Result<()>;
 }
 
@@ -55,14 +60,23 @@ pub struct Net {
 impl Net {
     /// A card of the address `mac` whose packets have at most `mtu` bytes. What the guest sends passes by the first of `meters`, what
     /// it receives by the second.
-    pub fn new(link: impl Link + 'static, mac: [u8; 6], mtu: u16, meters: [Meter; 2]) -> Self {
+    pub fn new(link: Box<dyn Link>, mac: [u8; 6], mtu: u16, meters: [Meter; 2]) -> Self {
         Self {
-            link: Box::new(link),
+            link,
             mac,
             mtu,
             meters,
             faults: Faults::default(),
         }
+    }
+
+    /// `struct virtio_net_config`, section 5.1.4.
+    fn config(&self, status: u16) -> Vec<u8> {
+        let mut config = self.mac.to_vec();
+        config.extend(status.to_le_bytes());
+        config.extend(1u16.to_le_bytes()); // max_virtqueue_pairs
+        config.extend(self.mtu.to_le_bytes());
+        config
     }
 }
 
@@ -73,20 +87,15 @@ impl Device for Net {
 
     fn features(&self) -> u64 {
         let says = VIRTIO_NET_F_MAC | VIRTIO_NET_F_MTU | VIRTIO_NET_F_STATUS;
-        says | HOST_OFFLOADS | GUEST_OFFLOADS | VIRTIO_NET_F_MRG_RXBUF | VIRTIO_F_INDIRECT_DESC
+        says | self.link.offloads() | VIRTIO_NET_F_MRG_RXBUF | VIRTIO_F_INDIRECT_DESC
     }
 
     fn queue_sizes(&self) -> &'static [u16] {
         &[QUEUE_SIZE; 2]
     }
 
-    /// `struct virtio_net_config`, section 5.1.4.
     fn config(&self) -> Vec<u8> {
-        let mut config = self.mac.to_vec();
-        config.extend(VIRTIO_NET_S_LINK_UP.to_le_bytes());
-        config.extend(1u16.to_le_bytes()); // max_virtqueue_pairs
-        config.extend(self.mtu.to_le_bytes());
-        config
+        self.config(VIRTIO_NET_S_LINK_UP)
     }
 
     fn run(

@@ -1,7 +1,7 @@
 //! One run of a card, from DRIVER_OK or resume to stop: the loop that waits, and the two directions.
 //!
 //! The link is watched for new frames alone (edge-triggered): one whose frames nobody has buffers for does not wake the
-//! thread, and one that is gone does so once.
+//! thread, and one that is gone does so once. Only while it is full is it watched for room, too.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -36,8 +36,9 @@ pub struct Session<'m> {
     epoll: Epoll,
     /// The driver takes frames in several buffers.
     mergeable: bool,
-    /// A frame on its way to the link.
+    /// A frame on its way to the link, and its length; 0 = none.
     outgoing: Vec<u8>,
+    outgoing_bytes: usize,
     /// A frame on its way to the guest, and its length; 0 = none.
     incoming: Vec<u8>,
     incoming_bytes: usize,
@@ -50,6 +51,8 @@ pub struct Session<'m> {
     starved: bool,
     /// The TX queue may hold more frames.
     tx_waiting: bool,
+    /// The link has no room for the frame; an event of its ends this.
+    link_full: bool,
 }
 
 impl<'m> Session<'m> {
@@ -82,6 +85,7 @@ impl<'m> Session<'m> {
             epoll,
             mergeable: activation.features & VIRTIO_NET_F_MRG_RXBUF != 0,
             outgoing: vec![0; FRAME_BYTES],
+            outgoing_bytes: 0,
             incoming: vec![0; FRAME_BYTES],
             incoming_bytes: 0,
             buffers: Vec::new(),
@@ -89,6 +93,7 @@ impl<'m> Session<'m> {
             link_waiting: true,
             starved: false,
             tx_waiting: true,
+            link_full: false,
         })
     }
 
@@ -120,7 +125,12 @@ impl<'m> Session<'m> {
                         self.tx_waiting = true;
                         let _ = self.tx.kick.read();
                     }
-                    _ => self.link_waiting = true,
+                    _ => {
+                        self.link_waiting = true;
+                        if std::mem::take(&mut self.link_full) {
+                            self.watch_link(EventSet::empty());
+                        }
+                    }
                 }
             }
         }
@@ -130,7 +140,9 @@ impl<'m> Session<'m> {
     fn timeout_ms(&self) -> i32 {
         let [sent, received] = &self.net.meters;
         let has_incoming = self.incoming_bytes > 0 || self.link_waiting;
-        let outgoing = self.tx_waiting.then(|| sent.wait().unwrap_or_default());
+        let has_outgoing = self.outgoing_bytes > 0 || self.tx_waiting;
+        let outgoing = has_outgoing && !self.link_full;
+        let outgoing = outgoing.then(|| sent.wait().unwrap_or_default());
         let incoming = has_incoming && !self.starved;
         let incoming = incoming.then(|| received.wait().unwrap_or_default());
         let waits = outgoing.into_iter().chain(incoming);
@@ -143,35 +155,65 @@ impl<'m> Session<'m> {
 
     /// Guest to link, for a turn.
     fn transmit(&mut self) -> Result<(), QueueError> {
-        if !self.tx_waiting {
+        if self.link_full || self.outgoing_bytes == 0 && !self.tx_waiting {
             return Ok(());
         }
-        let queue = &mut self.tx.queue;
-        queue.disable_notification(self.memory)?;
-        let before = queue.next_used();
+        self.tx.queue.disable_notification(self.memory)?;
+        let before = self.tx.queue.next_used();
         let meter = &self.net.meters[0];
         for _ in 0..TURN {
-            if meter.wait().is_some() {
+            if meter.wait().is_some() || !self.fetch()? {
                 break;
             }
-            let Some(chain) = next_chain(queue, self.memory)? else {
-                self.tx_waiting = false;
-                break;
-            };
-            let head = chain.head_index();
-            match send(self.net, self.memory, chain, &mut self.outgoing) {
-                Ok(bytes) => meter.passed(bytes),
-                Err(fault) => {
-                    let faults = &self.net.faults;
-                    faults.log(format_args!("a frame of the guest is lost: {fault}"));
+            match self.net.link.send(&self.outgoing[..self.outgoing_bytes]) {
+                Ok(()) => meter.passed(self.outgoing_bytes - HEADER_BYTES),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.link_full = true;
+                    self.watch_link(EventSet::OUT);
+                    break;
                 }
+                Err(fault) => self.lost(&fault),
             }
-            queue.add_used(self.memory, head, 0)?;
+            self.outgoing_bytes = 0;
         }
+        let queue = &mut self.tx.queue;
         if queue.next_used() != before && needs_notification(queue, self.memory, before)? {
             self.interrupt.used_buffer();
         }
         Ok(())
+    }
+
+    /// Fetches the guest's next frame, unless one is there; whether one is. Its buffers are the guest's again at once.
+    fn fetch(&mut self) -> Result<bool, QueueError> {
+        while self.outgoing_bytes == 0 {
+            let Some(chain) = next_chain(&mut self.tx.queue, self.memory)? else {
+                self.tx_waiting = false;
+                return Ok(false);
+            };
+            let head = chain.head_index();
+            match copy(self.memory, chain, &mut self.outgoing) {
+                Ok(bytes) => self.outgoing_bytes = bytes,
+                Err(fault) => self.lost(&fault),
+            }
+            self.tx.queue.add_used(self.memory, head, 0)?;
+        }
+        Ok(true)
+    }
+
+    fn lost(&self, fault: &io::Error) {
+        let faults = &self.net.faults;
+        faults.log(format_args!("a frame of the guest is lost: {fault}"));
+    }
+
+    /// Watches the link for `more` than new frames; what it is already is told as new.
+    fn watch_link(&self, more: EventSet) {
+        let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED | more, LINK);
+        let link = self.net.link.as_fd().as_raw_fd();
+        if let Err(error) = self.epoll.ctl(ControlOperation::Modify, link, event) {
+            self.net
+                .faults
+                .log(format_args!("watch a network card's link: {error}"));
+        }
     }
 
     /// Link to guest, for a turn.
@@ -206,13 +248,18 @@ impl<'m> Session<'m> {
             match self.net.link.receive(&mut self.incoming) {
                 Ok(bytes) if bytes > HEADER_BYTES => self.incoming_bytes = bytes.min(FRAME_BYTES),
                 Ok(_) => {}
+                // Of one frame only: others may be behind it.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                    let faults = &self.net.faults;
+                    faults.log(format_args!("no frame from a network card's link: {error}"));
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Of one frame only: others may be behind it.
-                    let is_passing = [ErrorKind::Interrupted, ErrorKind::InvalidInput];
-                    self.link_waiting = is_passing.contains(&error.kind());
+                    self.link_waiting = false;
                     if error.kind() != ErrorKind::WouldBlock {
                         let faults = &self.net.faults;
-                        faults.log(format_args!("no frame from a network card's link: {error}"));
+                        faults.log(format_args!("a network card's link is down: {error}"));
+                        self.interrupt.set_config(self.net.config(0), true);
                     }
                 }
             }
@@ -273,9 +320,8 @@ impl<'m> Session<'m> {
     }
 }
 
-/// Gives the link the frame in `chain`, by way of `buffer`; its length without the header, bytes.
-fn send(
-    net: &Net,
+/// Copies the frame in `chain` to `buffer`; its length, bytes.
+fn copy(
     memory: &GuestMemory,
     chain: DescriptorChain<&GuestMemory>,
     buffer: &mut [u8],
@@ -288,6 +334,5 @@ fn send(
     let buffer = buffer.get_mut(..bytes);
     let buffer = buffer.ok_or_else(|| io::Error::other("it is too long"))?;
     frame.read_exact(buffer)?;
-    net.link.send(buffer)?;
-    Ok(bytes - HEADER_BYTES)
+    Ok(bytes)
 }

@@ -66,6 +66,10 @@ impl AsFd for Tap {
 }
 
 impl Link for Tap {
+    fn offloads(&self) -> u64 {
+        HOST_OFFLOADS | GUEST_OFFLOADS
+    }
+
     fn set_offloads(&self, features: u64) -> io::Result<()> {
         let offloads = [
             (VIRTIO_NET_F_GUEST_CSUM, libc::TUN_F_CSUM),

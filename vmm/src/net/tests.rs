@@ -36,6 +36,9 @@ impl AsFd for Socket {
 struct Socket(UnixDatagram);
 
 impl Link for Socket {
+    fn offloads(&self) -> u64 {
+        0
+    }
     fn set_offloads(&self, _: u64) -> io::Result<()> {
         Ok(())
     }
@@ -89,7 +92,8 @@ impl Card {
             interrupt: interrupt.clone(),
         };
         let stopped = Stop::new(stop.try_clone().unwrap());
-        let net = Box::new(Net::new(Socket(link), [2, 0, 0, 0, 0, 1], 1500, meters));
+        let link = Box::new(Socket(link));
+        let net = Box::new(Net::new(link, [2, 0, 0, 0, 0, 1], 1500, meters));
         let thread = std::thread::spawn(move || net.run(activation, &stopped).1);
         Self {
             memory,

@@ -119,7 +119,7 @@ impl Bench {
     /// In a pod with this share.
     fn fairing(&self, share: &str, place: &str, asked: &str) -> Result<Worked> {
         let mut command = Command::new(self.path("bin/fairing"));
-        command.args(["--dir", &self.path("store"), "run", "--rm"]);
+        command.args(["--dir", &self.path("store"), "run", "--rm", "--net=none"]);
         // Far more than any of it takes.
         command.args(["--timeout=900s", "shares", share]);
         command.args(["--exec", PROGRAM, "--", "work", place, asked]);

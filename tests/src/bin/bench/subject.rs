@@ -91,7 +91,15 @@ impl Subject {
 fn fairing(job: Job) -> Result<Command> {
     let digest = fs::read_to_string(IMAGE).with_context(|| format!("read {IMAGE}"))?;
     let mut command = Command::new("/usr/bin/fairing");
-    command.args(["run", "--rm", "--timings", digest.trim(), "--", BUSYBOX]);
+    command.args([
+        "run",
+        "--rm",
+        "--net=none",
+        "--timings",
+        digest.trim(),
+        "--",
+        BUSYBOX,
+    ]);
     command.args(match job {
         Job::Echo => ["echo", "hello"],
         Job::Idle => ["sleep", "100000"],

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::unistd::{Gid, Pid, Uid};
 
 /// Maps of a user's ids: his own are root's inside, the subordinate ones follow.
-pub(super) struct Ids {
+pub struct Ids {
     uids: String,
     gids: String,
 }
@@ -18,7 +18,7 @@ pub(super) struct Ids {
 ///
 /// # Errors
 /// When one of the files cannot be read.
-pub(super) fn of(uid: Uid, gid: Gid) -> Result<Option<Ids>> {
+pub fn of(uid: Uid, gid: Gid) -> Result<Option<Ids>> {
     let owner = uid.to_string();
     let name = find("/etc/passwd", |fields| fields[2] == owner)?;
     let name = name.and_then(|fields| fields.into_iter().next());
@@ -39,7 +39,7 @@ impl Ids {
     ///
     /// # Errors
     /// With what the programs say.
-    pub(super) fn map(&self, child: Pid) -> io::Result<()> {
+    pub fn map(&self, child: Pid) -> io::Result<()> {
         for (program, ids) in [("newuidmap", &self.uids), ("newgidmap", &self.gids)] {
             let mut command = Command::new(program);
             command.arg(child.to_string()).args(ids.split(' '));

@@ -2,14 +2,13 @@
 //! thread, which a process that enters a user namespace cannot have.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, close, fork};
-
-use crate::host;
 
 /// The child, which is to be waited for.
 pub struct Child(Pid);
@@ -28,7 +27,7 @@ impl Child {
         // SAFETY: there is no other thread whose locks the child could find held.
         match unsafe { fork() }.context("fork")? {
             ForkResult::Child => {
-                let _ = host::close_descriptors_except(Some(kept.as_raw_fd()));
+                let _ = close_descriptors_except(Some(kept.as_raw_fd()));
                 for stdio in 0..3 {
                     let _ = close(stdio);
                 }
@@ -65,6 +64,26 @@ impl Child {
             status => bail!("the child ended with {status:?}"),
         }
     }
+}
+
+/// Closes every descriptor above stdio but `kept`: what a caller left open is not the machine's business.
+///
+/// # Errors
+/// Those of close_range.
+pub fn close_descriptors_except(kept: Option<RawFd>) -> Result<()> {
+    // Without one it is as if the last of stdio were it.
+    let kept = u32::try_from(kept.unwrap_or(2)).context("a negative descriptor")?;
+    let ranges = [3..kept, kept.saturating_add(1)..u32::MAX];
+    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
+        #[expect(
+            unsafe_code,
+            reason = "no safe binding of close_range among the crates used"
+        )]
+        // SAFETY: called before this process has opened anything of its own above stdio, or in a child that touches nothing of it.
+        let result = unsafe { libc::close_range(range.start, range.end - 1, 0) };
+        Errno::result(result).context("close inherited descriptors")?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

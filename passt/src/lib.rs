@@ -1,0 +1,66 @@
+//! The host's networks without privileges: passt(1) speaks Ethernet at one end of a socket, and with all others TCP, UDP and
+//! echoes of ICMP by its own sockets. Whoever is at the other end has the host's address, as far as he can tell, and the host's
+//! way out.
+//!
+//! passt goes into the background when it is ready, and ends when the other end of its socket is closed, by whomever: there
+//! is nothing to take down.
+#![warn(missing_docs)]
+
+mod uplink;
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use netlink::{Address, Netlink, Route};
+
+use self::uplink::Uplink;
+
+const PROGRAM: &str = "passt";
+
+/// The largest packet that it takes, bytes.
+pub const MTU: u16 = 65520;
+
+/// Where it takes questions to the name servers of the host that only that reaches.
+pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// The end of a cable, at the other of which passt is.
+pub struct Cable {
+    /// Frames, each behind its length in network order, 32 bits.
+    pub socket: UnixStream,
+    /// The addresses that this end is to have: the host's own.
+    pub addresses: Vec<Address>,
+    /// The ways by it.
+    pub routes: Vec<Route>,
+}
+
+/// Starts passt. What `forwards` say are its flags for ports of the host that lead to this end. Where this is `open`, it reaches what listens on the
+/// host's loopback, at the gateway's address.
+///
+/// # Errors
+/// When there is no passt, this host has no way out, or passt fails.
+pub fn start(forwards: &[String], open: bool) -> Result<Cable> {
+    let uplinks = Uplink::find_all(&Netlink::open()?)?;
+    let (socket, theirs) = UnixStream::pair().context("make a pair of sockets")?;
+    // One that passt inherits.
+    let theirs = rustix::io::dup(theirs).context("hand a socket down")?;
+    let mut passt = Command::new(PROGRAM);
+    passt.args(["--quiet", "--fd", &theirs.as_raw_fd().to_string()]);
+    passt.args(["--dns-forward", &NAME_SERVER.to_string()]);
+    passt.args(uplinks.iter().flat_map(Uplink::flags));
+    passt.args((!open).then_some("--no-map-gw"));
+    let ended = passt.args(forwards).stdin(Stdio::null()).output();
+    let ended =
+        ended.with_context(|| format!("run {PROGRAM} (Debian's is in the package passt)"))?;
+    let told = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "{PROGRAM} failed: {}", told.trim());
+    let addresses = uplinks.iter().map(|uplink| uplink.address).collect();
+    let routes = uplinks.into_iter().flat_map(|uplink| uplink.routes);
+    Ok(Cable {
+        socket,
+        addresses,
+        routes: routes.collect(),
+    })
+}

@@ -1,0 +1,73 @@
+//! The host's networks by a program without privileges. It lies in the pod's cgroup, and ends with the pod's process.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use cni::Mapping;
+use guest_init::protocol::{self, Limits};
+use serde_json::json;
+use vmm::net::Stream;
+
+use super::{Card, Networks, gateway};
+
+/// What users are told of it.
+pub const PATH: &str = "user mode, by passt: without privileges; each byte costs the host more, and of ICMP there are echoes alone";
+
+/// What it takes of what the pod's cgroup has, most of it for what waits in sockets, and processes.
+const MEMORY_BYTES: u64 = 64 << 20;
+const PROCESSES: u32 = 4;
+
+/// The machine's address on the cable; the host's is that of an interface of its own.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// Makes room for it in what the host caps the pod at.
+pub fn make_room(caps: &mut Limits) {
+    caps.memory_bytes = caps.memory_bytes.map(|bytes| bytes + MEMORY_BYTES);
+    caps.processes = caps.processes.map(|processes| processes + PROCESSES);
+}
+
+/// Starts it, with `mappings` from ports of the host's. If it is `open`, the pod reaches what listens on the host's loopback, at the gateway's
+/// address.
+///
+/// # Errors
+/// When it cannot be had, this host has no way out, or a port is taken.
+pub fn set_up(mappings: &[Mapping], open: bool) -> Result<Networks> {
+    // It takes them itself, a moment later, but may get by with one of several addresses.
+    drop(cni::reserve(mappings)?);
+    let forwards: Vec<_> = mappings.iter().flat_map(forward).collect();
+    let cable = passt::start(&forwards, open);
+    let cable = cable.context("with --net=none the pod has loopback alone")?;
+    let mut dns = cni::name_servers();
+    if dns["nameservers"].is_null() && cable.addresses.iter().any(|address| address.ip.is_ipv4()) {
+        dns["nameservers"] = json!([passt::NAME_SERVER]);
+    }
+    let card = Card {
+        link: Box::new(Stream::new(cable.socket)?),
+        mac: MAC,
+        mtu: passt::MTU,
+        told: protocol::Card {
+            interface: "eth0".into(),
+            addresses: cable.addresses,
+        },
+    };
+    Ok(Networks {
+        cards: vec![card],
+        host: gateway(cable.routes.iter()).filter(|_| open),
+        routes: cable.routes.into_iter().map(|route| (0, route)).collect(),
+        resolv: Some(cni::resolv_conf(&dns)?),
+        ..Networks::default()
+    })
+}
+
+/// What passt is told of a mapping.
+fn forward(mapping: &Mapping) -> [String; 2] {
+    let ports = match &*mapping.protocol {
+        "udp" => "--udp-ports",
+        _ => "--tcp-ports",
+    };
+    let ip = mapping
+        .host_ip
+        .map_or(String::new(), |ip: IpAddr| format!("{ip}/"));
+    let (host, own) = (mapping.host_port, mapping.container_port);
+    [ports.into(), format!("{ip}{host}:{own}")]
+}

@@ -1,0 +1,195 @@
+//! A stream of frames, each behind its length: what QEMU's `-netdev stream` speaks, and passt with it. Frames are whole on
+//! either way: nobody at the other end would finish them.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use super::Link;
+use super::spec::*;
+
+/// A frame's length in front of it, in network order.
+const LENGTH_BYTES: usize = 4;
+
+/// A connected socket.
+pub struct Stream {
+    socket: UnixStream,
+    arrived: RefCell<Arrived>,
+    /// What has not gone of a frame whose beginning has.
+    rest: RefCell<Vec<u8>>,
+}
+
+/// What has arrived and not been taken.
+struct Arrived {
+    bytes: Vec<u8>,
+    range: Range<usize>,
+}
+
+impl Stream {
+    /// The frames of `socket`.
+    ///
+    /// # Errors
+    /// Those of fcntl.
+    pub fn new(socket: UnixStream) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let arrived = Arrived {
+            bytes: vec![0; 2 * FRAME_BYTES],
+            range: 0..0,
+        };
+        Ok(Self {
+            socket,
+            arrived: RefCell::new(arrived),
+            rest: RefCell::default(),
+        })
+    }
+}
+
+impl Arrived {
+    /// Where the first frame is, if it is whole.
+    fn frame(&self) -> io::Result<Option<Range<usize>>> {
+        let bytes = &self.bytes[self.range.clone()];
+        let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > FRAME_BYTES - HEADER_BYTES {
+            let why = format!("a frame of {length} bytes");
+            return Err(io::Error::new(ErrorKind::InvalidData, why));
+        }
+        let begin = self.range.start + LENGTH_BYTES;
+        Ok((rest.len() >= length).then(|| begin..begin + length))
+    }
+
+    /// Reads what has come, behind what is there.
+    fn read(&mut self, mut socket: &UnixStream) -> io::Result<()> {
+        self.bytes.copy_within(self.range.clone(), 0);
+        self.range = 0..self.range.len();
+        let bytes = socket.read(&mut self.bytes[self.range.end..])?;
+        self.range.end += bytes;
+        match bytes {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Link for Stream {
+    fn offloads(&self) -> u64 {
+        0
+    }
+
+    fn set_offloads(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {
+        let mut arrived = self.arrived.borrow_mut();
+        let range = loop {
+            match arrived.frame()? {
+                Some(range) => break range,
+                None => arrived.read(&self.socket)?,
+            }
+        };
+        arrived.range.start = range.end;
+        let bytes = HEADER_BYTES + range.len();
+        let (header, rest) = frame[..bytes].split_at_mut(HEADER_BYTES);
+        header.fill(0);
+        rest.copy_from_slice(&arrived.bytes[range]);
+        Ok(bytes)
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        let mut rest = self.rest.borrow_mut();
+        // The rest is that of `frame`, if the card has not been reset since: then `frame` is lost, and the stream goes on.
+        if rest.is_empty() {
+            let frame = frame.get(HEADER_BYTES..).unwrap_or_default();
+            let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
+            let length = length.to_be_bytes();
+            let parts = [IoSlice::new(&length), IoSlice::new(frame)];
+            let gone_bytes = (&self.socket).write_vectored(&parts)?;
+            let parts = length.iter().chain(frame);
+            rest.extend(parts.skip(gone_bytes));
+        }
+        while !rest.is_empty() {
+            let gone_bytes = (&self.socket).write(&rest)?;
+            rest.drain(..gone_bytes);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(content: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+        [&length, content].concat()
+    }
+
+    #[test]
+    fn frames_arrive_as_they_were_sent_however_the_stream_is_cut() {
+        let (mut other, link) = UnixStream::pair().unwrap();
+        let link = Stream::new(link).unwrap();
+        let mut frame = vec![1; FRAME_BYTES];
+        let sent = [vec![2; 60], vec![3; 65000], vec![], vec![4; 14]];
+        let bytes: Vec<_> = sent.iter().flat_map(|content| framed(content)).collect();
+        let mut arrived = Vec::new();
+        for part in bytes.chunks(999) {
+            other.write_all(part).unwrap();
+            loop {
+                match link.receive(&mut frame) {
+                    Ok(bytes) => arrived.push(frame[..bytes].to_vec()),
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                        break;
+                    }
+                }
+            }
+        }
+        let sent = sent.map(|content| [vec![0; HEADER_BYTES], content].concat());
+        assert_eq!(arrived, sent);
+        drop(other);
+        let error = link.receive(&mut frame).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn frame_that_nobody_could_hold_is_refused() {
+        let (mut other, link) = UnixStream::pair().unwrap();
+        let link = Stream::new(link).unwrap();
+        other.write_all(&[0xff; 100]).unwrap();
+        let error = link.receive(&mut [0; FRAME_BYTES]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn frame_that_the_stream_has_no_room_for_goes_on_where_it_stopped() {
+        let (mut other, link) = UnixStream::pair().unwrap();
+        let link = Stream::new(link).unwrap();
+        let mut expected = Vec::new();
+        let mut arrived = Vec::new();
+        let mut room = vec![0; 100_000];
+        for number in 0..50 {
+            let content = vec![number; 30_000];
+            expected.extend(framed(&content));
+            let frame = [vec![0; HEADER_BYTES], content].concat();
+            while let Err(error) = link.send(&frame) {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                let bytes = other.read(&mut room).unwrap();
+                arrived.extend_from_slice(&room[..bytes]);
+            }
+        }
+        drop(link);
+        other.read_to_end(&mut arrived).unwrap();
+        assert!(arrived == expected);
+    }
+}
