@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use netlink::{Address, Netlink, Route};
 
 /// The host's way out by one version of IP.
@@ -18,7 +18,7 @@ impl Uplink {
     /// Those of `host`, at most one for each version.
     ///
     /// # Errors
-    /// When there is none.
+    /// Those of the kernel.
     pub fn find_all(host: &Netlink) -> Result<Vec<Self>> {
         let routes = host.routes()?;
         let mut uplinks = Vec::new();
@@ -33,10 +33,6 @@ impl Uplink {
                 uplinks.extend(Self::new(*interface, out, &of_version, &addresses));
             }
         }
-        ensure!(
-            !uplinks.is_empty(),
-            "this host has no default route by an interface with an address"
-        );
         Ok(uplinks)
     }
 

@@ -80,6 +80,7 @@ fn pod_in_a_unit_of_systemds_is_capped_below_it_if_that_is_delegated_and_beside_
     let users = || {
         let mut command = Command::new(home.path("fairing"));
         command.arg("--dir").arg(home.path("store"));
+        command.arg("--system-config").arg(home.path("etc"));
         command
     };
     let mut of_user = run("users", users());

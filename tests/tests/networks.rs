@@ -407,13 +407,18 @@ impl Outside {
             ip -n test-outside address add 10.99.0.1/24 dev eth0
             ip -n test-outside address add fd99::1/64 dev eth0 nodad
             ip -n test-outside link set eth0 up
+            # Who is outside is told of no less than an Ethernet, and the host finds that less passes.
+            ip link set test-inner mtu 1300; ip -n test-outside link set eth0 mtu 1300
+            ip -n test-outside route replace 10.99.0.0/24 dev eth0 advmss 1460
             # Of all that the host has, the last to be taken.
             ip route add default via 10.99.0.1 metric 4000000
             ip route add default via fd99::1 metric 4000000");
         let folder = temporary("fairing-outside-");
         let answer = folder.path().join("answer");
-        let text = "#!/bin/sh\nwhile read -r line && [ ${#line} -gt 1 ]; do :; done\n\
-            printf 'HTTP/1.0 200 OK\\r\\n\\r\\n'; echo $SOCAT_PEERADDR; exec seq 1 400000\n";
+        let text = "#!/bin/sh\nwhile read -r key value && [ ${#key} -gt 1 ]; do\n\
+            [ $key != Content-Length: ] || bytes=${value%?}\ndone\n\
+            printf 'HTTP/1.0 200 OK\\r\\n\\r\\n'; echo $SOCAT_PEERADDR\n\
+            head -c $bytes | sha256sum; exec seq 1 400000\n";
         fs::write(&answer, text).expect("a script");
         fs::set_permissions(&answer, PermissionsExt::from_mode(0o755)).expect("executable");
         let serve = |kind: &str| {
@@ -451,8 +456,9 @@ impl Drop for Outside {
     }
 }
 
-/// Fetches what the server outside says, and prints the first line and the sum of the others.
-const FETCH: &str = "fetch() { wget -qO /tmp/fetched \"http://$1/\"; head -n 1 /tmp/fetched; tail -n +2 /tmp/fetched | sha256sum; }; ";
+/// Posts many numbers to the server outside, and prints whom that has seen, the sum of what came there, and of what came back.
+const FETCH: &str = "seq 1 200000 >/tmp/posted; fetch() { wget -qO /tmp/fetched --post-file=/tmp/posted \"http://$1/\"; \
+    head -n 2 /tmp/fetched; tail -n +3 /tmp/fetched | sha256sum; }; ";
 
 #[test]
 fn pod_is_on_the_default_network_unless_told_otherwise() {
@@ -470,7 +476,8 @@ fn pod_is_on_the_default_network_unless_told_otherwise() {
     let out = pod.out();
     let (address, rest) = out.split_once('\n').expect("an address");
     assert!(address.starts_with("172.16.28."), "{out}");
-    let seen = format!("10.99.0.2\n{numbers}");
+    let posted = sh("seq 1 200000 | sha256sum");
+    let seen = format!("10.99.0.2\n{posted}{numbers}");
     assert!(rest.starts_with(&seen), "{out}");
     servers
         .lines()
@@ -494,6 +501,7 @@ fn pod_of_an_ordinary_user_reaches_what_the_host_reaches() {
     let home = Home::new(&["odd"]);
     let before = made();
     let numbers = sh("seq 1 400000 | sha256sum");
+    let posted = sh("seq 1 200000 | sha256sum");
     let script = format!(
         "{FETCH}ip -o address show dev eth0 scope global | awk '{{sub(\"/.*\", \"\", $4); print $4}}'; \
          fetch 10.99.0.1; fetch '[fd99::1]'; \
@@ -505,8 +513,10 @@ fn pod_of_an_ordinary_user_reaches_what_the_host_reaches() {
         "10.99.0.2",
         "fd99::2",
         "10.99.0.2",
+        posted.trim_end(),
         numbers.trim_end(),
         "[fd99:0000:0000:0000:0000:0000:0000:0002]",
+        posted.trim_end(),
         numbers.trim_end(),
         "ready",
     ] {
@@ -608,6 +618,22 @@ fn network_bandwidth_of_a_pod_bounds_what_it_sends() {
     server.signal("TERM");
     server.finish();
     finish(&mut host.fairing(&["gc"])).expect_code(0);
+}
+
+#[test]
+fn pod_that_takes_anothers_hardware_address_is_heard_by_nobody_where_its_plugin_forbids_that() {
+    let mut network = bridge("watched", &["10.98.17.0/24"]);
+    network["plugins"][0]["macspoofchk"] = json!(true);
+    let host = Host::new(&[network]);
+    let before = made();
+    let script = "ping -c 1 -W 5 10.98.17.1 | grep -c 'bytes from'; ip link set eth0 down; \
+        ip link set eth0 address 02:00:00:00:00:55; ip link set eth0 up; ip route add default via 10.98.17.1; \
+        ping -c 1 -W 5 10.98.17.1 | grep -c 'bytes from'";
+    let capable = "--caps-retain=CAP_NET_ADMIN,CAP_NET_RAW";
+    let liar = finish(&mut host.pod_with(&["--net=watched", capable], script)).expect_code(1);
+    assert_eq!(liar.out(), "1\n0\n", "{}", liar.err());
+    finish(&mut host.fairing(&["gc"])).expect_code(0);
+    assert_eq!(made(), before);
 }
 
 #[test]

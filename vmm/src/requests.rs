@@ -180,6 +180,7 @@ impl Wait {
 pub mod mock {
     //! What the tests of devices that answer requests look at, and a driver that makes one.
 
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use virtio_queue::desc::{RawDescriptor, split};
@@ -187,19 +188,24 @@ pub mod mock {
     use vm_memory::{Bytes, GuestAddress};
 
     use super::*;
+    use crate::lock::lock;
 
     /// Counts what the device raises.
     #[derive(Default)]
     pub struct Counted {
         pub used: AtomicU32,
         pub needs_reset: AtomicU32,
+        /// What the driver reads since the device has changed it.
+        pub config: Mutex<Vec<u8>>,
     }
 
     impl Interrupt for Counted {
         fn used_buffer(&self) {
             self.used.fetch_add(1, Ordering::SeqCst);
         }
-        fn set_config(&self, _: Vec<u8>, _: bool) {}
+        fn set_config(&self, config: Vec<u8>, _: bool) {
+            *lock(&self.config) = config;
+        }
         fn needs_reset(&self, _: &str) {
             self.needs_reset.fetch_add(1, Ordering::SeqCst);
         }

@@ -136,7 +136,15 @@ fn by_program(
         mappings.extend(ports::own(manifest, images)?);
     }
     let made = user::set_up(&mappings, name == HOST);
-    let made = made.with_context(|| format!("--net={name}"))?;
+    let made = made.with_context(|| format!("--net={name} (--net=none is loopback alone)"))?;
+    let Some(made) = made else {
+        ensure!(
+            name == built_in::DEFAULT && mappings.is_empty(),
+            "--net={name}: this host has no default route by an interface with an address"
+        );
+        crate::tell("warning: this host has no default route: the pod has loopback alone");
+        return Ok(Networks::default());
+    };
     let told = made.cards.iter().map(|card| {
         let mut entry = entry(name, card);
         entry["path"] = json!(user::PATH);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cni::Mapping;
 use guest_init::protocol::{self, Limits};
 use serde_json::json;
@@ -27,16 +27,17 @@ pub fn make_room(caps: &mut Limits) {
 }
 
 /// Starts it, with `mappings` from ports of the host's. If it is `open`, the pod reaches what listens on the host's loopback, at the gateway's
-/// address.
+/// address. None if this host has no way out.
 ///
 /// # Errors
-/// When it cannot be had, this host has no way out, or a port is taken.
-pub fn set_up(mappings: &[Mapping], open: bool) -> Result<Networks> {
+/// When it cannot be had, or a port is taken.
+pub fn set_up(mappings: &[Mapping], open: bool) -> Result<Option<Networks>> {
     // It takes them itself, a moment later, but may get by with one of several addresses.
     drop(cni::reserve(mappings)?);
     let forwards: Vec<_> = mappings.iter().flat_map(forward).collect();
-    let cable = passt::start(&forwards, open);
-    let cable = cable.context("with --net=none the pod has loopback alone")?;
+    let Some(cable) = passt::start(&forwards, open)? else {
+        return Ok(None);
+    };
     let mut dns = cni::name_servers();
     if dns["nameservers"].is_null() && cable.addresses.iter().any(|address| address.ip.is_ipv4()) {
         dns["nameservers"] = json!([passt::NAME_SERVER]);
@@ -50,13 +51,13 @@ pub fn set_up(mappings: &[Mapping], open: bool) -> Result<Networks> {
             addresses: cable.addresses,
         },
     };
-    Ok(Networks {
+    Ok(Some(Networks {
         cards: vec![card],
         host: gateway(cable.routes.iter()).filter(|_| open),
         routes: cable.routes.into_iter().map(|route| (0, route)).collect(),
         resolv: Some(cni::resolv_conf(&dns)?),
         ..Networks::default()
-    })
+    }))
 }
 
 /// What passt is told of a mapping.

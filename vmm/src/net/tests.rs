@@ -1,7 +1,8 @@
 //! A card driven by a mock driver, with a pair of sockets for its link.
 
+use std::io::Read;
 use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -51,10 +52,10 @@ impl Link for Socket {
 }
 
 /// A card that runs, its driver, and the other end of its cable.
-struct Card {
+struct Card<Other = UnixDatagram> {
     memory: &'static GuestMemory,
     rings: [MockSplitQueue<'static, GuestMemory>; 2],
-    host: UnixDatagram,
+    host: Other,
     kicks: [EventFd; 2],
     stop: EventFd,
     interrupt: Arc<Counted>,
@@ -69,13 +70,20 @@ impl Card {
 
     /// A card with the same limit for each direction.
     fn limited(features: u64, limit: Limit) -> Self {
+        let (host, link) = UnixDatagram::pair().unwrap();
+        link.set_nonblocking(true).unwrap();
+        host.set_read_timeout(Some(DEADLINE)).unwrap();
+        Card::on(Box::new(Socket(link)), host, features, limit)
+    }
+}
+
+impl<Other> Card<Other> {
+    /// A card on this link, at whose other end `host` is.
+    fn on(link: Box<dyn Link>, host: Other, features: u64, limit: Limit) -> Self {
         let meters = [Meter::new(limit), Meter::new(limit)];
         let memory = memory();
         // Making one clears its ring.
         let rings = [0, TX].map(|start| MockSplitQueue::create(memory, GuestAddress(start), SIZE));
-        let (host, link) = UnixDatagram::pair().unwrap();
-        link.set_nonblocking(true).unwrap();
-        host.set_read_timeout(Some(DEADLINE)).unwrap();
         let event = || EventFd::new(EFD_NONBLOCK).unwrap();
         let (kicks, stop) = ([event(), event()], event());
         let active = |(ring, kick): (&MockSplitQueue<_>, &EventFd)| {
@@ -92,7 +100,6 @@ impl Card {
             interrupt: interrupt.clone(),
         };
         let stopped = Stop::new(stop.try_clone().unwrap());
-        let link = Box::new(Socket(link));
         let net = Box::new(Net::new(link, [2, 0, 0, 0, 0, 1], 1500, meters));
         let thread = std::thread::spawn(move || net.run(activation, &stopped).1);
         Self {
@@ -321,4 +328,46 @@ fn chain_that_is_longer_than_its_queue_needs_a_reset() {
             assert_eq!(interrupt.needs_reset.load(ORDER), 1);
         }
     }
+}
+
+#[test]
+fn frames_wait_for_a_link_without_room_and_none_is_lost() {
+    let (mut host, link) = UnixStream::pair().unwrap();
+    let link = Box::new(Stream::new(link).unwrap());
+    let mut card = Card::on(link, (), 0, Limit::default());
+    let sent = frame(60_000);
+    card.memory
+        .write_slice(&sent, GuestAddress(page(0)))
+        .unwrap();
+    // More than the socket holds: some wait in the ring, whose kick comes but once.
+    for _ in 0..SIZE {
+        card.offer(1, &[(page(0), 60_012)], 0);
+    }
+    let mut arrived = vec![0; 4 + 60_000];
+    host.set_read_timeout(Some(DEADLINE)).unwrap();
+    for _ in 0..SIZE {
+        host.read_exact(&mut arrived).unwrap();
+        assert_eq!(arrived[..4], 60_000u32.to_be_bytes());
+        assert!(arrived[4..] == sent[HEADER_BYTES..]);
+    }
+    card.used(1, SIZE);
+}
+
+#[test]
+fn driver_is_told_when_the_link_is_gone() {
+    let (host, link) = UnixStream::pair().unwrap();
+    let link = Box::new(Stream::new(link).unwrap());
+    let card = Card::on(link, (), 0, Limit::default());
+    drop(host);
+    let begun = Instant::now();
+    let status = || {
+        crate::lock::lock(&card.interrupt.config)
+            .get(6..8)
+            .map(<[u8]>::to_vec)
+    };
+    while status() != Some(vec![0, 0]) {
+        assert!(begun.elapsed() < DEADLINE, "the link is up still");
+        std::thread::yield_now();
+    }
+    card.stop();
 }

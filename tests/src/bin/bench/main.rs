@@ -1,14 +1,15 @@
 //! The benchmark: where the time of a pod's start goes, what an idle pod costs, how long an import takes; called by
-//! `scripts/bench`, and by `scripts/bench-pulls` for pulls. docs/benchmark.md tells the method.
+//! `scripts/bench`, by `scripts/bench-pulls` for pulls and by `scripts/bench-networks` for networks. docs/benchmark.md tells the method.
 //!
 //! One program in several roles, so that all of them fit a chroot without libraries: `bench` runs the others and reports,
-//! `bench count`, `bench wall` and `bench shares` measure on a host with KVM, `bench work` is what the last of them has done
-//! everywhere, and PID 1 in the peer's machine is this program, too.
+//! `bench count`, `bench wall`, `bench shares` and `bench networks` measure on a host with KVM, `bench work` and `bench talk` are what the
+//! last two have done everywhere, and PID 1 in the peer's machine is this program, too.
 
 mod chamber;
 mod counted;
 mod idle;
 mod imports;
+mod networks;
 mod peer_init;
 mod pulls;
 mod report;
@@ -42,11 +43,13 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["count", images] => print(&counted::measure(images)?),
         ["wall", images] => print(&wall::measure(images)?),
         ["shares", store, place] => print(&shares::measure(store, place)?),
+        ["networks", images] => networks::measure(images),
+        ["talk", host] => networks::talk(host),
         ["work", folder, asked] => print(&shared_work::run(folder, asked)?),
         ["import", images, packed] => print(&imports::measure(images, packed)?),
         ["pulls", layout, first, second] => pulls::measure(layout, first, second),
         ["report", ref inputs @ .., output] => report::write(inputs, output),
-        _ => bail!("this program is called by scripts/bench and scripts/bench-pulls"),
+        _ => bail!("this program is called by scripts/bench, bench-pulls and bench-networks"),
     }
 }
 

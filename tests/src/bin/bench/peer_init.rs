@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 
+use crate::networks::talk_as_peer;
 use crate::shared_work::{self, LARGE};
 use crate::shares::{FIGURES, PLACE};
 use crate::subject::{
@@ -18,7 +19,12 @@ use crate::subject::{
 
 /// Never returns; on failure the machine ends with a code of its own.
 pub fn run() -> ! {
-    let code = match if is_told("shares") { shares() } else { story() } {
+    let done = match () {
+        () if is_told("shares") => shares(),
+        () if is_told("talk") => attach("devtmpfs", "dev", "/dev").and_then(|()| talk_as_peer()),
+        () => story(),
+    };
+    let code = match done {
         Ok(()) => 0,
         Err(error) => {
             let _ = std::fs::write("/dev/kmsg", format!("<0>bench: {error:#}"));

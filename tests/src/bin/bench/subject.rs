@@ -150,6 +150,17 @@ pub fn qemu_with_shares(image: &Path, server: &Server, asked: &str) -> Command {
     command
 }
 
+/// QEMU's machine with a card that leads to the tap `bench1`, whose PID 1 talks to its host.
+pub fn qemu_with_network(image: &Path, vhost: bool) -> Command {
+    let kernel = "target/stage1-kvm/rootfs/vmlinux";
+    let mut command = microvm("talk", kernel, image, "target/bench/initramfs");
+    command.args(["-global", "virtio-mmio.force-legacy=false"]);
+    let vhost = if vhost { "on" } else { "off" };
+    let tap = format!("tap,id=net,ifname=bench1,script=no,downscript=no,vhost={vhost}");
+    command.args(["-netdev", &tap, "-device", "virtio-net-device,netdev=net"]);
+    command
+}
+
 fn qemu(job: Job) -> Command {
     let word = if job == Job::Idle { "wait" } else { "" };
     microvm(word, KERNEL, Path::new(IMAGES_DISK), PEER_INITRAMFS)
