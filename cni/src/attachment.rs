@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::network::{LAST, Network, numbers, plugin_type};
-use crate::plugin::{Call, Container};
+use crate::network::{LAST, Network, plugin_type};
+use crate::plugin::{Call, Container, VERSION};
 
 /// The version in which plugins can check what they have made.
 const WITH_CHECK: [u32; 3] = [0, 4, 0];
@@ -32,7 +32,13 @@ impl Attachment {
     /// # Errors
     /// What the first plugin to fail says, or `keep`; then it is to be deleted.
     pub fn add(&mut self, container: &Container, keep: impl Fn(&Self) -> Result<()>) -> Result<()> {
-        self.agree_on_version(container)?;
+        let call = Call {
+            container,
+            command: VERSION,
+            interface: &self.interface,
+            arguments: &self.arguments,
+        };
+        self.network.agree_on_version(&call)?;
         if self.network.is_since(LAST) {
             let mut plugins = self.network.plugins.iter();
             plugins.try_for_each(|plugin| self.execute(container, "STATUS", plugin).map(drop))?;
@@ -42,24 +48,6 @@ impl Attachment {
             self.result = answer.or(self.result.take());
             keep(self)?;
         }
-        Ok(())
-    }
-
-    /// Takes the highest version that all plugins speak, where the network leaves it to them.
-    fn agree_on_version(&mut self, container: &Container) -> Result<()> {
-        let mut versions = std::mem::take(&mut self.network.cni_versions);
-        if versions.is_empty() {
-            return Ok(());
-        }
-        versions.retain(|version| numbers(version) <= LAST);
-        for plugin in &self.network.plugins {
-            let call = self.call(container, "VERSION");
-            let spoken = call.versions(plugin_type(plugin)?)?;
-            versions.retain(|version| spoken.contains(version));
-        }
-        let highest = versions.into_iter().max_by_key(|version| numbers(version));
-        self.network.cni_version =
-            highest.context("there is no version that all plugins of the network speak")?;
         Ok(())
     }
 

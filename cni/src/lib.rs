@@ -18,6 +18,6 @@ pub use self::choice::choose;
 pub use self::dns::{name_servers, resolv, resolv_conf};
 pub use self::network::Network;
 pub use self::plugin::{Container, plugin_folders};
-pub use self::ports::{Mapping, PORT_MAPPINGS, reserve};
+pub use self::ports::{Mapping, PORT_MAPPINGS, look_free, reserve};
 pub use self::rates::{BANDWIDTH, bandwidth};
 pub use self::records::{Records, replace};

@@ -9,7 +9,7 @@ use contract::bounded;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::plugin::{Call, Container};
+use crate::plugin::{Call, Container, VERSION};
 
 /// The last version that this speaks, which brought STATUS and GC.
 pub(crate) const LAST: [u32; 3] = [1, 1, 0];
@@ -79,9 +79,6 @@ impl Network {
     /// # Errors
     /// What the first plugin to fail says; the others are asked, too.
     pub fn collect(&self, plugins: Vec<PathBuf>, valid: &[(String, String)]) -> Result<bool> {
-        if !self.is_since(LAST) || self.disable_gc {
-            return Ok(false);
-        }
         let container = Container {
             id: String::new(),
             namespace: None,
@@ -89,9 +86,18 @@ impl Network {
         };
         let call = Call {
             container: &container,
-            command: "GC",
+            command: VERSION,
             interface: "",
             arguments: "",
+        };
+        let mut network = self.clone();
+        network.agree_on_version(&call)?;
+        if !network.is_since(LAST) || network.disable_gc {
+            return Ok(false);
+        }
+        let call = Call {
+            command: "GC",
+            ..call
         };
         let valid = valid.iter();
         let valid = valid.map(|(id, interface)| json!({"containerID": id, "ifname": interface}));
@@ -100,13 +106,29 @@ impl Network {
         for plugin in &self.plugins {
             let mut told = plugin.clone();
             told.insert("name".into(), json!(self.name));
-            told.insert("cniVersion".into(), json!(self.cni_version));
+            told.insert("cniVersion".into(), json!(network.cni_version));
             told.insert("cni.dev/valid-attachments".into(), valid.clone());
             let done = call.execute(plugin_type(plugin)?, &told.into());
             collected = collected.and(done.map(drop));
         }
         collected.with_context(|| format!("network {}", self.name))?;
         Ok(true)
+    }
+
+    /// Takes the highest version that all plugins speak, where the configuration leaves it to them; `call` asks.
+    pub(crate) fn agree_on_version(&mut self, call: &Call) -> Result<()> {
+        let mut versions = std::mem::take(&mut self.cni_versions);
+        if versions.is_empty() {
+            return Ok(());
+        }
+        versions.retain(|version| numbers(version) <= LAST);
+        for plugin in &self.plugins {
+            let spoken = call.versions(plugin_type(plugin)?)?;
+            versions.retain(|version| spoken.contains(version));
+        }
+        let highest = versions.into_iter().max_by_key(|version| numbers(version));
+        self.cni_version = highest.context("there is no version that all plugins speak")?;
+        Ok(())
     }
 
     /// Whether its plugins have what came with this version.

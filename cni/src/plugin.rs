@@ -11,7 +11,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-const VERSION: &str = "VERSION";
+/// Asks a plugin what it speaks.
+pub(crate) const VERSION: &str = "VERSION";
 
 /// The most of a plugin's output that is read, bytes.
 const LIMIT_BYTES: u64 = 1 << 20;

@@ -59,13 +59,25 @@ impl Mapping {
 /// # Errors
 /// When one is taken.
 pub fn reserve(mappings: &[Mapping]) -> Result<Vec<OwnedFd>> {
+    sockets(mappings, false)
+}
+
+/// Looks whether who listens could have these ports of the host: connections of the past may have them still.
+///
+/// # Errors
+/// When one is taken, or not for the caller.
+pub fn look_free(mappings: &[Mapping]) -> Result<()> {
+    sockets(mappings, true).map(drop)
+}
+
+fn sockets(mappings: &[Mapping], reuses: bool) -> Result<Vec<OwnedFd>> {
     let every = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let mut sockets = Vec::new();
     for mapping in mappings {
         let ips = mapping.host_ip.map_or(every.to_vec(), |ip| vec![ip]);
         for ip in ips {
             let address = SocketAddr::new(ip, mapping.host_port);
-            match take(address, &mapping.protocol) {
+            match take(address, &mapping.protocol, reuses) {
                 // A host without IPv6.
                 Err(Errno::AFNOSUPPORT) if mapping.host_ip.is_none() => {}
                 taken => sockets.push(taken.with_context(|| {
@@ -77,7 +89,7 @@ pub fn reserve(mappings: &[Mapping]) -> Result<Vec<OwnedFd>> {
     Ok(sockets)
 }
 
-fn take(address: SocketAddr, protocol: &str) -> Result<OwnedFd, Errno> {
+fn take(address: SocketAddr, protocol: &str, reuses: bool) -> Result<OwnedFd, Errno> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -89,6 +101,9 @@ fn take(address: SocketAddr, protocol: &str) -> Result<OwnedFd, Errno> {
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if reuses && kind == SocketType::STREAM {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     bind(&socket, &address)?;
     Ok(socket)
@@ -117,6 +132,7 @@ mod tests {
                 format!("{error:#}").contains("/tcp of the host: Address already in use"),
                 "{error:#}"
             );
+            assert!(look_free(&[mapping(host_ip, "tcp")?]).is_err());
         }
         let other = [
             mapping(Some("127.0.0.2"), "tcp")?,
@@ -124,8 +140,18 @@ mod tests {
         ];
         let sockets = reserve(&other)?;
         assert!(reserve(&other[..1]).is_err());
+        assert!(look_free(&other[..1]).is_err());
         drop(sockets);
         reserve(&other)?;
-        Ok(())
+        // Who has closed a connection has its port for a while longer.
+        let server = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let client = std::net::TcpStream::connect(server.local_addr()?)?;
+        let mut past = mapping(Some("127.0.0.1"), "tcp")?;
+        past.host_port = server.local_addr()?.port();
+        let past = [past];
+        drop(server.accept()?);
+        drop((server, client));
+        assert!(reserve(&past).is_err());
+        look_free(&past)
     }
 }

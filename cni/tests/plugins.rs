@@ -224,6 +224,7 @@ fn plugins_speak_the_highest_version_that_all_know_and_are_asked_first_whether_t
     let collects = |network: &Network| network.collect(plugins.container().plugins, &valid);
     assert!(collects(&added.network).expect("collected"));
     assert!(!collects(&two()).expect("older plugins are not asked"));
+    assert!(collects(&newest(&["1.0.0", "1.1.0"])).expect("collected"));
     let told = plugins.told();
     let (call, json) = told.last().expect("a call");
     assert!(call.starts_with("/second GC "), "{call}");
@@ -238,7 +239,7 @@ fn plugins_speak_the_highest_version_that_all_know_and_are_asked_first_whether_t
         format!("{:#}", error.expect_err("refused"))
     };
     assert!(refused(&["1.1.0"]).contains("no uplink"));
-    assert!(refused(&["0.4.0", "1.0.0"]).contains("no version that all plugins"));
+    assert!(refused(&["0.4.0", "1.0.0"]).contains("no version that all plugins speak"));
     let strange = "ADD) echo '{\"code\": 1, \"msg\": \"incompatible\"}'; exit 1;;";
     plugins.add("first", &speaking(&["0.1.0", "0.2.0"], strange));
     let told = refused(&[]);

@@ -27,7 +27,9 @@ impl Uplink {
                 .iter()
                 .filter(|(_, route)| route.to.ip.is_ipv4() == is_v4)
                 .collect();
-            let out = of_version.iter().find(|(_, route)| route.to.prefix == 0);
+            let out = of_version.iter().filter(|(_, route)| route.to.prefix == 0);
+            // As Linux takes it.
+            let out = out.min_by_key(|(_, route)| route.priority.unwrap_or(0));
             if let Some((interface, out)) = out {
                 let addresses = host.addresses(*interface)?;
                 uplinks.extend(Self::new(*interface, out, &of_version, &addresses));

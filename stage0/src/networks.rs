@@ -25,14 +25,14 @@ pub fn check(pod: &Pod) -> Result<()> {
     attachments.try_for_each(|attachment| attachment.check(&container))
 }
 
-/// Has the plugins of the networks that the local configuration describes delete what belongs to none of `pods`.
+/// Has the plugins of the networks that the local configuration describes delete what belongs to none of `pods`; what is wrong with
+/// some of them.
 ///
 /// # Errors
-/// When one cannot be read, or a plugin fails.
-pub fn collect(pods: &Pods, settings: &Settings) -> Result<()> {
+/// When it is not known what the pods have.
+pub fn collect(pods: &Pods, settings: &Settings) -> Result<Vec<anyhow::Error>> {
     let folder = settings.local_config.join("net.d");
-    let (networks, faults) = Network::find_all(&[folder])?;
-    faults.iter().for_each(crate::warn);
+    let (networks, mut faults) = Network::find_all(&[folder])?;
     let records = pods.all()?.into_iter().map(|pod| {
         let records = Records::read(&pod.dir().networks());
         let records =
@@ -48,13 +48,18 @@ pub fn collect(pods: &Pods, settings: &Settings) -> Result<()> {
             valid.map(interface).collect()
         };
         let valid: Vec<_> = records.iter().flat_map(of_pod).collect();
-        if network.collect(cni::plugin_folders(), &valid)? {
-            crate::note(&format!(
+        match network.collect(cni::plugin_folders(), &valid) {
+            Ok(true) => crate::note(&format!(
                 "network {}: plugins have deleted what belongs to none of {} interfaces",
                 network.name,
                 valid.len()
-            ));
+            )),
+            Ok(false) => crate::note(&format!(
+                "network {}: its plugins are not asked, for they do not speak version 1.1.0 or disableGC forbids it",
+                network.name
+            )),
+            Err(fault) => faults.push(fault),
         }
     }
-    Ok(())
+    Ok(faults)
 }

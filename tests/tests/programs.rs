@@ -146,7 +146,8 @@ fn talk(place: &Place) {
     let before = packets();
     wait_until("there is a flood", || packets() > before + 5000);
     let fetch = "curl -sS http://10.98.20.2/large | head -c 2000000 | wc -c";
-    finish(Command::new("sh").args(["-c", fetch])).expect_code(0);
+    let fetched = finish(Command::new("sh").args(["-c", fetch])).expect_code(0);
+    assert_eq!(fetched.out(), "2000000\n", "{}", fetched.err());
     tell(&format!(
         "flooded: {} packets from pods meanwhile; memory beside the machine's of who floods and who is flooded: {} and {} KiB",
         packets() - before,

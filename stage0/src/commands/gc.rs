@@ -22,8 +22,8 @@ pub struct Gc {
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     pub expire_prepared: Duration,
     /// Have the plugins of networks in net.d of --local-config delete what belongs to no pod of this data directory; nobody else
-    /// may use these networks (cniVersion 1.1.0)
-    #[arg(long)]
+    /// may use these networks, and no pod be starting (cniVersion 1.1.0)
+    #[arg(long, conflicts_with = "mark_only")]
     pub networks: bool,
     /// Mark exited pods, remove nothing
     #[arg(long)]
@@ -45,7 +45,10 @@ impl Gc {
             }
         }
         if self.networks {
-            networks::collect(&context.pods, &context.settings)?;
+            for fault in networks::collect(&context.pods, &context.settings)? {
+                crate::warn(&fault);
+                code = crate::FAILED;
+            }
         }
         if !self.mark_only {
             // To open the store is to sweep it, but for what may be resumed.

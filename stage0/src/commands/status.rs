@@ -1,5 +1,6 @@
 //! `fairing status`: what a pod is doing, as `key=value` lines like rkt's, and what confines it.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -111,11 +112,11 @@ fn print(pod: &Pod) -> Result<()> {
     );
     if !report.networks.is_empty() {
         lines.push(format!("networks={}", report.network_names()));
-        let paths = report
-            .networks
-            .iter()
-            .filter_map(|network| network.get("path")?.as_str());
-        lines.extend(paths.map(|path| format!("network-path={path}")));
+        let paths = report.networks.iter();
+        let paths: BTreeSet<_> = paths
+            .filter_map(|network| network.get("path")?.as_str())
+            .collect();
+        lines.extend(paths.iter().map(|path| format!("network-path={path}")));
     }
     let state = pod.state()?;
     if state == State::Running || state.has_ended() {

@@ -133,9 +133,10 @@ impl Report {
                 let name = network.get("netName")?.as_str()?;
                 let ip = network.get("ip")?.as_str()?;
                 let ip6 = network.get("ip6").and_then(Value::as_str);
-                Some(match ip6.filter(|_| ip.is_empty()) {
-                    Some(ip6) => format!("{name}:ip6={ip6}"),
-                    None => format!("{name}:ip4={ip}"),
+                Some(match (ip, ip6) {
+                    ("", None) => name.to_owned(),
+                    ("", Some(ip6)) => format!("{name}:ip6={ip6}"),
+                    (ip, _) => format!("{name}:ip4={ip}"),
                 })
             })
             .collect();

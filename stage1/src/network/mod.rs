@@ -25,6 +25,9 @@ use vmm::net::{Link, Tap};
 use crate::limits;
 use crate::plan::PreparedImage;
 
+/// What users are told of interfaces that plugins make.
+const PATH: &str = "interfaces of its own, by plugins: what the host forwards, for root alone";
+
 /// Where everyone's networks are described.
 const NETWORKS: &str = "/etc/cni/net.d";
 
@@ -82,11 +85,12 @@ impl Way {
             true => &[HOST, "user"],
             false => &[HOST, "user", built_in::DEFAULT],
         };
-        let mut names = arguments.net.split(',');
-        match names.clone().all(|name| LOOPBACK.contains(&name)) {
-            true => Self::Loopback,
-            false if names.all(|name| by_program.contains(&name)) => Self::User,
-            false => Self::Plugins,
+        let mut names: Vec<_> = arguments.net.split(',').collect();
+        names.dedup();
+        match names[..] {
+            [name] if by_program.contains(&name) => Self::User,
+            _ if names.iter().all(|name| LOOPBACK.contains(name)) => Self::Loopback,
+            _ => Self::Plugins,
         }
     }
 }
@@ -133,7 +137,19 @@ fn by_program(
     let name = arguments.net.split(',').next().unwrap_or(HOST);
     let mut mappings = ports::mappings(manifest, images)?;
     if name == HOST {
-        mappings.extend(ports::own(manifest, images)?);
+        for own in ports::own(manifest, images)? {
+            let is_same = |other: &Mapping| {
+                (&other.protocol, other.host_port) == (&own.protocol, own.host_port)
+            };
+            match cni::look_free(std::slice::from_ref(&own)) {
+                _ if mappings.iter().any(is_same) => {}
+                Ok(()) => mappings.push(own),
+                // An image may name ports that nothing of it listens at.
+                Err(error) => crate::tell(&format!(
+                    "warning: the host's port does not lead to the pod: {error:#}"
+                )),
+            }
+        }
     }
     let made = user::set_up(&mappings, name == HOST);
     let made = made.with_context(|| format!("--net={name} (--net=none is loopback alone)"))?;
@@ -297,6 +313,7 @@ fn network_info(records: &Records, cards: &[Card]) -> Vec<Value> {
         let mut entry = entry(&attachment.network.name, card);
         entry["netConf"] = json!(records.path(number));
         entry["args"] = json!(attachment.arguments);
+        entry["path"] = json!(PATH);
         entry
     });
     told.collect()
@@ -346,6 +363,8 @@ mod tests {
             ("default-restricted", Way::Plugins, Way::Plugins),
             ("default,other", Way::Plugins, Way::Plugins),
             ("host,other", Way::Plugins, Way::Plugins),
+            ("user,host", Way::Plugins, Way::Plugins),
+            ("default,default", Way::Plugins, Way::User),
         ] {
             assert_eq!(
                 (way(net, true), way(net, false)),

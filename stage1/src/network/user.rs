@@ -33,7 +33,7 @@ pub fn make_room(caps: &mut Limits) {
 /// When it cannot be had, or a port is taken.
 pub fn set_up(mappings: &[Mapping], open: bool) -> Result<Option<Networks>> {
     // It takes them itself, a moment later, but may get by with one of several addresses.
-    drop(cni::reserve(mappings)?);
+    cni::look_free(mappings)?;
     let forwards: Vec<_> = mappings.iter().flat_map(forward).collect();
     let Some(cable) = passt::start(&forwards, open)? else {
         return Ok(None);

@@ -125,9 +125,13 @@ impl<'m> Session<'m> {
                         self.tx_waiting = true;
                         let _ = self.tx.kick.read();
                     }
+                    // One that is gone has room for what it refuses.
                     _ => {
-                        self.link_waiting = true;
-                        if std::mem::take(&mut self.link_full) {
+                        let set = EventSet::from_bits_truncate(event.events());
+                        let gone = EventSet::ERROR | EventSet::HANG_UP;
+                        self.link_waiting |= set.intersects(EventSet::IN | gone);
+                        if self.link_full && set.intersects(EventSet::OUT | gone) {
+                            self.link_full = false;
                             self.watch_link(EventSet::empty());
                         }
                     }
@@ -165,6 +169,9 @@ impl<'m> Session<'m> {
             if meter.wait().is_some() || !self.fetch()? {
                 break;
             }
+            if self.outgoing_bytes == 0 {
+                continue;
+            }
             match self.net.link.send(&self.outgoing[..self.outgoing_bytes]) {
                 Ok(()) => meter.passed(self.outgoing_bytes - HEADER_BYTES),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -183,20 +190,22 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
-    /// Fetches the guest's next frame, unless one is there; whether one is. Its buffers are the guest's again at once.
+    /// Fetches the guest's next frame, unless one is there; false when there is no more. What is no frame is lost. Its buffers are the guest's
+    /// again at once.
     fn fetch(&mut self) -> Result<bool, QueueError> {
-        while self.outgoing_bytes == 0 {
-            let Some(chain) = next_chain(&mut self.tx.queue, self.memory)? else {
-                self.tx_waiting = false;
-                return Ok(false);
-            };
-            let head = chain.head_index();
-            match copy(self.memory, chain, &mut self.outgoing) {
-                Ok(bytes) => self.outgoing_bytes = bytes,
-                Err(fault) => self.lost(&fault),
-            }
-            self.tx.queue.add_used(self.memory, head, 0)?;
+        if self.outgoing_bytes > 0 {
+            return Ok(true);
         }
+        let Some(chain) = next_chain(&mut self.tx.queue, self.memory)? else {
+            self.tx_waiting = false;
+            return Ok(false);
+        };
+        let head = chain.head_index();
+        match copy(self.memory, chain, &mut self.outgoing) {
+            Ok(bytes) => self.outgoing_bytes = bytes,
+            Err(fault) => self.lost(&fault),
+        }
+        self.tx.queue.add_used(self.memory, head, 0)?;
         Ok(true)
     }
 

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -107,6 +108,9 @@ impl Link for Stream {
     }
 
     fn send(&self, frame: &[u8]) -> io::Result<()> {
+        if is_to_loopback(frame.get(HEADER_BYTES..).unwrap_or_default()) {
+            return Err(io::Error::other("it is to the host's loopback"));
+        }
         let mut rest = self.rest.borrow_mut();
         // The rest is that of `frame`, if the card has not been reset since: then `frame` is lost, and the stream goes on.
         if rest.is_empty() {
@@ -126,9 +130,63 @@ impl Link for Stream {
     }
 }
 
+/// Whether a frame is to an address that means the host itself where it is given to a socket: passt, before it looked at that, connects
+/// to where it is told.
+fn is_to_loopback(frame: &[u8]) -> bool {
+    let Some((ethernet, packet)) = frame.split_at_checked(ETHERNET_BYTES) else {
+        return false;
+    };
+    match ethernet[ETHERNET_BYTES - 2..] {
+        [0x08, 0x00] => matches!(packet.get(16), Some(127 | 0)),
+        [0x86, 0xdd] => packet
+            .get(24..)
+            .and_then(|to| to.first_chunk())
+            .is_some_and(|to| {
+                let to = Ipv6Addr::from_octets(*to);
+                to.is_loopback() || to.is_unspecified() || to.to_ipv4_mapped().is_some()
+            }),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_to_the_hosts_own_loopback_are_lost() {
+        let (mut other, link) = UnixStream::pair().unwrap();
+        let link = Stream::new(link).unwrap();
+        let v4 = |to: [u8; 4]| [&[0; 12][..], &[8, 0], &[0; 16], &to, &[0; 8]].concat();
+        let v6 = |to: &str| {
+            let to: Ipv6Addr = to.parse().unwrap();
+            [&[0; 12][..], &[0x86, 0xdd], &[0; 24], &to.octets(), &[0; 8]].concat()
+        };
+        let lost = [
+            v4([127, 0, 0, 1]),
+            v4([127, 255, 0, 9]),
+            v4([0; 4]),
+            v6("::1"),
+            v6("::"),
+            v6("::ffff:127.0.0.1"),
+        ];
+        let arp = [&[0; 12][..], &[8, 6], &[127; 28]].concat();
+        let sent = [v4([192, 0, 2, 1]), v6("2001:db8::1"), v6("ff02::2"), arp];
+        for content in &lost {
+            let frame = [&[0; HEADER_BYTES][..], content].concat();
+            let error = link.send(&frame).unwrap_err();
+            assert_ne!(error.kind(), ErrorKind::WouldBlock);
+        }
+        for content in &sent {
+            link.send(&[&[0; HEADER_BYTES][..], content].concat())
+                .unwrap();
+        }
+        drop(link);
+        let mut arrived = Vec::new();
+        other.read_to_end(&mut arrived).unwrap();
+        let expected: Vec<_> = sent.iter().flat_map(|content| framed(content)).collect();
+        assert_eq!(arrived, expected);
+    }
 
     fn framed(content: &[u8]) -> Vec<u8> {
         let length = u32::try_from(content.len()).unwrap().to_be_bytes();
