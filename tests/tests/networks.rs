@@ -395,7 +395,7 @@ fn ports_of_the_host_lead_to_the_pod_and_its_network_names_its_name_servers() {
 /// What lies behind the host: a namespace with the host's way to everywhere, whose server tells by HTTP whom it sees, and many numbers.
 struct Outside {
     servers: Vec<Running>,
-    _answer: tempfile::TempDir,
+    answer: tempfile::TempDir,
 }
 
 impl Outside {
@@ -405,6 +405,7 @@ impl Outside {
             ip address add 10.99.0.2/24 dev test-inner; ip link set test-inner up
             ip address add fd99::2/64 dev test-inner nodad
             ip -n test-outside address add 10.99.0.1/24 dev eth0
+            ip -n test-outside address add 10.99.0.9/24 dev eth0
             ip -n test-outside address add fd99::1/64 dev eth0 nodad
             ip -n test-outside link set eth0 up
             # Who is outside is told of no less than an Ethernet, and the host finds that less passes.
@@ -431,7 +432,7 @@ impl Outside {
         let servers = ["TCP4-LISTEN:80", "TCP6-LISTEN:80,ipv6-v6only"].map(serve);
         Self {
             servers: servers.into(),
-            _answer: folder,
+            answer: folder,
         }
     }
 }
@@ -555,14 +556,19 @@ fn pod_of_an_ordinary_user_reaches_what_the_host_reaches() {
 
 #[test]
 fn pod_on_the_hosts_network_reaches_its_loopback_and_listens_at_its_ports() {
-    let _outside = Outside::new();
+    let outside = Outside::new();
     let host = Host::new(&[]);
-    let socat = "exec socat -d -d TCP4-LISTEN:7001,fork,bind=127.0.0.1 SYSTEM:'echo own' 2>&1";
-    let own = listening(socat);
+    let answer = outside.answer.path().join("answer");
+    let socat = format!(
+        "exec socat -d -d TCP4-LISTEN:7001,fork,bind=127.0.0.1 EXEC:{} 2>&1",
+        answer.display()
+    );
+    let own = listening(&socat);
     let posted = sh("seq 1 200000 | sha256sum");
-    for (net, told) in [("host", "own\n"), ("user", "")] {
+    for (net, told) in [("host", "127.0.0.1\n"), ("user", "")] {
         let script = format!(
-            "{FETCH}fetch 10.99.0.1; nc -w 9 $(ip route | awk '/^default/ {{print $3}}') 7001 </dev/zero || true"
+            "{FETCH}fetch 10.99.0.9; gateway=$(ip route | awk '/^default/ {{print $3}}'); \
+             timeout 20 wget -qO - http://$gateway:7001/ | head -n 1"
         );
         let out = host.run(net, &script).expect_code(0).out();
         let lines: Vec<_> = out.split_inclusive('\n').collect();
