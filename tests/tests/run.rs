@@ -96,7 +96,7 @@ fn app_sees_its_environment_user_host_name_and_stdio() {
         "--group=worker",
         "--hostname=box",
         "--workdir=/tmp/new",
-        "--net=default",
+        "--net=none",
     ];
     let finished = finish(&mut run_sh(&options, script)).expect_code(0);
     assert_eq!(
