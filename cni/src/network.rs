@@ -105,6 +105,7 @@ impl Network {
         let mut collected = Ok(());
         for plugin in &self.plugins {
             let mut told = plugin.clone();
+            told.remove("capabilities");
             told.insert("name".into(), json!(self.name));
             told.insert("cniVersion".into(), json!(network.cni_version));
             told.insert("cni.dev/valid-attachments".into(), valid.clone());
