@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::network::{LAST, Network, plugin_type};
+use crate::network::{LAST, Network, has_capability, plugin_type};
 use crate::plugin::{Call, Container, VERSION};
 
 /// The version in which plugins can check what they have made.
@@ -100,11 +100,10 @@ impl Attachment {
             .with_context(|| format!("network {}", self.network.name))
     }
 
-    /// What a plugin is told (section 3, deriving execution configuration).
+    /// What a plugin is told of this interface.
     fn configuration(&self, plugin: &Map<String, Value>) -> Value {
-        let mut derived = plugin.clone();
-        let offered = derived.remove("capabilities").unwrap_or_default();
-        let is_wanted = |name: &str| offered.get(name).and_then(Value::as_bool) == Some(true);
+        let mut derived = self.network.derive(plugin);
+        let is_wanted = |name: &str| has_capability(plugin, name);
         let wanted = self.capabilities.iter().filter(|(name, _)| is_wanted(name));
         let wanted: Map<_, _> = wanted
             .map(|(name, value)| (name.clone(), value.clone()))
@@ -112,8 +111,6 @@ impl Attachment {
         if !wanted.is_empty() {
             derived.insert("runtimeConfig".into(), wanted.into());
         }
-        derived.insert("name".into(), json!(self.network.name));
-        derived.insert("cniVersion".into(), json!(self.network.cni_version));
         if let Some(result) = &self.result {
             derived.insert("prevResult".into(), result.clone());
         }

@@ -103,11 +103,8 @@ impl Network {
         let valid = valid.map(|(id, interface)| json!({"containerID": id, "ifname": interface}));
         let valid: Value = valid.collect();
         let mut collected = Ok(());
-        for plugin in &self.plugins {
-            let mut told = plugin.clone();
-            told.remove("capabilities");
-            told.insert("name".into(), json!(self.name));
-            told.insert("cniVersion".into(), json!(network.cni_version));
+        for plugin in &network.plugins {
+            let mut told = network.derive(plugin);
             told.insert("cni.dev/valid-attachments".into(), valid.clone());
             let done = call.execute(plugin_type(plugin)?, &told.into());
             collected = collected.and(done.map(drop));
@@ -132,6 +129,15 @@ impl Network {
         Ok(())
     }
 
+    /// What one of its plugins is told in any case (section 3, deriving execution configuration).
+    pub(crate) fn derive(&self, plugin: &Map<String, Value>) -> Map<String, Value> {
+        let mut derived = plugin.clone();
+        derived.remove("capabilities");
+        derived.insert("name".into(), json!(self.name));
+        derived.insert("cniVersion".into(), json!(self.cni_version));
+        derived
+    }
+
     /// Whether its plugins have what came with this version.
     pub(crate) fn is_since(&self, version: [u32; 3]) -> bool {
         numbers(&self.cni_version) >= version
@@ -139,11 +145,8 @@ impl Network {
 
     /// Whether one of its plugins has this capability.
     pub fn offers(&self, capability: &str) -> bool {
-        let has = |plugin: &Map<String, Value>| {
-            let capabilities = plugin.get("capabilities")?;
-            capabilities.get(capability)?.as_bool()
-        };
-        self.plugins.iter().any(|plugin| has(plugin) == Some(true))
+        let mut plugins = self.plugins.iter();
+        plugins.any(|plugin| has_capability(plugin, capability))
     }
 
     /// All networks that the files of `folders` describe, each folder in the order of its files' names; of those of one name the
@@ -175,6 +178,13 @@ impl Network {
 pub(crate) fn numbers(version: &str) -> [u32; 3] {
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     [(); 3].map(|()| parts.next().unwrap_or(0))
+}
+
+/// Whether a plugin wants to be told what this capability is for.
+pub(crate) fn has_capability(plugin: &Map<String, Value>, name: &str) -> bool {
+    let capabilities = plugin.get("capabilities");
+    let has = capabilities.and_then(|capabilities| capabilities.get(name)?.as_bool());
+    has == Some(true)
 }
 
 /// Which program a plugin is.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
@@ -32,6 +32,17 @@ pub struct Container {
     pub namespace: Option<PathBuf>,
     /// Where plugins are looked for, in order.
     pub plugins: Vec<PathBuf>,
+}
+
+impl Container {
+    /// One whose plugins are those of the host.
+    pub fn new(id: &str, namespace: Option<&Path>) -> Self {
+        Self {
+            id: id.to_owned(),
+            namespace: namespace.map(ToOwned::to_owned),
+            plugins: plugin_folders(),
+        }
+    }
 }
 
 /// What a plugin says that does not speak the configuration's version.

@@ -15,11 +15,7 @@ use crate::settings::Settings;
 pub fn check(pod: &Pod) -> Result<()> {
     let namespace = Namespace::find(&contract::network_namespace(pod.uuid()));
     let path = namespace.as_ref().and_then(Namespace::path);
-    let container = Container {
-        id: pod.uuid().to_owned(),
-        namespace: path.map(ToOwned::to_owned),
-        plugins: cni::plugin_folders(),
-    };
+    let container = Container::new(pod.uuid(), path);
     let records = Records::read(&pod.dir().networks())?;
     let mut attachments = records.iter().flat_map(Records::attachments);
     attachments.try_for_each(|attachment| attachment.check(&container))

@@ -62,6 +62,20 @@ impl Host {
         command
     }
 
+    /// A pod on the networks `net` by a manifest, whose app has these ports and the pod these isolators.
+    fn web(&self, net: &str, script: &str, ports: &Value, isolators: &Value) -> Command {
+        let id = image_id(&self.0.path().join("store"));
+        let app = json!({"exec": ["/bin/sh", "-c", proved(script)], "user": "0", "group": "0", "ports": ports});
+        let apps = json!([{"name": "web", "image": {"id": id}, "app": app}]);
+        let manifest = json!({"acVersion": "0.8.11", "acKind": "PodManifest", "apps": apps, "isolators": isolators});
+        let path = self.0.path().join("pod");
+        fs::write(&path, manifest.to_string()).expect("room for a manifest");
+        let net = format!("--net={net}");
+        let mut pod = self.fairing(&["run", "--rm", &net, "--pod-manifest"]);
+        pod.arg(path);
+        pod
+    }
+
     #[track_caller]
     fn run(&self, net: &str, script: &str) -> Finished {
         finish(&mut self.pod(net, script))
@@ -577,16 +591,10 @@ fn pod_on_the_hosts_network_reaches_its_loopback_and_listens_at_its_ports() {
     }
     own.signal("TERM");
     own.finish();
-    let manifest = json!({"acVersion": "0.8.11", "acKind": "PodManifest", "apps": [{"name": "web",
-        "image": {"id": image_id(&host.0.path().join("store"))},
-        "app": {"exec": ["/bin/sh", "-c", proved(
-                "mkdir /www; echo reached >/www/index.html; echo ready; exec httpd -f -p 18083 -h /www")],
-            "user": "0", "group": "0",
-            "ports": [{"name": "http", "protocol": "tcp", "port": 18083}]}}]});
-    let path = host.0.path().join("pod");
-    fs::write(&path, manifest.to_string()).expect("room for a manifest");
-    let mut pod = host.fairing(&["run", "--rm", "--net=host", "--pod-manifest"]);
-    let mut server = Running::start(pod.arg(&path));
+    let script =
+        "mkdir /www; echo reached >/www/index.html; echo ready; exec httpd -f -p 18083 -h /www";
+    let ports = json!([{"name": "http", "protocol": "tcp", "port": 18083}]);
+    let mut server = Running::start(&mut host.web("host", script, &ports, &json!([])));
     assert_eq!(server.line(), "ready");
     let curl = "curl --silent --show-error --retry 9 --retry-connrefused";
     let outside = "ip netns exec test-outside";
@@ -603,15 +611,8 @@ fn pod_on_the_hosts_network_reaches_its_loopback_and_listens_at_its_ports() {
 fn network_bandwidth_of_a_pod_bounds_what_it_sends() {
     let host = Host::new(&[bridge("slow", &["10.98.14.0/24"])]);
     let script = "mkdir /www; seq 1 100000 >/www/numbers; echo ready; exec httpd -f -p 80 -h /www";
-    let id = image_id(&host.0.path().join("store"));
-    let manifest = json!({"acVersion": "0.8.11", "acKind": "PodManifest",
-        "apps": [{"name": "web", "image": {"id": id},
-            "app": {"exec": ["/bin/sh", "-c", proved(script)], "user": "0", "group": "0"}}],
-        "isolators": [{"name": "resource/network-bandwidth", "value": {"default": true, "limit": "100k"}}]});
-    let path = host.0.path().join("pod");
-    fs::write(&path, manifest.to_string()).expect("room for a manifest");
-    let mut pod = host.fairing(&["run", "--rm", "--net=slow", "--pod-manifest"]);
-    let mut server = Running::start(pod.arg(&path));
+    let isolators = json!([{"name": "resource/network-bandwidth", "value": {"default": true, "limit": "100k"}}]);
+    let mut server = Running::start(&mut host.web("slow", script, &json!([]), &isolators));
     assert_eq!(server.line(), "ready");
     let curl = "curl --silent --show-error --retry 9 --retry-connrefused";
     let timed = format!(

@@ -141,8 +141,10 @@ fn by_program(
             let is_same = |other: &Mapping| {
                 (&other.protocol, other.host_port) == (&own.protocol, own.host_port)
             };
+            if mappings.iter().any(is_same) {
+                continue;
+            }
             match cni::look_free(std::slice::from_ref(&own)) {
-                _ if mappings.iter().any(is_same) => {}
                 Ok(()) => mappings.push(own),
                 // An image may name ports that nothing of it listens at.
                 Err(error) => crate::tell(&format!(
@@ -219,7 +221,7 @@ fn make(pod: &PodDir, uuid: &str, attachments: Vec<Attachment>) -> Result<Networ
     // What is to be taken down is written down before it is made.
     let mut records = Records::create(&pod.networks(), attachments)?;
     let namespace = Namespace::create(&network_namespace(uuid))?;
-    let container = container(uuid, Some(&namespace));
+    let container = Container::new(uuid, namespace.path());
     records.add(|attachment, keep| attachment.add(&container, keep))?;
     let interfaces = records
         .attachments()
@@ -292,18 +294,10 @@ pub fn tear_down(pod: &PodDir, uuid: &str) -> Result<()> {
         return Ok(());
     };
     let namespace = Namespace::find(&network_namespace(uuid));
-    let container = container(uuid, namespace.as_ref());
+    let container = Container::new(uuid, namespace.as_ref().and_then(Namespace::path));
     records.delete(|attachment| attachment.delete(&container))?;
     namespace.map_or(Ok(()), Namespace::delete)?;
     records.forget()
-}
-
-fn container(uuid: &str, namespace: Option<&Namespace>) -> Container {
-    Container {
-        id: uuid.to_owned(),
-        namespace: namespace.and_then(Namespace::path).map(ToOwned::to_owned),
-        plugins: cni::plugin_folders(),
-    }
 }
 
 /// `net-info.json`: which addresses the pod has (contract section 1.5).

@@ -108,13 +108,13 @@ impl Link for Stream {
     }
 
     fn send(&self, frame: &[u8]) -> io::Result<()> {
-        if is_to_loopback(frame.get(HEADER_BYTES..).unwrap_or_default()) {
+        let frame = frame.get(HEADER_BYTES..).unwrap_or_default();
+        if is_to_loopback(frame) {
             return Err(io::Error::other("it is to the host's loopback"));
         }
         let mut rest = self.rest.borrow_mut();
         // The rest is that of `frame`, if the card has not been reset since: then `frame` is lost, and the stream goes on.
         if rest.is_empty() {
-            let frame = frame.get(HEADER_BYTES..).unwrap_or_default();
             let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
             let length = length.to_be_bytes();
             let parts = [IoSlice::new(&length), IoSlice::new(frame)];
