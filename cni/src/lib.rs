@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod attachment;
+mod built_in;
 mod choice;
 mod dns;
 mod network;
@@ -14,10 +15,11 @@ mod rates;
 mod records;
 
 pub use self::attachment::Attachment;
+pub use self::built_in::{DEFAULT, built_in};
 pub use self::choice::choose;
 pub use self::dns::{name_servers, resolv, resolv_conf};
 pub use self::network::Network;
 pub use self::plugin::{Container, plugin_folders};
-pub use self::ports::{Mapping, PORT_MAPPINGS, look_free, reserve};
-pub use self::rates::{BANDWIDTH, bandwidth};
+pub use self::ports::{Mapping, lead, look_free, reserve};
+pub use self::rates::limit;
 pub use self::records::{Records, replace};

@@ -85,6 +85,11 @@ impl Call<'_> {
         let (mut input, mut output, mut errors) = (input?, output?, errors?);
         input.write_all(&serde_json::to_vec(configuration)?)?;
         input.rewind()?;
+        // Of a chain one may know what another does not.
+        let arguments = match self.arguments {
+            "" => String::new(),
+            own => format!("IgnoreUnknown=1;{own}"),
+        };
         let status = Command::new(&program)
             .env("CNI_COMMAND", self.command)
             .env("CNI_CONTAINERID", &self.container.id)
@@ -93,7 +98,7 @@ impl Call<'_> {
                 namespace.map_or(OsString::new(), |path| path.into()),
             )
             .env("CNI_IFNAME", self.interface)
-            .env("CNI_ARGS", self.arguments)
+            .env("CNI_ARGS", arguments)
             .env("CNI_PATH", paths)
             .stdin(input)
             .stdout(output.try_clone()?)

@@ -9,9 +9,12 @@ use contract::pod::ExposedPort;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use serde::Serialize;
+use serde_json::json;
+
+use crate::Attachment;
 
 /// What plugins have that take mappings.
-pub const PORT_MAPPINGS: &str = "portMappings";
+pub(crate) const PORT_MAPPINGS: &str = "portMappings";
 
 /// A port of the host that leads to one of the pod, as plugins are told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,6 +54,24 @@ impl Mapping {
         };
         (0..port.count.max(1)).map(mapping).collect()
     }
+}
+
+/// Has the ports of the host that `mappings` name lead to the container by the first interface whose plugins can: each leads to one
+/// place.
+///
+/// # Errors
+/// When none can.
+pub fn lead(attachments: &mut [Attachment], mappings: &[Mapping]) -> Result<()> {
+    if mappings.is_empty() {
+        return Ok(());
+    }
+    let mut offering = attachments.iter_mut();
+    let first = offering.find(|one| one.network.offers(PORT_MAPPINGS));
+    let first = first
+        .context("no plugin of these networks has the capability portMappings, as portmap has")?;
+    let capabilities = &mut first.capabilities;
+    capabilities.insert(PORT_MAPPINGS.into(), json!(mappings));
+    Ok(())
 }
 
 /// Takes the ports of the host, so that neither a program nor another pod has them as long as the sockets are there. Nobody listens

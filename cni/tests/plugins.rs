@@ -116,7 +116,7 @@ fn plugins_run_in_order_each_with_the_result_before_and_backwards_when_deleted()
         common(json!({"type": "second", "runtimeConfig": ports}), previous)
     };
     let call = |name: &str, command: &str, namespace: &str| {
-        format!("/{name} {command} pod {namespace} eth0 A=1;B=2")
+        format!("/{name} {command} pod {namespace} eth0 IgnoreUnknown=1;A=1;B=2")
     };
     let there = "/run/netns/pod";
     assert_eq!(

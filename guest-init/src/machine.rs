@@ -77,6 +77,7 @@ pub fn join_networks(cards: &[Card], routes: &[(u8, Route)]) -> Result<()> {
                     }: &Card|
      -> Result<u32> {
         let index = netlink.interface(interface)?.index;
+        netlink.use_all_queues(interface)?;
         netlink.set_up(index)?;
         let mut addresses = addresses.iter();
         addresses.try_for_each(|address| netlink.add_address(index, *address))?;

@@ -493,10 +493,7 @@ pub fn send<M: Serialize>(mut stream: impl Write, message: &M) -> io::Result<()>
         .filter(|length| *length <= MAX_MESSAGE_BYTES);
     let length = length
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "control message too long"))?;
-    let mut frame = Vec::with_capacity(json.len() + 4);
-    frame.extend_from_slice(&length.to_le_bytes());
-    frame.extend_from_slice(&json);
-    stream.write_all(&frame)
+    stream.write_all(&[&length.to_le_bytes(), &*json].concat())
 }
 
 /// Reads one message; `None` at a clean end of the stream.

@@ -1,13 +1,15 @@
 //! What the machine and its host ask of the kernel's network, each in the network namespace of the calling thread:
-//! interfaces, addresses, routes, the joint between two interfaces; and on the host namespaces that have names.
+//! interfaces and their queues, addresses, routes, the joint between two interfaces; and on the host namespaces that have names.
 //!
 //! rtnetlink(7). Every request is answered before the next one is made.
 #![warn(missing_docs)]
 
+mod channels;
 mod joint;
 mod namespace;
 mod requests;
 mod socket;
+mod tap;
 
 use std::net::IpAddr;
 
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::namespace::Namespace;
 pub use self::socket::Netlink;
+pub use self::tap::tap;
 
 /// An interface as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

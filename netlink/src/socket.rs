@@ -79,6 +79,11 @@ impl Netlink {
         open().map(Self).context("open a netlink socket")
     }
 
+    /// The socket.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.0
+    }
+
     /// Has something done.
     pub(crate) fn change(&self, request: Body, flags: u16) -> Result<()> {
         self.exchange(request, NLM_F_ACK | flags).map(drop)

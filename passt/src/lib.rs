@@ -6,6 +6,7 @@
 //! is nothing to take down.
 #![warn(missing_docs)]
 
+mod stream;
 mod uplink;
 
 use std::net::Ipv4Addr;
@@ -16,6 +17,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use netlink::{Address, Netlink, Route};
 
+pub use self::stream::Stream;
 use self::uplink::Uplink;
 
 const PROGRAM: &str = "passt";
@@ -30,8 +32,8 @@ pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// The end of a cable, at the other of which passt is.
 pub struct Cable {
-    /// Frames, each behind its length in network order, 32 bits.
-    pub socket: UnixStream,
+    /// Its frames.
+    pub stream: Stream,
     /// The addresses that this end is to have: the host's own.
     pub addresses: Vec<Address>,
     /// The ways by it.
@@ -64,7 +66,7 @@ pub fn start(forwards: &[String], open: bool) -> Result<Option<Cable>> {
     let addresses = uplinks.iter().map(|uplink| uplink.address).collect();
     let routes = uplinks.into_iter().flat_map(|uplink| uplink.routes);
     Ok(Some(Cable {
-        socket,
+        stream: Stream::new(socket)?,
         addresses,
         routes: routes.collect(),
     }))

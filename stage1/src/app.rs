@@ -23,7 +23,7 @@ use crate::clients::{self, Answer, Caller, NewApp, Request};
 use crate::growth::{Grown, Growth};
 use crate::jail::later::{self, PodRoot};
 use crate::life::GRACE;
-use crate::plan::{self, AddedApp, PreparedRoot};
+use crate::plan::{self, AddedApp, Plan, PreparedRoot};
 use crate::volumes::{Share, Source};
 
 /// Exit code of `app/stop` for an app that does not run: systemd's for a unit that is not there.
@@ -38,6 +38,8 @@ pub struct Runtime {
     /// Arguments of the `run` entrypoint.
     arguments: Vec<String>,
     growth: Growth,
+    /// What every app has in its environment besides.
+    environment: Vec<(String, String)>,
 }
 
 impl Runtime {
@@ -50,9 +52,13 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write(pod: &PodDir, arguments: Vec<String>, growth: Growth) -> Result<()> {
+    pub fn write(pod: &PodDir, arguments: Vec<String>, plan: &Plan) -> Result<()> {
         let path = pod.runtime_config();
-        let json = serde_json::to_vec(&Self { arguments, growth })?;
+        let json = serde_json::to_vec(&Self {
+            arguments,
+            growth: plan.growth,
+            environment: plan.environment.clone(),
+        })?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o640);
         let written = options
@@ -91,7 +97,11 @@ fn parse(argv: impl Iterator<Item = String>) -> Result<String> {
 
 fn add(pod: &PodDir, name: &str) -> Result<u8> {
     let manifest: PodManifest = assets::read_json(&pod.manifest())?;
-    let Runtime { arguments, growth } = Runtime::read(pod)?;
+    let Runtime {
+        arguments,
+        growth,
+        environment,
+    } = Runtime::read(pod)?;
     let arguments = RunArguments::parse(arguments)?;
     let images = assets::images(pod, &manifest)?;
     let AddedApp {
@@ -100,6 +110,7 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
         shares,
         mut warnings,
     } = AddedApp::new(&manifest, &images, name, &arguments)?;
+    app.environment.extend(environment);
     let limits = plan::pod_limits(&manifest, &images)?;
     let grown = growth.for_apps(&limits, &app.limits, &mut warnings)?;
     warnings

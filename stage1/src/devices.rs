@@ -13,7 +13,7 @@ use vmm::fs::{Fs, Share, Trust};
 use vmm::layout::Slot;
 use vmm::machine::{Config, Devices, Machine};
 use vmm::mem::{Mem, Size};
-use vmm::net::{Limit, Meter, Net};
+use vmm::net::{self, Limit, Meter, Net};
 use vmm::vsock::Vsock;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -21,6 +21,7 @@ use crate::assets::Assets;
 use crate::growth::Growth;
 use crate::jail::files_of_guest;
 use crate::jail::shares::SHARES;
+use crate::network::Cable;
 use crate::plan::{Plan, PreparedImage, PreparedRoot};
 use crate::reserves::image_extents;
 use crate::streams::Ports;
@@ -73,8 +74,15 @@ pub fn machine(
     };
     let meters = [Meter::new(limit), Meter::new(limit)];
     for (number, card) in (0..).zip(assets.cards) {
-        let net = Net::new(card.link, card.mac, card.mtu, meters.clone());
-        devices.insert(Slot::Net(number), boxed(net));
+        let parts = match card.cable {
+            Cable::Taps(taps) => net::card(taps, card.mac, card.mtu, &meters)
+                .context("share a network card's queues")?,
+            Cable::Passt(passt) => {
+                let meters = meters.clone();
+                boxed(Net::new(Box::new(passt), card.mac, card.mtu, meters))
+            }
+        };
+        devices.insert(Slot::Net(number), parts);
     }
     if let Some(descriptors) = descriptors {
         add_shared_folders(&mut devices, &plan.boot.shares, &descriptors)
@@ -117,8 +125,9 @@ pub fn machine(
     })
 }
 
-fn boxed(device: impl Device + 'static) -> Box<dyn Device> {
-    Box::new(device)
+/// A device in one part.
+fn boxed(device: impl Device + 'static) -> Vec<Box<dyn Device>> {
+    vec![Box::new(device)]
 }
 
 /// The host's folders, as a file system for each way to keep them. The process's root holds nothing else that could be

@@ -84,6 +84,8 @@ pub struct Plan {
     pub scratch_bytes: Option<u64>,
     /// Apps in order.
     pub apps: Vec<protocol::App>,
+    /// What each of them has in its environment besides, and those that come later.
+    pub environment: Vec<(String, String)>,
     /// How many images lie on the images disk: those of the apps that have one, in order.
     pub images: u8,
     /// What the machine may send on its networks, and receive, bytes in a second.
@@ -158,6 +160,7 @@ impl Plan {
             kernel_parameters: kernel_parameters(host, arguments.debug, &mut warnings),
             scratch_bytes,
             apps,
+            environment: Vec::new(),
             images: planner.numbers.start,
             network_bytes: limits::network_bytes(pod)?,
             shares,

@@ -24,7 +24,7 @@ use crate::control::Control;
 use crate::devices::{self, Made};
 use crate::host;
 use crate::jail::seccomp::{self, Kind};
-use crate::jail::{self, Identity, Inside, shares};
+use crate::jail::{self, Identity, shares};
 use crate::life::{self, Life};
 use crate::names::Names;
 use crate::network::{self, Networks, Way};
@@ -70,20 +70,23 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
         &arguments,
         &prepared.manifest,
         &prepared.assets.images,
+        prepared.plan.growth.start.cpus,
     )?;
     let _reserved = prepared.join(networks, arguments.mds_token.as_deref());
 
     let become_pod = || Becoming::new(&pod, argv, &prepared.plan, &mut cgroup);
-    let becoming = become_pod().inspect_err(|_| network::give_up(&pod, &arguments.uuid))?;
+    let mut becoming = become_pod().inspect_err(|_| network::give_up(&pod, &arguments.uuid))?;
     // From here on nobody but the `gc` entrypoint can take networks down.
-    let shut_in = becoming.shut_in(&pod, &prepared.plan)?;
+    let inside = jail::enter(&pod, &mut becoming.identity, &prepared.plan);
+    let inside = inside.context("jail the machine's process")?;
     if let Some(warning) = cgroup::arrive(cgroup, &prepared.plan.growth.caps) {
         crate::tell(&format!("warning: {warning}"));
     }
     timings.mark("jailed");
 
-    let report = shut_in.report.clone();
-    let code = prepared.live(shut_in, &timings).unwrap_or_else(|error| {
+    let report = Report::new(inside.report);
+    let code = prepared.live(becoming, report.clone(), inside.descriptors, &timings);
+    let code = code.unwrap_or_else(|error| {
         crate::tell(&format!("{error:#}"));
         life::FAILED
     });
@@ -95,19 +98,10 @@ pub fn run(argv: impl IntoIterator<Item = String>) -> Result<u8> {
 
 /// The process when it is the pod, before its jail.
 struct Becoming {
-    identity: Identity,
-    clients: Clients,
-    signals: SignalFd,
-}
-
-/// What it has once it is in its jail.
-struct ShutIn {
     /// Its uid is its own as long as this is there.
     identity: Identity,
     clients: Clients,
     signals: SignalFd,
-    report: Report,
-    descriptors: Option<File>,
 }
 
 impl Becoming {
@@ -123,7 +117,7 @@ impl Becoming {
         let identity = Identity::claim(pod.path(), plan)?;
         Report::prepare(pod, identity.owner())?;
         if plan.mutable {
-            Runtime::write(pod, argv, plan.growth)?;
+            Runtime::write(pod, argv, plan)?;
         }
         let clients = Clients::listen(&PodDir::new("").socket())?;
         // Who finds a pid finds the socket too.
@@ -133,21 +127,6 @@ impl Becoming {
             identity,
             clients,
             signals,
-        })
-    }
-
-    fn shut_in(mut self, pod: &PodDir, plan: &Plan) -> Result<ShutIn> {
-        let inside = jail::enter(pod, &mut self.identity, plan);
-        let Inside {
-            report,
-            descriptors,
-        } = inside.context("jail the machine's process")?;
-        Ok(ShutIn {
-            identity: self.identity,
-            clients: self.clients,
-            signals: self.signals,
-            report: Report::new(report),
-            descriptors,
         })
     }
 }
@@ -199,7 +178,12 @@ impl Prepared {
 
     /// Puts the pod on its networks; gives what is to stay for as long as it runs.
     fn join(&mut self, networks: Networks, mds_token: Option<&str>) -> Vec<OwnedFd> {
-        let Plan { boot, apps, .. } = &mut self.plan;
+        let Plan {
+            boot,
+            apps,
+            environment,
+            ..
+        } = &mut self.plan;
         boot.cards = networks
             .cards
             .iter()
@@ -209,34 +193,39 @@ impl Prepared {
         let resolv = networks.resolv.filter(|_| self.resolv_of_networks);
         boot.resolv = boot.resolv.take().or(resolv);
         self.assets.cards = networks.cards;
-        match mds_token.map(|token| networks.host.map(|host| network::metadata_url(host, token))) {
-            Some(Some(url)) => {
-                for app in apps {
-                    app.environment
-                        .push(("AC_METADATA_URL".into(), url.clone()));
-                }
+        match (mds_token, networks.host) {
+            (Some(token), Some(host)) => {
+                let url = network::metadata_url(host, token);
+                environment.push(("AC_METADATA_URL".into(), url));
             }
-            Some(None) => crate::tell(
+            (Some(_), None) => crate::tell(
                 "warning: AC_METADATA_URL is not set: on these networks the pod does not reach its host",
             ),
-            None => {}
+            (None, _) => {}
+        }
+        for app in apps {
+            app.environment.extend_from_slice(environment);
         }
         networks.reserved
     }
 
     /// Makes the machine in the jail, where all that it needs is open, and is with it until it has ended; returns the pod's exit
     /// code.
-    fn live(self, shut_in: ShutIn, timings: &Timings) -> Result<u8> {
+    fn live(
+        self,
+        becoming: Becoming,
+        report: Report,
+        descriptors: Option<File>,
+        timings: &Timings,
+    ) -> Result<u8> {
         let Self {
             assets, mut plan, ..
         } = self;
-        let ShutIn {
+        let Becoming {
             identity: _identity,
             clients,
             signals,
-            report,
-            descriptors,
-        } = shut_in;
+        } = becoming;
         let ports = Ports::default();
         let control = Control::new(ports.open(CONTROL_PORT)?)?;
         let drained = streams::drained_event()?;

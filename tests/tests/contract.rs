@@ -126,7 +126,12 @@ fn pod_of_rkt_is_entered_from_the_tree_store_and_stopped() {
 fn pod_of_rkt_takes_apps_while_it_runs_and_gives_their_roots_back() {
     let rkt = Rkt::with_our_stage1();
     let mut pod = rkt.empty("77777777-2222-4333-8444-555555555555", true);
-    let running = Running::start(&mut pod.run(&["--mutable"]));
+    let arguments = [
+        "--mutable",
+        "--net=default-restricted",
+        "--mds-token=0123456789abcdef0123456789abcdef",
+    ];
+    let running = Running::start(&mut pod.run(&arguments));
     pod.let_go_of_lock();
     let report = pod.upper_of_stage1().join("rkt");
     wait_until("the pod is ready", || {
@@ -136,7 +141,10 @@ fn pod_of_rkt_takes_apps_while_it_runs_and_gives_their_roots_back() {
     let does = |entrypoint: &str, name: &str| {
         finish(&mut pod.cross(entrypoint, name)).expect_code(0);
     };
-    pod.place("one", "echo $AC_APP_NAME $FLAVOUR >>/written; exit 3");
+    pod.place(
+        "one",
+        "echo $AC_APP_NAME $FLAVOUR $AC_METADATA_URL >>/written; exit 3",
+    );
     pod.place(
         "two",
         "trap 'exit 7' TERM; touch /up; while :; do usleep 10000; done",
@@ -153,7 +161,8 @@ fn pod_of_rkt_takes_apps_while_it_runs_and_gives_their_roots_back() {
         wait_until("the app has ended", || status("one").is_some());
         assert_eq!(status("one").as_deref(), Some("3\n"));
         let text = fs::read_to_string(&written).expect("the app's file");
-        assert_eq!(text, "one aci\n".repeat(lives));
+        let of_service = "http://172.31.0.1:18112/0123456789abcdef0123456789abcdef";
+        assert_eq!(text, format!("one aci {of_service}\n").repeat(lives));
     }
     finish(&mut pod.cross("app/stop", "one")).expect_code(5);
     does("app/start", "two");

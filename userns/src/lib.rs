@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 mod child;
+mod claim;
 mod subordinate;
 
 use std::fs::{self, File};
@@ -15,6 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, getegid, geteuid};
 
 pub use self::child::{Child, close_descriptors_except};
+pub use self::claim::claim;
 
 /// One with the caller's own ids alone, which inside are root's if he is to be `root`.
 ///

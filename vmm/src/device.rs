@@ -14,6 +14,9 @@ use crate::memory::GuestMemory;
 
 /// A virtio device at rest. To run it, its whole value moves into [`Device::run`], on a thread of its own, and comes
 /// back when that returns; so pause, reset and snapshot are the same motion.
+///
+/// A device may come in several parts, each of which runs on a thread of its own and serves its share of the queues, dealt out
+/// in order. What the driver sees besides is what the first one says.
 pub trait Device: Send {
     /// Device ID, section 5.
     fn id(&self) -> u32;

@@ -43,8 +43,8 @@ pub struct Config {
     pub extra_command_line: String,
 }
 
-/// Which device is in which slot.
-pub type Devices = BTreeMap<Slot, Box<dyn Device>>;
+/// Which device is in which slot, each in its parts.
+pub type Devices = BTreeMap<Slot, Vec<Box<dyn Device>>>;
 
 /// A machine that has not run yet.
 pub struct Machine {
@@ -101,14 +101,14 @@ impl Machine {
         let mut slots = [const { None }; SLOTS];
         let mut servers = Vec::new();
         let mut present = Vec::new();
-        for (slot, device) in devices {
+        for (slot, parts) in devices {
             let index = slot
                 .index()
                 .with_context(|| format!("{slot:?}: no such slot"))?;
-            let (transport, server) =
-                wire(&vm, index, device, &memory).with_context(|| format!("{slot:?}"))?;
+            let (transport, own) =
+                wire(&vm, index, parts, &memory).with_context(|| format!("{slot:?}"))?;
             slots[usize::from(index)] = Some(Mutex::new(transport));
-            servers.push((ThreadKind::of(slot), server));
+            servers.extend(own.into_iter().map(|server| (ThreadKind::of(slot), server)));
             present.push(index);
         }
 

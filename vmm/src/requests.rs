@@ -1,8 +1,8 @@
 //! How a device answers requests: chains of queues, one after the other, each with one answer, until it is told to stop.
-//! Disks, shared folders and memory do; vsock, whose two directions wait for each other, and network cards take chains
+//! Disks, shared folders, memory and the control of network cards do; vsock, whose two directions wait for each other, and network cards take chains
 //! themselves.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 
 use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::{Activation, ActiveQueue, Interrupt, Stop};
 use crate::event;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, Reader, Writer};
 
 /// Requests of one queue between two looks at the stop.
 const BATCH: u16 = 16;
@@ -106,6 +106,23 @@ pub fn drain(
         tell(queue)?;
     }
     queue.enable_notification(memory).ok()
+}
+
+/// Answers a request of N bytes, or one that is no such; how many bytes were written to the driver, none of them where there is no room
+/// for all.
+pub fn exchange<const N: usize>(
+    memory: &GuestMemory,
+    chain: DescriptorChain<&GuestMemory>,
+    answer: impl FnOnce(Option<[u8; N]>) -> Vec<u8>,
+) -> u32 {
+    let mut request = [0; N];
+    let from: Result<Reader<'_>, _> = chain.clone().reader(memory);
+    let is_read = from.is_ok_and(|mut from| from.read_exact(&mut request).is_ok());
+    let answer = answer(is_read.then_some(request));
+    let to: Result<Writer<'_>, _> = chain.writer(memory);
+    let to = to.ok().filter(|to| to.available_bytes() >= answer.len());
+    let written = to.and_then(|mut to| to.write(&answer).ok());
+    written.map_or(0, |bytes| u32::try_from(bytes).unwrap_or(0))
 }
 
 /// The next chain that is in a queue, if there is one.

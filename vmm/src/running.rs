@@ -1,7 +1,7 @@
 //! A machine at work: its threads, how it is told to stop, and what is left of it. The caller keeps its own thread and
 //! waits for the end with whatever else it waits for.
 //!
-//! Threads: one for each device, one for each vCPU, all made by [`Machine::start`]. Each confines itself first; no
+//! Threads: one for each part of a device, one for each vCPU, all made by [`Machine::start`]. Each confines itself first; no
 //! vCPU enters the guest before every thread has.
 
 use std::os::fd::{AsFd, BorrowedFd};

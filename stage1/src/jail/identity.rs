@@ -2,16 +2,12 @@
 //! held, through an open descriptor, exactly as long as the process lives: two living pods never share a uid, and nothing is to
 //! be cleaned up after a crash. A claim also names its pod, and is not given out again while that pod's files are there.
 
-use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::fs::File;
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use contract::{BLOCK, UidRange};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
@@ -21,9 +17,6 @@ use crate::plan::Plan;
 
 /// Where claims lie: machine-wide, for two stores must not give out the same uid.
 const CLAIMS: &str = "/run/fairing/uids";
-
-/// Longest path of a pod in a claim, bytes.
-const MAX_CLAIM_BYTES: u64 = 4096;
 
 /// The identity of the jailed process.
 pub enum Identity {
@@ -179,70 +172,34 @@ fn enter_namespace(namespace: &mut Option<OwnedFd>) -> Result<()> {
     })
 }
 
-/// Claims the first of `uids`, which are of `range`, that is free, by a file in `claims`.
+/// Claims for `pod` the first of `uids`, which are of `range`, that is free, by a file in `claims`.
 fn claim_in(
     claims: &Path,
     uids: impl Iterator<Item = u32>,
     range: UidRange,
     pod: &Path,
 ) -> Result<(u32, File)> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(claims)
-        .with_context(|| format!("make {}", claims.display()))?;
-    for uid in uids {
-        let path = claims.join(uid.to_string());
-        let claim = try_claim(&path, pod);
-        let claim = claim.with_context(|| format!("claim uid by {}", path.display()))?;
-        if let Some(claim) = claim {
-            return Ok((uid, claim));
-        }
-    }
-    bail!(
-        "every uid of pod-uids = \"{range}\" (FIRST:COUNT) belongs to a pod: remove pods that have ended (fairing gc, \
-         fairing rm), or configure a larger range in config.toml"
-    )
+    userns::claim(claims, uids, pod, has_files)?.with_context(|| {
+        format!(
+            "every uid of pod-uids = \"{range}\" (FIRST:COUNT) belongs to a pod: remove pods that have ended (fairing gc, \
+             fairing rm), or configure a larger range in config.toml"
+        )
+    })
 }
 
-/// The claim at `path` if nobody has it: locked through a descriptor that cannot write it, for the jailed process keeps
-/// that one.
-fn try_claim(path: &Path, pod: &Path) -> Result<Option<File>> {
-    let mut writable = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
-    let claim = File::open(path)?;
-    match claim.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(error.into()),
-    }
-    let mut holder = Vec::new();
-    (&claim).take(MAX_CLAIM_BYTES).read_to_end(&mut holder)?;
-    if is_elsewhere(Path::new(OsStr::from_bytes(&holder)), pod) {
-        return Ok(None);
-    }
-    writable.set_len(0)?;
-    writable.write_all(pod.as_os_str().as_bytes())?;
-    Ok(Some(claim))
-}
-
-/// Whether `holder` is another pod than `pod` whose files are still there: where it ran, or where it waits for removal.
-fn is_elsewhere(holder: &Path, pod: &Path) -> bool {
+/// Whether files of the pod `holder` are still there: where it ran, or where it waits for removal.
+fn has_files(holder: &Path) -> bool {
     let exited = holder
         .file_name()
         .zip(holder.ancestors().nth(2))
         .map(|(uuid, pods)| pods.join("exited-garbage").join(uuid));
-    !holder.as_os_str().is_empty()
-        && holder != pod
-        && (holder.exists() || exited.is_some_and(|exited| exited.exists()))
+    holder.exists() || exited.is_some_and(|exited| exited.exists())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

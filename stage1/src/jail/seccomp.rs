@@ -128,8 +128,12 @@ const TERMINAL: Limited = Limited::to(
     &[0x5401, 0x5402, 0x5403, 0x5413, 0x5421],
 );
 
-/// TUNSETOFFLOAD.
-const OFFLOADS: Limited = Limited::to(libc::SYS_ioctl, 1, &[libc::TUNSETOFFLOAD]);
+/// What cards ask of their taps.
+const OF_TAPS: Limited = Limited::to(
+    libc::SYS_ioctl,
+    1,
+    &[libc::TUNSETOFFLOAD, libc::TUNSETQUEUE],
+);
 
 /// CLONE_FS: a working folder of the thread's own, which the file server changes.
 const OWN_FOLDER: Limited = Limited::to(libc::SYS_unshare, 0, &[0x200]);
@@ -178,7 +182,7 @@ impl Kind {
                 ThreadKind::Vsock => (&[EPOLL, SOCKETS], &[&[NON_BLOCKING]]),
                 ThreadKind::Mem => (&[EPOLL], &[]),
                 ThreadKind::Fs => (&[EPOLL, FILE_SERVER], &[&[OWN_FOLDER, CAPABILITY_SETS]]),
-                ThreadKind::Net => (&[EPOLL, SOCKETS], &[&[OFFLOADS]]),
+                ThreadKind::Net => (&[EPOLL, SOCKETS], &[&[OF_TAPS]]),
                 // This stage 1 has none.
                 ThreadKind::Balloon => (&[], &[]),
             },

@@ -5,7 +5,6 @@
 //! The addresses stay on the plugins' interfaces, where CHECK looks for them, and the guest is told to have the same; since
 //! all that arrives is redirected to the tap, the namespace itself never answers.
 
-mod built_in;
 mod ports;
 pub mod user;
 
@@ -20,7 +19,7 @@ use guest_init::protocol;
 use netlink::{Interface, Namespace, Netlink, Route};
 use serde_json::{Value, json};
 use vmm::layout::NETWORK_CARDS;
-use vmm::net::{Link, Tap};
+use vmm::net::Tap;
 
 use crate::limits;
 use crate::plan::PreparedImage;
@@ -49,7 +48,7 @@ pub struct Networks {
 /// A card of the machine.
 pub struct Card {
     /// What its cable leads to.
-    pub link: Box<dyn Link>,
+    pub cable: Cable,
     /// Its address on the link, which is the interface's.
     pub mac: [u8; 6],
     /// Its largest packet, bytes.
@@ -57,6 +56,17 @@ pub struct Card {
     /// What the guest is told.
     pub told: protocol::Card,
 }
+
+/// What the cable of a card leads to.
+pub enum Cable {
+    /// An interface, by one or several queues.
+    Taps(Vec<Tap>),
+    /// A program.
+    Passt(user::Passt),
+}
+
+/// Most queues of a card, each way: each is a thread, and an eighth of a machine of eight CPUs sends by each.
+const MOST_QUEUES: u8 = 8;
 
 /// What adds nothing to loopback.
 const LOOPBACK: [&str; 2] = ["", "none"];
@@ -83,7 +93,7 @@ impl Way {
     pub fn of(arguments: &RunArguments, root: bool) -> Self {
         let by_program: &[_] = match root {
             true => &[HOST, "user"],
-            false => &[HOST, "user", built_in::DEFAULT],
+            false => &[HOST, "user", cni::DEFAULT],
         };
         let mut names: Vec<_> = arguments.net.split(',').collect();
         names.dedup();
@@ -95,8 +105,8 @@ impl Way {
     }
 }
 
-/// Makes the networks that `arguments` ask for, the pod's first interface first. What has been made when one fails is taken
-/// down again.
+/// Makes the networks that `arguments` ask for, the pod's first interface first, with queues for a machine of so many `cpus`. What has been
+/// made when one fails is taken down again.
 ///
 /// # Errors
 /// When there is no such network, or a plugin fails.
@@ -105,6 +115,7 @@ pub fn set_up(
     arguments: &RunArguments,
     manifest: &PodManifest,
     images: &[PreparedImage],
+    cpus: u8,
 ) -> Result<Networks> {
     let root = nix::unistd::geteuid().is_root();
     match Way::of(arguments, root) {
@@ -121,7 +132,7 @@ pub fn set_up(
     let attachments = choose(arguments, &mappings, limits::network_bytes(manifest)?);
     let attachments = attachments.with_context(|| format!("--net={}", arguments.net))?;
     let reserved = cni::reserve(&mappings)?;
-    let made = make(pod, &arguments.uuid, attachments);
+    let made = make(pod, &arguments.uuid, attachments, cpus.min(MOST_QUEUES));
     let mut made = made.inspect_err(|_| give_up(pod, &arguments.uuid))?;
     made.reserved = reserved;
     Ok(made)
@@ -157,7 +168,7 @@ fn by_program(
     let made = made.with_context(|| format!("--net={name} (--net=none is loopback alone)"))?;
     let Some(made) = made else {
         ensure!(
-            name == built_in::DEFAULT && mappings.is_empty(),
+            name == cni::DEFAULT && mappings.is_empty(),
             "--net={name}: this host has no default route by an interface with an address"
         );
         crate::tell("warning: this host has no default route: the pod has loopback alone");
@@ -193,22 +204,12 @@ fn choose(
     let own = arguments.local_config.as_ref();
     let own = own.map(|folder| Path::new(folder).join("net.d"));
     let folders: Vec<_> = own.into_iter().chain([NETWORKS.into()]).collect();
-    let built_in = built_in::networks(!mappings.is_empty())?;
+    let built_in = cni::built_in(!mappings.is_empty())?;
     let mut attachments = cni::choose(&asked, &folders, built_in)?;
-    for attachment in &mut attachments {
-        let rates = bytes.map(|bytes| (cni::BANDWIDTH.to_owned(), cni::bandwidth(bytes)));
-        attachment.capabilities.extend(rates);
+    if let Some(bytes) = bytes {
+        cni::limit(&mut attachments, bytes);
     }
-    if !mappings.is_empty() {
-        // The first alone: a port of the host leads to one place.
-        let mut offering = attachments.iter_mut();
-        let first = offering.find(|one| one.network.offers(cni::PORT_MAPPINGS));
-        let first = first.context(
-            "no plugin of these networks has the capability portMappings, as portmap has",
-        )?;
-        let capabilities = &mut first.capabilities;
-        capabilities.insert(cni::PORT_MAPPINGS.into(), json!(mappings));
-    }
+    cni::lead(&mut attachments, mappings)?;
     let count = attachments.len();
     ensure!(
         count <= usize::from(NETWORK_CARDS),
@@ -217,7 +218,7 @@ fn choose(
     Ok(attachments)
 }
 
-fn make(pod: &PodDir, uuid: &str, attachments: Vec<Attachment>) -> Result<Networks> {
+fn make(pod: &PodDir, uuid: &str, attachments: Vec<Attachment>, queues: u8) -> Result<Networks> {
     // What is to be taken down is written down before it is made.
     let mut records = Records::create(&pod.networks(), attachments)?;
     let namespace = Namespace::create(&network_namespace(uuid))?;
@@ -227,7 +228,7 @@ fn make(pod: &PodDir, uuid: &str, attachments: Vec<Attachment>) -> Result<Networ
         .attachments()
         .map(|attachment| &*attachment.interface);
     let interfaces: Vec<_> = interfaces.collect();
-    let mut networks = namespace.inside(|| join(&interfaces))?;
+    let mut networks = namespace.inside(|| join(&interfaces, queues))?;
     networks.resolv = cni::resolv(records.attachments())?;
     cni::replace(
         &pod.network_info(),
@@ -236,8 +237,8 @@ fn make(pod: &PodDir, uuid: &str, attachments: Vec<Attachment>) -> Result<Networ
     Ok(networks)
 }
 
-/// Joins what plugins have made in the calling thread's network namespace to taps.
-fn join(interfaces: &[&str]) -> Result<Networks> {
+/// Joins what plugins have made in the calling thread's network namespace to taps, each of so many queues.
+fn join(interfaces: &[&str], queues: u8) -> Result<Networks> {
     let netlink = Netlink::open()?;
     let found = interfaces.iter().map(|name| netlink.interface(name));
     let found = found.collect::<Result<Vec<_>>>()?;
@@ -247,7 +248,7 @@ fn join(interfaces: &[&str]) -> Result<Networks> {
     });
     let routes: Vec<_> = routes.collect();
     let cards = interfaces.iter().zip(&found).map(|(name, interface)| {
-        card(&netlink, name, *interface).with_context(|| format!("interface {name}"))
+        card(&netlink, name, *interface, queues).with_context(|| format!("interface {name}"))
     });
     let cards = cards.collect::<Result<Vec<_>>>()?;
     Ok(Networks {
@@ -268,14 +269,15 @@ pub fn metadata_url(host: IpAddr, token: &str) -> String {
     format!("http://{host}:18112/{token}")
 }
 
-fn card(netlink: &Netlink, name: &str, interface: Interface) -> Result<Card> {
+fn card(netlink: &Netlink, name: &str, interface: Interface, queues: u8) -> Result<Card> {
     let tap_name = format!("tap-{name}");
-    let tap = Tap::create(&tap_name)?;
+    let tap = netlink::tap(&tap_name, queues.into())?;
+    let taps = tap.into_iter().map(Tap::new).collect::<Result<_, _>>();
     let tap_index = netlink.interface(&tap_name)?.index;
     netlink.set_up(tap_index)?;
     netlink.join(interface.index, tap_index)?;
     Ok(Card {
-        link: Box::new(tap),
+        cable: Cable::Taps(taps.with_context(|| format!("set up {tap_name}"))?),
         mac: interface.mac,
         mtu: u16::try_from(interface.mtu).unwrap_or(u16::MAX),
         told: protocol::Card {

@@ -1,14 +1,16 @@
 //! The host's networks by a program without privileges. It lies in the pod's cgroup, and ends with the pod's process.
 
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::Result;
 use cni::Mapping;
 use guest_init::protocol::{self, Limits};
 use serde_json::json;
-use vmm::net::Stream;
+use vmm::net::{HEADER_BYTES, Link};
 
-use super::{Card, Networks, gateway};
+use super::{Cable, Card, Networks, gateway};
 
 /// What users are told of it.
 pub const PATH: &str = "user mode, by passt: without privileges; each byte costs the host more, and of ICMP there are echoes alone";
@@ -19,6 +21,35 @@ const PROCESSES: u32 = 4;
 
 /// The machine's address on the cable; the host's is that of an interface of its own.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// The end of its cable, as a card has it. Frames are whole on either way: nobody at the other end would finish them.
+pub struct Passt(passt::Stream);
+
+impl AsFd for Passt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Link for Passt {
+    fn offloads(&self) -> u64 {
+        0
+    }
+
+    fn set_offloads(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {
+        let (header, content) = frame.split_at_mut(HEADER_BYTES);
+        header.fill(0);
+        Ok(HEADER_BYTES + self.0.receive(content)?)
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.0.send(frame.get(HEADER_BYTES..).unwrap_or_default())
+    }
+}
 
 /// Makes room for it in what the host caps the pod at.
 pub fn make_room(caps: &mut Limits) {
@@ -43,7 +74,7 @@ pub fn set_up(mappings: &[Mapping], open: bool) -> Result<Option<Networks>> {
         dns["nameservers"] = json!([passt::NAME_SERVER]);
     }
     let card = Card {
-        link: Box::new(Stream::new(cable.socket)?),
+        cable: Cable::Passt(Passt(cable.stream)),
         mac: MAC,
         mtu: passt::MTU,
         told: protocol::Card {

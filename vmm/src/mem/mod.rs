@@ -7,7 +7,6 @@
 mod blocks;
 mod spec;
 
-use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use virtio_queue::{DescriptorChain, Queue};
@@ -17,7 +16,7 @@ use self::blocks::{Blocks, Request};
 use self::spec::*;
 use crate::device::{Activation, Device, Interrupt, Stop};
 use crate::lock::lock;
-use crate::memory::{self, GuestMemory, Reader, Writer};
+use crate::memory::{self, GuestMemory};
 use crate::requests::{self, Told};
 
 /// The driver has one request at a time.
@@ -62,21 +61,16 @@ impl Mem {
         self.size.clone()
     }
 
-    /// Answers one request: how many bytes were written to the guest, none of them where there is no room for an answer.
+    /// Answers one request; how many bytes were written to the guest.
     fn answer(&self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
-        let mut request = [0; REQUEST_BYTES];
-        let from: Result<Reader<'_>, _> = chain.clone().reader(memory);
-        let is_read = from.is_ok_and(|mut from| from.read_exact(&mut request).is_ok());
-        let request = self.size.state().blocks.parse(&request);
-        let (kind, of_blocks) = match request.filter(|_| is_read) {
-            Some(request) => self.execute(memory, request),
-            None => (VIRTIO_MEM_RESP_ERROR, 0),
-        };
-        let answer = [kind, 0, 0, 0, of_blocks].map(u16::to_le_bytes).concat();
-        let to: Result<Writer<'_>, _> = chain.writer(memory);
-        let to = to.ok().filter(|to| to.available_bytes() >= answer.len());
-        let written = to.and_then(|mut to| to.write_all(&answer).ok());
-        written.map_or(0, |()| RESPONSE_BYTES)
+        requests::exchange(memory, chain, |request: Option<[u8; REQUEST_BYTES]>| {
+            let request = request.and_then(|request| self.size.state().blocks.parse(&request));
+            let (kind, of_blocks) = match request {
+                Some(request) => self.execute(memory, request),
+                None => (VIRTIO_MEM_RESP_ERROR, 0),
+            };
+            [kind, 0, 0, 0, of_blocks].map(u16::to_le_bytes).concat()
+        })
     }
 
     /// Carries out a request; type of the answer, and state of the blocks for who asks for that. The host's side is not held up

@@ -33,5 +33,3 @@ pub const VIRTIO_MEM_STATE_MIXED: u16 = 2;
 
 /// `struct virtio_mem_req`: type, padding, address, number of blocks, padding.
 pub const REQUEST_BYTES: usize = 24;
-/// `struct virtio_mem_resp`: type, padding, state.
-pub const RESPONSE_BYTES: u32 = 10;

@@ -51,7 +51,7 @@ impl Machine {
     fn ask(&self, kind: u16, block: u64, count: u16) -> (u16, u16) {
         let request = request(kind, self.start + block * BLOCK_BYTES, count);
         let answer = self.offer(&request, 10);
-        assert_eq!(answer.len(), RESPONSE_BYTES as usize);
+        assert_eq!(answer.len(), 10);
         let word = |at: usize| u16::from_le_bytes([answer[at], answer[at + 1]]);
         (word(0), word(8))
     }

@@ -1,9 +1,9 @@
 //! One virtio-mmio device wired up: its registers behind a lock that vCPU threads take, an irqfd, an ioeventfd for each
-//! queue, and a thread on which the device serves whenever the driver has it running.
+//! queue, and a thread for each of its parts, on which that serves whenever the driver has the device running.
 //!
-//! The thread exists from the start, so that it has confined itself before the guest's first instruction and no vCPU
-//! ever needs the right to make a thread. It waits for orders; a reset signals the device's [`Stop`] and waits until
-//! the device has given itself back.
+//! The threads exist from the start, so that they have confined themselves before the guest's first instruction and no vCPU
+//! ever needs the right to make a thread. They wait for orders; a reset signals the device's [`Stop`] and waits until
+//! all parts have given themselves back.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::irq::IrqLine;
 use crate::layout::{slot_address, slot_irq};
 use crate::memory::GuestMemory;
 
-/// What the driver's DRIVER_OK asks of the device's thread.
+/// What the driver's DRIVER_OK asks of a part's thread.
 struct Order {
     features: u64,
     queues: Vec<Queue>,
@@ -33,12 +33,18 @@ pub struct Transport {
     irq: Arc<IrqLine>,
     memory: GuestMemory,
     stop: EventFd,
-    orders: Sender<Order>,
-    returns: Receiver<()>,
+    parts: Vec<Part>,
     running: bool,
 }
 
-/// The device's side: what its thread owns.
+/// The vCPUs' side of a part of a device.
+struct Part {
+    queues: usize,
+    orders: Sender<Order>,
+    returns: Receiver<()>,
+}
+
+/// The other side of it: what its thread owns.
 pub struct Server {
     device: Box<dyn Device>,
     irq: Arc<IrqLine>,
@@ -49,65 +55,76 @@ pub struct Server {
     returns: Sender<()>,
 }
 
-/// Makes everything that a device in slot `index` needs, but for its thread.
+/// Makes everything that a device in slot `index` needs, but for its threads.
 ///
 /// # Errors
 /// When descriptors run out or KVM refuses one.
 pub fn wire(
     vm: &VmFd,
     index: u8,
-    device: Box<dyn Device>,
+    parts: Vec<Box<dyn Device>>,
     memory: &GuestMemory,
-) -> Result<(Transport, Server)> {
-    let irq = Arc::new(IrqLine::new(device.config()).context("create interrupt event")?);
+) -> Result<(Transport, Vec<Server>)> {
+    let first = parts.first().context("a device without parts")?;
+    let irq = Arc::new(IrqLine::new(first.config()).context("create interrupt event")?);
+    let registers = Registers::new(first.id(), first.features(), &queue_sizes(&parts));
     vm.register_irqfd(irq.event(), slot_irq(index))
         .context("register irqfd")?;
-    let queue_sizes = device.queue_sizes();
-    let kicks = queue_sizes
-        .iter()
-        .map(|_| event())
-        .collect::<io::Result<Vec<_>>>()
-        .context("create queue event")?;
+    let events = queue_sizes(&parts).into_iter().map(|_| event());
+    let kicks: io::Result<Vec<_>> = events.collect();
+    let kicks = kicks.context("create queue event")?;
     for (queue, kick) in (0u32..).zip(&kicks) {
         let address = IoEventAddress::Mmio(slot_address(index) + offset::QUEUE_NOTIFY);
         vm.register_ioevent(kick, &address, queue)
             .context("register ioeventfd")?;
     }
-    let (transport, server) = connect(device, memory, irq, kicks).context("wire device")?;
-    Ok((transport, server))
+    connect(registers, parts, memory, irq, kicks).context("wire device")
+}
+
+fn queue_sizes(parts: &[Box<dyn Device>]) -> Vec<u16> {
+    let sizes = parts.iter().map(|part| part.queue_sizes());
+    sizes.collect::<Vec<_>>().concat()
 }
 
 /// [`wire`] without KVM.
 fn connect(
-    device: Box<dyn Device>,
+    registers: Registers,
+    devices: Vec<Box<dyn Device>>,
     memory: &GuestMemory,
     irq: Arc<IrqLine>,
     kicks: Vec<EventFd>,
-) -> io::Result<(Transport, Server)> {
-    let (orders, orders_there) = channel();
-    let (returns_there, returns) = channel();
+) -> io::Result<(Transport, Vec<Server>)> {
     let stop = event()?;
-    let registers = Registers::new(device.id(), device.features(), device.queue_sizes());
-    let server = Server {
-        device,
-        irq: irq.clone(),
-        memory: memory.clone(),
-        kicks,
-        stop: Stop::new(stop.try_clone()?),
-        orders: orders_there,
-        returns: returns_there,
-    };
-    let memory = memory.clone();
+    let mut kicks = kicks.into_iter();
+    let (mut parts, mut servers) = (Vec::new(), Vec::new());
+    for device in devices {
+        let (orders, orders_there) = channel();
+        let (returns_there, returns) = channel();
+        let queues = device.queue_sizes().len();
+        parts.push(Part {
+            queues,
+            orders,
+            returns,
+        });
+        servers.push(Server {
+            device,
+            irq: irq.clone(),
+            memory: memory.clone(),
+            kicks: kicks.by_ref().take(queues).collect(),
+            stop: Stop::new(stop.try_clone()?),
+            orders: orders_there,
+            returns: returns_there,
+        });
+    }
     let transport = Transport {
         registers,
         irq,
-        memory,
+        memory: memory.clone(),
         stop,
-        orders,
-        returns,
+        parts,
         running: false,
     };
-    Ok((transport, server))
+    Ok((transport, servers))
 }
 
 fn event() -> io::Result<EventFd> {
@@ -140,7 +157,7 @@ impl Transport {
         }
     }
 
-    /// Signals the device to give itself back, for good once `self` is dropped; its thread then ends.
+    /// Signals the device to give itself back, for good once `self` is dropped; its threads then end.
     pub fn signal_stop(&self) {
         // Fails only when the counter would overflow: then it is signalled.
         let _ = self.stop.write(1);
@@ -157,18 +174,24 @@ impl Transport {
             self.irq.needs_reset(why);
             return;
         };
-        let order = Order {
-            features: self.registers.driver_features(),
-            queues,
-        };
-        self.running = self.orders.send(order).is_ok();
+        let mut queues = queues.into_iter();
+        for part in &self.parts {
+            let order = Order {
+                features: self.registers.driver_features(),
+                queues: queues.by_ref().take(part.queues).collect(),
+            };
+            // A thread is gone only when the machine is.
+            let _ = part.orders.send(order);
+        }
+        self.running = true;
     }
 
     fn halt(&mut self) {
         if std::mem::take(&mut self.running) {
             self.signal_stop();
-            // The thread is gone only when the machine is.
-            let _ = self.returns.recv();
+            for part in &self.parts {
+                let _ = part.returns.recv();
+            }
             // For the next run; nothing to read is fine.
             let _ = self.stop.read();
         }
@@ -176,7 +199,7 @@ impl Transport {
 }
 
 impl Server {
-    /// Serves the device whenever the driver has it running, until the transport is gone. Gives the device back.
+    /// Serves its part whenever the driver has the device running, until the transport is gone. Gives it back.
     ///
     /// # Errors
     /// When descriptors run out.
@@ -264,24 +287,32 @@ mod tests {
 
     struct Wired {
         transport: Transport,
-        thread: thread::JoinHandle<io::Result<Box<dyn Device>>>,
+        threads: Vec<thread::JoinHandle<io::Result<Box<dyn Device>>>>,
         begun: Receiver<u32>,
     }
 
+    /// A device of two parts, each of which says when it begins.
     fn wired(patient: bool) -> Wired {
         let (begun_there, begun) = channel();
-        let device = Counter {
-            runs: Arc::default(),
-            begun: begun_there,
-            patient,
+        let part = |_| -> Box<dyn Device> {
+            Box::new(Counter {
+                runs: Arc::default(),
+                begun: begun_there.clone(),
+                patient,
+            })
         };
+        let parts: Vec<_> = (0..2).map(part).collect();
         let memory = crate::memory::map(1, 0).unwrap();
         let irq = Arc::new(IrqLine::new(vec![]).unwrap());
-        let (transport, server) =
-            connect(Box::new(device), &memory, irq, vec![event().unwrap()]).unwrap();
+        let registers = Registers::new(9, 0, &queue_sizes(&parts));
+        let kicks = vec![event().unwrap(), event().unwrap()];
+        let (transport, servers) = connect(registers, parts, &memory, irq, kicks).unwrap();
+        let threads = servers
+            .into_iter()
+            .map(|server| thread::spawn(|| server.serve()));
         Wired {
             transport,
-            thread: thread::spawn(|| server.serve()),
+            threads: threads.collect(),
             begun,
         }
     }
@@ -330,17 +361,21 @@ mod tests {
         for patient in [true, false] {
             let Wired {
                 mut transport,
-                thread,
+                threads,
                 begun,
             } = wired(patient);
             for run in 1..=3 {
                 bring_up(&mut transport, 0x1000);
-                assert_eq!(begun.recv_timeout(DEADLINE), Ok(run));
+                for _part in 0..2 {
+                    assert_eq!(begun.recv_timeout(DEADLINE), Ok(run));
+                }
                 write(&mut transport, offset::STATUS, 0);
                 assert_eq!(read(&transport, offset::STATUS), 0);
             }
             drop(transport);
-            assert_eq!(thread.join().unwrap().unwrap().id(), 9);
+            for thread in threads {
+                assert_eq!(thread.join().unwrap().unwrap().id(), 9);
+            }
         }
     }
 
@@ -348,21 +383,23 @@ mod tests {
     fn transport_stopped_while_running_gives_the_device_back() {
         let Wired {
             mut transport,
-            thread,
+            threads,
             begun,
         } = wired(true);
         bring_up(&mut transport, 0x1000);
         assert_eq!(begun.recv_timeout(DEADLINE), Ok(1));
         transport.signal_stop();
         drop(transport);
-        assert_eq!(thread.join().unwrap().unwrap().id(), 9);
+        for thread in threads {
+            assert_eq!(thread.join().unwrap().unwrap().id(), 9);
+        }
     }
 
     #[test]
     fn transport_queue_outside_memory_needs_reset_and_does_not_run() {
         let Wired {
             mut transport,
-            thread,
+            threads,
             begun,
         } = wired(true);
         bring_up(&mut transport, 0xffff_f000);
@@ -373,7 +410,9 @@ mod tests {
         write(&mut transport, offset::STATUS, 0);
         assert_eq!(read(&transport, offset::STATUS), 0);
         drop(transport);
-        thread.join().unwrap().unwrap();
+        for thread in threads {
+            thread.join().unwrap().unwrap();
+        }
         assert_eq!(
             begun.recv_timeout(DEADLINE),
             Err(RecvTimeoutError::Disconnected)

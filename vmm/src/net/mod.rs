@@ -1,25 +1,27 @@
 //! The network card: a cable that leads to a link of the host. Frames pass as they are, with checksums and segments as
 //! unfinished as both sides have agreed on.
 //!
-//! Virtio 1.2, section 5.1. A frame passes through a buffer, so that what the link is given is what has been looked at. What
+//! Virtio 1.2, section 5.1. A card has a pair of queues, or several, each a part with a link of its own. A frame passes through a buffer, so that what the link is given is what has been looked at. What
 //! a frame says of itself is judged by the link, which is the host's kernel.
 
+mod control;
 mod rate;
 mod session;
 mod spec;
-mod stream;
 mod tap;
 mod used;
 
 use std::io;
 use std::os::fd::AsFd;
 
+use anyhow::Context;
 use virtio_queue::Queue;
 
+use self::control::Control;
 pub use self::rate::{Limit, Meter};
 use self::session::Session;
+pub use self::spec::HEADER_BYTES;
 use self::spec::*;
-pub use self::stream::Stream;
 pub use self::tap::Tap;
 use crate::device::{Activation, Device, Stop};
 use crate::faults::Faults;
@@ -47,24 +49,52 @@ pub trait Link: AsFd + Send {
     fn send(&self, frame: &[u8]) -> io::Result<()>;
 }
 
-/// A network card.
+/// The parts of a card of the address `mac` whose packets have at most `mtu` bytes, with a pair of queues for each of `taps`, which are
+/// one interface's. What the guest sends passes by the first of `meters`, what it receives by the second.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn card(
+    taps: Vec<Tap>,
+    mac: [u8; 6],
+    mtu: u16,
+    meters: &[Meter; 2],
+) -> io::Result<Vec<Box<dyn Device>>> {
+    let pairs = u16::try_from(taps.len()).unwrap_or(u16::MAX);
+    let own = taps.iter().map(Tap::try_clone);
+    let own = own.collect::<io::Result<Vec<_>>>()?;
+    let nets = taps.into_iter().map(|tap| -> Box<dyn Device> {
+        let net = Net::new(Box::new(tap), mac, mtu, meters.clone());
+        Box::new(Net { pairs, ..net })
+    });
+    let mut parts: Vec<_> = nets.collect();
+    if pairs > 1 {
+        let attach = Box::new(move |pair: usize, gets| own[pair].set_attached(gets));
+        parts.push(Box::new(Control::new(pairs.into(), attach)));
+    }
+    Ok(parts)
+}
+
+/// A card with one pair of queues, or one such pair.
 pub struct Net {
     link: Box<dyn Link>,
     mac: [u8; 6],
     mtu: u16,
+    /// How many there are of it.
+    pairs: u16,
     /// What the guest sends, and what it receives.
     meters: [Meter; 2],
     faults: Faults,
 }
 
 impl Net {
-    /// A card of the address `mac` whose packets have at most `mtu` bytes. What the guest sends passes by the first of `meters`, what
-    /// it receives by the second.
+    /// As [`card`] with one link.
     pub fn new(link: Box<dyn Link>, mac: [u8; 6], mtu: u16, meters: [Meter; 2]) -> Self {
         Self {
             link,
             mac,
             mtu,
+            pairs: 1,
             meters,
             faults: Faults::default(),
         }
@@ -74,7 +104,7 @@ impl Net {
     fn config(&self, status: u16) -> Vec<u8> {
         let mut config = self.mac.to_vec();
         config.extend(status.to_le_bytes());
-        config.extend(1u16.to_le_bytes()); // max_virtqueue_pairs
+        config.extend(self.pairs.to_le_bytes());
         config.extend(self.mtu.to_le_bytes());
         config
     }
@@ -87,7 +117,11 @@ impl Device for Net {
 
     fn features(&self) -> u64 {
         let says = VIRTIO_NET_F_MAC | VIRTIO_NET_F_MTU | VIRTIO_NET_F_STATUS;
-        says | self.link.offloads() | VIRTIO_NET_F_MRG_RXBUF | VIRTIO_F_INDIRECT_DESC
+        let several = match self.pairs {
+            1 => 0,
+            _ => VIRTIO_NET_F_MQ | VIRTIO_NET_F_CTRL_VQ,
+        };
+        says | several | self.link.offloads() | VIRTIO_NET_F_MRG_RXBUF | VIRTIO_F_INDIRECT_DESC
     }
 
     fn queue_sizes(&self) -> &'static [u16] {
@@ -103,14 +137,13 @@ impl Device for Net {
         mut activation: Activation,
         stop: &Stop,
     ) -> (Box<dyn Device>, Vec<Queue>) {
-        let session = Session::new(&self, &mut activation, stop);
-        let session = session.map_err(|error| format!("set up the network card: {error}"));
+        let session = Session::new(&self, &mut activation, stop).context("set up the network card");
         let served = session.and_then(|session| {
             let served = session.serve();
-            served.map_err(|fault| format!("queues of the network card are broken: {fault}"))
+            served.context("serve the network card's queues")
         });
         if let Err(why) = served {
-            activation.interrupt.needs_reset(&why);
+            activation.interrupt.needs_reset(&format!("{why:#}"));
         }
         (self, activation.into_queues())
     }

@@ -102,6 +102,10 @@ impl<'m> Session<'m> {
     /// # Errors
     /// What only a reset helps against.
     pub fn serve(mut self) -> Result<(), QueueError> {
+        // A driver may leave pairs alone.
+        if !self.rx.queue.ready() && !self.tx.queue.ready() {
+            return Ok(());
+        }
         if !self.rx.queue.is_valid(self.memory) || !self.tx.queue.is_valid(self.memory) {
             return Err(QueueError::QueueNotReady);
         }

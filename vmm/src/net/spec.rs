@@ -31,6 +31,21 @@ pub const VIRTIO_NET_F_MAC: u64 = 1 << bits::VIRTIO_NET_F_MAC;
 pub const VIRTIO_NET_F_MTU: u64 = 1 << bits::VIRTIO_NET_F_MTU;
 /// It says whether the link is up.
 pub const VIRTIO_NET_F_STATUS: u64 = 1 << bits::VIRTIO_NET_F_STATUS;
+/// There is a control queue.
+pub const VIRTIO_NET_F_CTRL_VQ: u64 = 1 << bits::VIRTIO_NET_F_CTRL_VQ;
+/// There may be several pairs of queues.
+pub const VIRTIO_NET_F_MQ: u64 = 1 << bits::VIRTIO_NET_F_MQ;
+
+/// Class of a command, section 5.1.6.5.
+pub const VIRTIO_NET_CTRL_MQ: u8 = 4;
+/// Its only one here, section 5.1.6.5.6: a number of pairs follows.
+pub const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: u8 = 0;
+/// That command, bytes.
+pub const COMMAND_BYTES: usize = 4;
+/// An answer.
+pub const VIRTIO_NET_OK: u8 = 0;
+/// The other one.
+pub const VIRTIO_NET_ERR: u8 = 1;
 
 /// Configuration, section 5.1.4.
 pub const VIRTIO_NET_S_LINK_UP: u16 = 1;
@@ -45,3 +60,5 @@ pub const ETHERNET_BYTES: usize = 14;
 pub const FRAME_BYTES: usize = 68 << 10;
 /// Buffers of each queue.
 pub const QUEUE_SIZE: u16 = 256;
+/// Those of the control queue.
+pub const CONTROL_QUEUE_SIZE: u16 = 16;

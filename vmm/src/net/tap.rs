@@ -1,61 +1,56 @@
-//! A tap: an interface of the host whose other end is a descriptor.
+//! A tap: an interface of the host whose other end is a descriptor, or several.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
 
-use anyhow::{Context, Result, ensure};
-use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
+use vmm_sys_util::ioctl::{ioctl_with_ref, ioctl_with_val};
 
 use super::Link;
 use super::spec::*;
 
-const DEVICE: &str = "/dev/net/tun";
-
-/// A tap that goes when this does.
+/// A queue of a tap.
 pub struct Tap(File);
 
 impl Tap {
-    /// Makes the interface `name` in the network namespace of the calling thread.
+    /// The card's end of `queue`, which is one of a tap's with IFF_VNET_HDR and without IFF_PACKET_INFO.
     ///
     /// # Errors
-    /// When it cannot be made; to make one takes CAP_NET_ADMIN there.
-    pub fn create(name: &str) -> Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(DEVICE)
-            .with_context(|| format!("open {DEVICE}"))?;
-        #[expect(
-            unsafe_code,
-            reason = "a structure of the kernel's, all of it plain numbers"
-        )]
-        // SAFETY: zero is a value of each of its fields.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        ensure!(
-            name.len() < request.ifr_name.len(),
-            "interface name {name} is too long"
-        );
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *to = from.cast_signed();
-        }
-        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-        request.ifr_ifru.ifru_flags = i16::try_from(flags)?;
-        let header_bytes = i32::try_from(HEADER_BYTES)?;
-        #[expect(unsafe_code, reason = "requests of tun's")]
-        // SAFETY: both read, and the first writes, the whole structures that they are given.
-        let made = unsafe {
-            ioctl_with_mut_ref(&file, libc::TUNSETIFF, &mut request) == 0
-                && ioctl_with_ref(&file, libc::TUNSETVNETHDRSZ, &header_bytes) == 0
+    /// When it is none.
+    pub fn new(queue: File) -> io::Result<Self> {
+        let header_bytes = i32::try_from(HEADER_BYTES).map_err(io::Error::other)?;
+        #[expect(unsafe_code, reason = "a request of tun's")]
+        // SAFETY: it reads a number.
+        let done = unsafe { ioctl_with_ref(&queue, libc::TUNSETVNETHDRSZ, &header_bytes) };
+        succeeded(done)?;
+        Ok(Self(queue))
+    }
+
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Whether the interface gives frames to this queue, too.
+    pub(super) fn set_attached(&self, attached: bool) -> io::Result<()> {
+        let flags = match attached {
+            true => libc::IFF_ATTACH_QUEUE,
+            false => libc::IFF_DETACH_QUEUE,
         };
-        ensure!(
-            made,
-            "make interface {name}: {}",
-            io::Error::last_os_error()
-        );
-        Ok(Self(file))
+        let ifru_flags = i16::try_from(flags).map_err(io::Error::other)?;
+        let request = libc::ifreq {
+            ifr_name: [0; libc::IFNAMSIZ],
+            ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags },
+        };
+        #[expect(unsafe_code, reason = "a request of tun's")]
+        // SAFETY: it reads the structure that it is given.
+        succeeded(unsafe { ioctl_with_ref(&self.0, libc::TUNSETQUEUE, &request) })
+    }
+}
+
+fn succeeded(done: i32) -> io::Result<()> {
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -81,11 +76,7 @@ impl Link for Tap {
         let flags = accepted.fold(0, |flags, (_, flag)| flags | flag);
         #[expect(unsafe_code, reason = "a request of tun's")]
         // SAFETY: it takes a number.
-        let done = unsafe { ioctl_with_val(&self.0, libc::TUNSETOFFLOAD, flags.into()) };
-        match done {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        succeeded(unsafe { ioctl_with_val(&self.0, libc::TUNSETOFFLOAD, flags.into()) })
     }
 
     fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {

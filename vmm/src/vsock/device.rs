@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 
+use anyhow::Context;
 use virtio_queue::Queue;
 
 use super::packet::Header;
@@ -67,13 +68,10 @@ impl Device for Vsock {
         stop: &Stop,
     ) -> (Box<dyn Device>, Vec<Queue>) {
         let session = Session::new(&mut self, &mut activation, stop);
-        let session = session.map_err(|error| format!("set up the vsock device: {error}"));
-        let served = session.and_then(|session| {
-            let served = session.serve();
-            served.map_err(|fault| format!("vsock queues are broken: {fault}"))
-        });
+        let session = session.context("set up the vsock device");
+        let served = session.and_then(|session| session.serve().context("serve vsock queues"));
         if let Err(why) = served {
-            activation.interrupt.needs_reset(&why);
+            activation.interrupt.needs_reset(&format!("{why:#}"));
         }
         (self, activation.into_queues())
     }

@@ -1,5 +1,4 @@
-//! A stream of frames, each behind its length: what QEMU's `-netdev stream` speaks, and passt with it. Frames are whole on
-//! either way: nobody at the other end would finish them.
+//! A stream of frames, each behind its length: what QEMU's `-netdev stream` speaks, and passt with it.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -8,13 +7,16 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use super::Link;
-use super::spec::*;
-
 /// A frame's length in front of it, in network order.
 const LENGTH_BYTES: usize = 4;
 
-/// A connected socket.
+/// The longest frame, bytes: more than passt sends.
+const FRAME_BYTES: usize = 68 << 10;
+
+/// Ethernet's own header.
+const ETHERNET_BYTES: usize = 14;
+
+/// A connected socket. It never waits.
 pub struct Stream {
     socket: UnixStream,
     arrived: RefCell<Arrived>,
@@ -45,17 +47,61 @@ impl Stream {
             rest: RefCell::default(),
         })
     }
+
+    /// Takes one frame; its length, bytes.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; with any other the cable leads nowhere any more.
+    pub fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {
+        let mut arrived = self.arrived.borrow_mut();
+        let range = loop {
+            match arrived.frame(frame.len())? {
+                Some(range) => break range,
+                None => arrived.read(&self.socket)?,
+            }
+        };
+        arrived.range.start = range.end;
+        let bytes = range.len();
+        frame[..bytes].copy_from_slice(&arrived.bytes[range]);
+        Ok(bytes)
+    }
+
+    /// Gives one frame.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it has not all gone, and is to be given again as it is, once the descriptor is writable. Else it is
+    /// refused, and lost.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        if is_to_loopback(frame) {
+            return Err(io::Error::other("it is to the host's loopback"));
+        }
+        let mut rest = self.rest.borrow_mut();
+        // The rest is that of `frame`, if it was given again as is asked for: else `frame` is lost, and the stream goes on.
+        if rest.is_empty() {
+            let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
+            let length = length.to_be_bytes();
+            let parts = [IoSlice::new(&length), IoSlice::new(frame)];
+            let gone_bytes = (&self.socket).write_vectored(&parts)?;
+            let parts = length.iter().chain(frame);
+            rest.extend(parts.skip(gone_bytes));
+        }
+        while !rest.is_empty() {
+            let gone_bytes = (&self.socket).write(&rest)?;
+            rest.drain(..gone_bytes);
+        }
+        Ok(())
+    }
 }
 
 impl Arrived {
-    /// Where the first frame is, if it is whole.
-    fn frame(&self) -> io::Result<Option<Range<usize>>> {
+    /// Where the first frame is, if it is whole; it is to have at most so many bytes.
+    fn frame(&self, most_bytes: usize) -> io::Result<Option<Range<usize>>> {
         let bytes = &self.bytes[self.range.clone()];
         let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*length) as usize;
-        if length > FRAME_BYTES - HEADER_BYTES {
+        if length > most_bytes.min(FRAME_BYTES) {
             let why = format!("a frame of {length} bytes");
             return Err(io::Error::new(ErrorKind::InvalidData, why));
         }
@@ -79,54 +125,6 @@ impl Arrived {
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl Link for Stream {
-    fn offloads(&self) -> u64 {
-        0
-    }
-
-    fn set_offloads(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {
-        let mut arrived = self.arrived.borrow_mut();
-        let range = loop {
-            match arrived.frame()? {
-                Some(range) => break range,
-                None => arrived.read(&self.socket)?,
-            }
-        };
-        arrived.range.start = range.end;
-        let bytes = HEADER_BYTES + range.len();
-        let (header, rest) = frame[..bytes].split_at_mut(HEADER_BYTES);
-        header.fill(0);
-        rest.copy_from_slice(&arrived.bytes[range]);
-        Ok(bytes)
-    }
-
-    fn send(&self, frame: &[u8]) -> io::Result<()> {
-        let frame = frame.get(HEADER_BYTES..).unwrap_or_default();
-        if is_to_loopback(frame) {
-            return Err(io::Error::other("it is to the host's loopback"));
-        }
-        let mut rest = self.rest.borrow_mut();
-        // The rest is that of `frame`, if the card has not been reset since: then `frame` is lost, and the stream goes on.
-        if rest.is_empty() {
-            let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
-            let length = length.to_be_bytes();
-            let parts = [IoSlice::new(&length), IoSlice::new(frame)];
-            let gone_bytes = (&self.socket).write_vectored(&parts)?;
-            let parts = length.iter().chain(frame);
-            rest.extend(parts.skip(gone_bytes));
-        }
-        while !rest.is_empty() {
-            let gone_bytes = (&self.socket).write(&rest)?;
-            rest.drain(..gone_bytes);
-        }
-        Ok(())
     }
 }
 
@@ -173,13 +171,11 @@ mod tests {
         let arp = [&[0; 12][..], &[8, 6], &[127; 28]].concat();
         let sent = [v4([192, 0, 2, 1]), v6("2001:db8::1"), v6("ff02::2"), arp];
         for content in &lost {
-            let frame = [&[0; HEADER_BYTES][..], content].concat();
-            let error = link.send(&frame).unwrap_err();
+            let error = link.send(content).unwrap_err();
             assert_ne!(error.kind(), ErrorKind::WouldBlock);
         }
         for content in &sent {
-            link.send(&[&[0; HEADER_BYTES][..], content].concat())
-                .unwrap();
+            link.send(content).unwrap();
         }
         drop(link);
         let mut arrived = Vec::new();
@@ -213,7 +209,6 @@ mod tests {
                 }
             }
         }
-        let sent = sent.map(|content| [vec![0; HEADER_BYTES], content].concat());
         assert_eq!(arrived, sent);
         drop(other);
         let error = link.receive(&mut frame).unwrap_err();
@@ -239,8 +234,7 @@ mod tests {
         for number in 0..50 {
             let content = vec![number; 30_000];
             expected.extend(framed(&content));
-            let frame = [vec![0; HEADER_BYTES], content].concat();
-            while let Err(error) = link.send(&frame) {
+            while let Err(error) = link.send(&content) {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
                 let bytes = other.read(&mut room).unwrap();
                 arrived.extend_from_slice(&room[..bytes]);

@@ -2,8 +2,10 @@
 //! which they reach the host.
 
 use anyhow::{Context, Result};
-use cni::Network;
 use serde_json::{Value, json};
+
+use crate::ports::PORT_MAPPINGS;
+use crate::{Network, name_servers};
 
 /// What a pod is on that asks for nothing else.
 pub const DEFAULT: &str = "default";
@@ -15,15 +17,15 @@ const LEASES: &str = "/run/fairing/networks";
 ///
 /// # Errors
 /// None that a host could cause.
-pub fn networks(ports: bool) -> Result<Vec<Network>> {
-    let portmap = json!({"type": "portmap", "capabilities": {cni::PORT_MAPPINGS: true}});
+pub fn built_in(ports: bool) -> Result<Vec<Network>> {
+    let portmap = json!({"type": "portmap", "capabilities": {PORT_MAPPINGS: true}});
     let network = |name: &str, subnet: &str, routes: Value, more: Vec<Value>| {
         let ipam =
             json!({"type": "host-local", "dataDir": LEASES, "subnet": subnet, "routes": routes});
         let masquerades = !more.is_empty();
         let mut ptp = json!({"type": "ptp", "ipMasq": masquerades, "ipam": ipam});
         if masquerades {
-            ptp["dns"] = cni::name_servers();
+            ptp["dns"] = name_servers();
         }
         let mut plugins = [vec![ptp], more].concat();
         plugins.extend(ports.then(|| portmap.clone()));
