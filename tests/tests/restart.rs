@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use serde_json::json;
 use tests::{Finished, checkout, finish, proved, rounds, test_image};
 
 /// Where a host has the disk.
@@ -69,7 +70,8 @@ impl Host {
         let program = checkout().join("target/fairing");
         let program = program.to_str().expect("a path in UTF-8");
         let store = format!("--dir={DISK}/store");
-        let done = finish(&mut self.command(&[&[program, &store], words].concat()));
+        let etc = format!("--local-config={DISK}/etc");
+        let done = finish(&mut self.command(&[&[program, &store, &etc], words].concat()));
         let complaint = |line: &&str| !line.starts_with("fairing: removing pod ");
         let complaints: Vec<_> = done
             .err()
@@ -132,7 +134,14 @@ fn pods_of_a_host_whose_power_was_cut_have_exited_and_are_collected() {
 fn cut_power() {
     let host = Host::new();
     host.mount_disk();
-    host.shell(&format!("mkdir {DISK}/data"));
+    host.shell(&format!("mkdir -p {DISK}/data {DISK}/etc/net.d"));
+    // One whose addresses are kept where the host's end does not take them along.
+    let ipam = json!({"type": "host-local", "subnet": "10.98.20.0/24", "dataDir": format!("{DISK}/leases")});
+    let network = json!({"cniVersion": "1.0.0", "name": "kept", "plugins": [
+        {"type": "bridge", "bridge": "testbr-kept", "ipMasq": true, "ipam": ipam}, {"type": "firewall"},
+    ]});
+    host.shell(&format!("echo '{network}' >{DISK}/etc/net.d/kept.conflist"));
+    let addresses = || host.shell(&format!("cd {DISK}/leases/kept; ls -d 10.98.* || true"));
     let image = test_image("busybox");
     let image = image.to_str().expect("a path in UTF-8");
     let data = format!("-v={DISK}/data:/data");
@@ -141,12 +150,13 @@ fn cut_power() {
     let prepared = prepared.expect_code(0).out();
     let pods = [
         host.start(&[&data], ":"),
-        host.start(&["--rootfs=shared"], "echo x >/x"),
+        host.start(&["--rootfs=shared", "--net=default,kept"], "echo x >/x"),
         host.start(&[], "echo x >/x"),
     ];
     let removed = host.start(&["--rm"], ":");
     let uid = uid_of(&host, &pods[2]);
     assert_ne!(files_of(&host, &uid), "");
+    assert_eq!(addresses(), "10.98.20.2\n");
     host.shell("sync");
     // What of this one is on the disk when the power goes, nobody knows.
     let young = host.start(&[], ":");
@@ -184,6 +194,13 @@ fn cut_power() {
         assert!(!status.out().contains("jail-"), "{}", status.out());
     }
     assert_eq!(host.shell(&format!("cat {DISK}/data/kept")), "kept\n");
+    // The first command has taken networks down where a stage 1 was there to do it.
+    assert_eq!(addresses(), "");
+    let networks = host.shell(&format!("find {DISK}/store/pods -path '*/net/*'"));
+    assert!(
+        networks.lines().all(|path| path.contains(&young)),
+        "{networks}"
+    );
     expect_a_new_pod_to_have(&uid, &host);
     host.fairing(&["rm", prepared.trim()]).expect_code(0);
     host.fairing(&["rm", &pods[0], &young]).expect_code(0);
