@@ -615,6 +615,69 @@ fn pod_on_the_hosts_network_reaches_its_loopback_and_listens_at_its_ports() {
     finish(&mut host.fairing(&["gc"])).expect_code(0);
 }
 
+/// A name server, at the address and port that it is given, by which each name has the address 192.0.2.7.
+const NAMES: &str = r#"use Socket; $| = 1; my ($ip, $port) = @ARGV;
+socket(S, PF_INET, SOCK_DGRAM, 0); bind(S, sockaddr_in($port, inet_aton($ip))) or die "bind: $!"; print "listening on\n";
+while (my $from = recv(S, my $asked, 512, 0)) {
+    my ($question) = $asked =~ /^.{12}(.*?\0....)/s;
+    my $answers = unpack('n', substr($question, -4)) == 1;
+    my $answer = $answers ? pack('n3Nn', 0xc00c, 1, 1, 9, 4) . inet_aton('192.0.2.7') : '';
+    send(S, substr($asked, 0, 2) . pack('n5', 0x8180, 1, $answers, 0, 0) . $question . $answer, 0, $from);
+}
+"#;
+
+#[test]
+fn datagrams_reach_the_pod_by_passt_and_its_questions_a_name_server_that_only_the_host_reaches() {
+    let _outside = Outside::new();
+    let host = Host::new(&[]);
+    let folder = temporary("fairing-names-");
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(place("names"), NAMES).expect("a script");
+    fs::write(place("resolv"), "nameserver 127.0.0.77\n").expect("a configuration");
+    let own = listening(&format!("exec perl {} 127.0.0.77 53", place("names")));
+    let pod = host.pod("user", "nslookup -type=a only.host");
+    let bind = format!("mount --bind {} /etc/resolv.conf", place("resolv"));
+    let mut with_resolv = Command::new("unshare");
+    with_resolv.args([
+        "--mount",
+        "sh",
+        "-ec",
+        &format!("{bind}; exec \"$@\""),
+        "sh",
+    ]);
+    with_resolv.arg(pod.get_program()).args(pod.get_args());
+    for (key, value) in pod.get_envs() {
+        with_resolv.env(key, value.unwrap_or_default());
+    }
+    let asked = finish(&mut with_resolv).expect_code(0);
+    assert!(
+        asked.out().contains("Address: 192.0.2.7\n"),
+        "{}",
+        asked.out()
+    );
+    own.signal("TERM");
+    own.finish();
+
+    let volume = format!("-v={}:/names", folder.path().display());
+    let mut pod = host.fairing(&["run", "--rm", "--net=host", "-p=18085:53/udp", &volume]);
+    pod.arg(test_image("debian.tar"))
+        .args(["--exec=/bin/sh", "--", "-c"]);
+    pod.arg(proved("exec perl /names/names 0.0.0.0 53"));
+    let mut server = Running::start(&mut pod);
+    assert_eq!(server.line(), "listening on");
+    let question = r"\0M\1\0\0\1\0\0\0\0\0\0\4only\4host\0\0\1\0\1";
+    for address in ["127.0.0.1", "10.99.0.2"] {
+        let ask = format!(
+            "exec 3<>/dev/udp/{address}/18085; printf '{question}' >&3; timeout 60 dd bs=512 count=1 <&3 2>/dev/null | tail -c 4 | od -An -tx1"
+        );
+        let answer = finish(Command::new("bash").args(["-ec", &ask])).expect_code(0);
+        assert_eq!(answer.out(), " c0 00 02 07\n", "{address}");
+    }
+    server.signal("TERM");
+    server.finish();
+    finish(&mut host.fairing(&["gc"])).expect_code(0);
+}
+
 #[test]
 fn each_cpu_of_a_machine_sends_by_a_queue_of_its_own() {
     let host = Host::new(&[bridge("several", &["10.98.18.0/24"])]);
