@@ -74,6 +74,7 @@ pub fn join_networks(cards: &[Card], routes: &[(u8, Route)]) -> Result<()> {
     let bring_up = |Card {
                         interface,
                         addresses,
+                        neighbours,
                     }: &Card|
      -> Result<u32> {
         let index = netlink.interface(interface)?.index;
@@ -81,6 +82,8 @@ pub fn join_networks(cards: &[Card], routes: &[(u8, Route)]) -> Result<()> {
         netlink.set_up(index)?;
         let mut addresses = addresses.iter();
         addresses.try_for_each(|address| netlink.add_address(index, *address))?;
+        let mut neighbours = neighbours.iter();
+        neighbours.try_for_each(|neighbour| netlink.add_neighbour(index, *neighbour))?;
         Ok(index)
     };
     let indexes = cards.iter().map(|card| {

@@ -16,7 +16,7 @@
 
 use std::io::{self, Read, Write};
 
-use netlink::{Address, Route};
+use netlink::{Address, Neighbour, Route};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; stage 1 and its initramfs are packed together, so a mismatch is a packing fault.
@@ -194,6 +194,8 @@ pub struct Card {
     pub interface: String,
     /// Its addresses.
     pub addresses: Vec<Address>,
+    /// Who is told of on its link.
+    pub neighbours: Vec<Neighbour>,
 }
 
 /// Where writable layers live.

@@ -1,4 +1,4 @@
-//! Interfaces, their addresses and routes.
+//! Interfaces, their addresses, neighbours and routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,12 +9,17 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeader, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{LinkFlags, LinkHeader};
+use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourState};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+    RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 
 use crate::socket::{APPEND, Body, CREATE};
-use crate::{Address, Interface, Netlink, Route};
+use crate::{Address, Interface, Neighbour, Netlink, Route};
+
+/// Of a route's metrics, the largest packet.
+const RTAX_MTU: u16 = 2;
 
 impl Netlink {
     /// The interface called `name`.
@@ -100,6 +105,52 @@ impl Netlink {
             .with_context(|| format!("give interface {index} the address {ip}/{prefix}"))
     }
 
+    /// The neighbours of an interface that somebody has told of.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn neighbours(&self, index: u32) -> Result<Vec<Neighbour>> {
+        let request = Body::new(libc::RTM_GETNEIGH, &NeighbourHeader::default());
+        let mut neighbours = Vec::new();
+        for answer in self.list(request).context("list neighbours")? {
+            let header = NeighbourHeader::parse(&answer.bytes)?;
+            if (header.ifindex, header.state) != (index, NeighbourState::Permanent) {
+                continue;
+            }
+            let (mut ip, mut mac) = (None, None);
+            let attributes = answer.bytes.get(header.buffer_len()..).unwrap_or_default();
+            for attribute in NlasIterator::new(attributes) {
+                let attribute = attribute?;
+                let value = attribute.value();
+                match attribute.kind() {
+                    libc::NDA_DST => ip = ip_of(value),
+                    libc::NDA_LLADDR => mac = value.try_into().ok(),
+                    _ => {}
+                }
+            }
+            neighbours.extend(ip.zip(mac).map(|(ip, mac)| Neighbour { ip, mac }));
+        }
+        Ok(neighbours)
+    }
+
+    /// Tells an interface of a neighbour.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn add_neighbour(&self, index: u32, Neighbour { ip, mac }: Neighbour) -> Result<()> {
+        let header = NeighbourHeader {
+            family: family(ip),
+            ifindex: index,
+            state: NeighbourState::Permanent,
+            ..NeighbourHeader::default()
+        };
+        let mac = DefaultNla::new(libc::NDA_LLADDR, mac.to_vec());
+        let attributes = [of_ip(libc::NDA_DST, ip), mac];
+        let request = Body::with(libc::RTM_NEWNEIGH, &header, &attributes);
+        self.change(request, CREATE)
+            .with_context(|| format!("tell interface {index} of its neighbour {ip}"))
+    }
+
     /// The routes of the main table that lead by one interface, and by which. Of those to the same place the first counts; those
     /// behind a gateway come last.
     ///
@@ -135,16 +186,30 @@ impl Netlink {
                 None if route.to.ip.is_ipv4() => RouteScope::Link,
                 _ => RouteScope::Universe,
             },
+            flags: match route.gateway_on_link {
+                true => RouteFlags::Onlink,
+                false => RouteFlags::empty(),
+            },
             ..RouteHeader::default()
         };
         let to = (route.to.prefix > 0).then(|| of_ip(libc::RTA_DST, route.to.ip));
-        let gateway = route.gateway.map(|ip| of_ip(libc::RTA_GATEWAY, ip));
+        let gateway = route
+            .gateway
+            .map(|ip| match family(ip) == family(route.to.ip) {
+                true => of_ip(libc::RTA_GATEWAY, ip),
+                false => of_via(ip),
+            });
         let source = route.source.map(|ip| of_ip(libc::RTA_PREFSRC, ip));
         let priority = route
             .priority
             .map(|value| of_number(libc::RTA_PRIORITY, value));
+        let mtu = route.mtu.map(|mtu| {
+            let mtu = Body::new(0, &of_number(RTAX_MTU, mtu));
+            DefaultNla::new(libc::RTA_METRICS, mtu.bytes)
+        });
         let by = Some(of_number(libc::RTA_OIF, index));
-        let attributes = [to, gateway, source, priority, by].into_iter().flatten();
+        let attributes = [to, gateway, source, priority, mtu, by];
+        let attributes = attributes.into_iter().flatten();
         let request = Body::with(libc::RTM_NEWROUTE, &header, &attributes.collect::<Vec<_>>());
         self.change(request, APPEND)
             .with_context(|| format!("add a route to {}/{}", route.to.ip, route.to.prefix))
@@ -152,11 +217,28 @@ impl Netlink {
 }
 
 fn of_ip(kind: u16, ip: IpAddr) -> DefaultNla {
-    let octets = match ip {
+    DefaultNla::new(kind, octets(ip))
+}
+
+/// A gateway of another version of IP.
+fn of_via(ip: IpAddr) -> DefaultNla {
+    let family = u16::from(u8::from(family(ip)));
+    let via = [family.to_ne_bytes().to_vec(), octets(ip)].concat();
+    DefaultNla::new(libc::RTA_VIA, via)
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
-    };
-    DefaultNla::new(kind, octets)
+    }
+}
+
+fn ip_of(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
+    }
 }
 
 fn of_number(kind: u16, number: u32) -> DefaultNla {
@@ -194,21 +276,27 @@ fn of_main_table(found: &RouteMessage, any: IpAddr) -> Option<(u32, Route)> {
     if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
         return None;
     }
-    let mut route = Route {
-        to: Address {
-            ip: any,
-            prefix: header.destination_prefix_length,
-        },
-        gateway: None,
-        source: None,
-        priority: None,
-    };
+    let mut route = Route::on_link(Address {
+        ip: any,
+        prefix: header.destination_prefix_length,
+    });
+    route.gateway_on_link = header.flags.contains(RouteFlags::Onlink);
     let mut by = None;
     for attribute in &found.attributes {
         match attribute {
             RouteAttribute::Oif(index) => by = Some(*index),
             RouteAttribute::Destination(to) => route.to.ip = ip(to)?,
             RouteAttribute::Gateway(gateway) => route.gateway = ip(gateway),
+            RouteAttribute::Via(RouteVia::Inet(gateway)) => route.gateway = Some((*gateway).into()),
+            RouteAttribute::Via(RouteVia::Inet6(gateway)) => {
+                route.gateway = Some((*gateway).into());
+            }
+            RouteAttribute::Metrics(metrics) => {
+                route.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             RouteAttribute::PrefSource(source) => route.source = ip(source),
             RouteAttribute::Priority(priority) => route.priority = Some(*priority),
             _ => {}

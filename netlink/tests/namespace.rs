@@ -55,7 +55,12 @@ fn addresses_and_routes_of_one_interface_can_be_given_to_another() {
         ip -6 address add 2001:db8::2/64 dev one nodad
         ip route add default via 192.0.2.1 dev one src 192.0.2.2
         ip route add 203.0.113.0/24 via 192.0.2.9 dev one metric 7
-        ip -6 route add default via 2001:db8::1 dev one");
+        ip route add 203.0.113.0/25 via 169.254.1.1 dev one onlink mtu 1280
+        ip route add 203.0.113.128/25 via inet6 2001:db8::9 dev one
+        ip -6 route add default via 2001:db8::1 dev one mtu 1300
+        ip neighbour add 169.254.1.1 lladdr 02:00:00:00:00:09 dev one nud permanent
+        ip neighbour add 2001:db8::9 lladdr 02:00:00:00:00:0a dev one nud permanent
+        ip neighbour add 192.0.2.77 lladdr 02:00:00:00:00:0b dev one nud reachable");
     let shown = || {
         let show = "ip -o route show dev $i; ip -o -6 route show dev $i; ip -o address show dev $i scope global";
         move |name: &str| run(&show.replace("$i", name))
@@ -64,7 +69,7 @@ fn addresses_and_routes_of_one_interface_can_be_given_to_another() {
         let shown = shown()(name);
         let routes = shown
             .lines()
-            .filter(|line| !line.contains(" inet") && !line.starts_with("fe80"));
+            .filter(|line| !line.contains(": ") && !line.starts_with("fe80"));
         // Who made a route is said, and differs.
         let words = routes.map(|line| {
             line.split_whitespace()
@@ -87,8 +92,12 @@ fn addresses_and_routes_of_one_interface_can_be_given_to_another() {
     assert_eq!(ips, ["192.0.2.2/24", "198.51.100.7/32", "2001:db8::2/64"]);
     let listed = netlink.routes().expect("routes");
     assert!(listed.iter().all(|(by, _)| *by == one.index));
+    let neighbours = netlink.neighbours(one.index).expect("neighbours");
+    let told = |name: &str| run(&format!("ip neighbour show dev {name} nud permanent"));
+    let expected_neighbours = told("one");
+    assert_eq!(expected_neighbours.lines().count(), 2);
     let expected = routes("one");
-    assert!(expected.len() >= 6, "{expected:?}");
+    assert!(expected.len() >= 8, "{expected:?}");
     run("ip link delete one
         ip link add other type veth peer name two");
     let other = netlink.interface("other").expect("interface other");
@@ -98,6 +107,12 @@ fn addresses_and_routes_of_one_interface_can_be_given_to_another() {
             .add_address(other.index, address)
             .expect("an address");
     }
+    for neighbour in neighbours {
+        netlink
+            .add_neighbour(other.index, neighbour)
+            .expect("a neighbour");
+    }
+    assert_eq!(told("other"), expected_neighbours);
     for (_, route) in &listed {
         netlink.add_route(other.index, route).expect("a route");
     }

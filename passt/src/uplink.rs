@@ -85,10 +85,9 @@ mod tests {
         let route =
             |to: &str, prefix, gateway: Option<&str>, source: Option<&str>| -> Result<Route> {
                 Ok(Route {
-                    to: address(to, prefix)?,
                     gateway: gateway.map(str::parse).transpose()?,
                     source: source.map(str::parse).transpose()?,
-                    priority: None,
+                    ..Route::on_link(address(to, prefix)?)
                 })
             };
         let routes = [

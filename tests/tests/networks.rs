@@ -637,19 +637,7 @@ fn datagrams_reach_the_pod_by_passt_and_its_questions_a_name_server_that_only_th
     let own = listening(&format!("exec perl {} 127.0.0.77 53", place("names")));
     let pod = host.pod("user", "nslookup -type=a only.host");
     let bind = format!("mount --bind {} /etc/resolv.conf", place("resolv"));
-    let mut with_resolv = Command::new("unshare");
-    with_resolv.args([
-        "--mount",
-        "sh",
-        "-ec",
-        &format!("{bind}; exec \"$@\""),
-        "sh",
-    ]);
-    with_resolv.arg(pod.get_program()).args(pod.get_args());
-    for (key, value) in pod.get_envs() {
-        with_resolv.env(key, value.unwrap_or_default());
-    }
-    let asked = finish(&mut with_resolv).expect_code(0);
+    let asked = finish(&mut where_mounted(&bind, &pod)).expect_code(0);
     assert!(
         asked.out().contains("Address: 192.0.2.7\n"),
         "{}",
@@ -676,6 +664,49 @@ fn datagrams_reach_the_pod_by_passt_and_its_questions_a_name_server_that_only_th
     server.signal("TERM");
     server.finish();
     finish(&mut host.fairing(&["gc"])).expect_code(0);
+}
+
+/// A command where a script has mounted what only the command sees.
+fn where_mounted(script: &str, command: &Command) -> Command {
+    let mut mounted = Command::new("unshare");
+    let script = format!("{script}; exec \"$@\"");
+    mounted.args(["--mount", "sh", "-ec", &script, "sh"]);
+    mounted.arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        mounted.env(key, value.unwrap_or_default());
+    }
+    mounted
+}
+
+/// A plugin as clouds have them: an address that is on no network, and a gateway that nobody answers for.
+const CLOUD: &str = r#"#!/bin/sh -e
+[ $CNI_COMMAND != DEL ] || exec ip link delete test-cloud
+inside="ip -n ${CNI_NETNS##*/}"
+ip link add test-cloud type veth peer name $CNI_IFNAME netns ${CNI_NETNS##*/}
+ip address add 10.98.21.1/32 dev test-cloud; ip link set test-cloud up; ip route add 10.98.21.2 dev test-cloud
+$inside link set $CNI_IFNAME up; $inside address add 10.98.21.2/32 dev $CNI_IFNAME
+$inside route add default via 169.254.1.1 dev $CNI_IFNAME onlink mtu 1300
+$inside neighbour add 169.254.1.1 lladdr $(cat /sys/class/net/test-cloud/address) dev $CNI_IFNAME nud permanent
+echo '{"cniVersion": "1.0.0"}'
+"#;
+
+#[test]
+fn gateway_that_is_a_permanent_neighbour_beyond_all_networks_is_the_pods_too() {
+    let network =
+        json!({"cniVersion": "1.0.0", "name": "cloud", "plugins": [{"type": "test-cloud"}]});
+    let host = Host::new(&[network]);
+    let before = made();
+    let plugin = host.0.path().join("cloud");
+    fs::write(&plugin, CLOUD).expect("a script");
+    let place = format!(
+        "mount -t tmpfs none /opt; mkdir -p /opt/cni/bin; install {} /opt/cni/bin/test-cloud",
+        plugin.display()
+    );
+    let script = "ip route; ping -c 1 -s 3000 10.98.21.1 | grep -c 'bytes from'";
+    let pod = finish(&mut where_mounted(&place, &host.pod("cloud", script))).expect_code(0);
+    let told = "default via 169.254.1.1 dev eth0 onlink \n1\n";
+    assert_eq!(pod.out(), told, "{}", pod.err());
+    wait_until("what the plugin made is gone", || made() == before);
 }
 
 #[test]

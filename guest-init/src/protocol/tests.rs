@@ -168,20 +168,27 @@ fn address() -> impl Strategy<Value = Address> {
 }
 
 fn route() -> impl Strategy<Value = Route> {
-    let rest = any::<([Option<IpAddr>; 2], Option<u32>)>();
-    (address(), rest).prop_map(|(to, ([gateway, source], priority))| Route {
-        to,
-        gateway,
-        source,
-        priority,
-    })
+    let rest = any::<([Option<IpAddr>; 2], [Option<u32>; 2], bool)>();
+    (address(), rest).prop_map(
+        |(to, ([gateway, source], [priority, mtu], gateway_on_link))| Route {
+            to,
+            gateway,
+            gateway_on_link,
+            source,
+            priority,
+            mtu,
+        },
+    )
 }
 
 fn card() -> impl Strategy<Value = Card> {
     let addresses = prop::collection::vec(address(), 0..3);
-    (text(), addresses).prop_map(|(interface, addresses)| Card {
+    let neighbour = any::<(IpAddr, [u8; 6])>().prop_map(|(ip, mac)| Neighbour { ip, mac });
+    let neighbours = prop::collection::vec(neighbour, 0..3);
+    (text(), addresses, neighbours).prop_map(|(interface, addresses, neighbours)| Card {
         interface,
         addresses,
+        neighbours,
     })
 }
 

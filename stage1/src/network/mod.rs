@@ -283,6 +283,7 @@ fn card(netlink: &Netlink, name: &str, interface: Interface, queues: u8) -> Resu
         told: protocol::Card {
             interface: name.to_owned(),
             addresses: netlink.addresses(interface.index)?,
+            neighbours: netlink.neighbours(interface.index)?,
         },
     })
 }

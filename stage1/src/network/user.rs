@@ -80,6 +80,7 @@ pub fn set_up(mappings: &[Mapping], open: bool) -> Result<Option<Networks>> {
         told: protocol::Card {
             interface: "eth0".into(),
             addresses: cable.addresses,
+            neighbours: Vec::new(),
         },
     };
     Ok(Some(Networks {

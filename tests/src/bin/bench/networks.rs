@@ -193,15 +193,10 @@ pub fn talk_as_peer() -> Result<()> {
         prefix: PREFIX,
     });
     netlink.add_address(card, own)?;
-    let route = Route {
-        to: Address {
-            ip: Ipv4Addr::new(10, 97, 2, 0).into(),
-            prefix: PREFIX,
-        },
-        gateway: None,
-        source: None,
-        priority: None,
-    };
+    let route = Route::on_link(Address {
+        ip: Ipv4Addr::new(10, 97, 2, 0).into(),
+        prefix: PREFIX,
+    });
     netlink.add_route(card, &route)?;
     talk(&host.ip.to_string())
 }
