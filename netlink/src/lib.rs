@@ -63,6 +63,8 @@ pub struct Route {
     pub priority: Option<u32>,
     /// The largest packet by it, bytes; `None` = the interface's.
     pub mtu: Option<u32>,
+    /// The most that TCP lets others send before it has taken something, bytes; `None` = as it finds best.
+    pub window: Option<u32>,
 }
 
 impl Route {
@@ -75,6 +77,7 @@ impl Route {
             source: None,
             priority: None,
             mtu: None,
+            window: None,
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::{Address, Interface, Neighbour, Netlink, Route};
 
 /// Of a route's metrics, the largest packet.
 const RTAX_MTU: u16 = 2;
+/// And TCP's window.
+const RTAX_WINDOW: u16 = 3;
 
 impl Netlink {
     /// The interface called `name`.
@@ -203,12 +205,14 @@ impl Netlink {
         let priority = route
             .priority
             .map(|value| of_number(libc::RTA_PRIORITY, value));
-        let mtu = route.mtu.map(|mtu| {
-            let mtu = Body::new(0, &of_number(RTAX_MTU, mtu));
-            DefaultNla::new(libc::RTA_METRICS, mtu.bytes)
-        });
+        let metrics = [(RTAX_MTU, route.mtu), (RTAX_WINDOW, route.window)]
+            .into_iter()
+            .filter_map(|(kind, value)| Some(of_number(kind, value?)));
+        let metrics: Vec<_> = metrics.collect();
+        let metrics = (!metrics.is_empty())
+            .then(|| DefaultNla::new(libc::RTA_METRICS, Body::new(0, &&*metrics).bytes));
         let by = Some(of_number(libc::RTA_OIF, index));
-        let attributes = [to, gateway, source, priority, mtu, by];
+        let attributes = [to, gateway, source, priority, metrics, by];
         let attributes = attributes.into_iter().flatten();
         let request = Body::with(libc::RTM_NEWROUTE, &header, &attributes.collect::<Vec<_>>());
         self.change(request, APPEND)
@@ -292,10 +296,13 @@ fn of_main_table(found: &RouteMessage, any: IpAddr) -> Option<(u32, Route)> {
                 route.gateway = Some((*gateway).into());
             }
             RouteAttribute::Metrics(metrics) => {
-                route.mtu = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
+                for metric in metrics {
+                    match metric {
+                        RouteMetric::Mtu(mtu) => route.mtu = Some(*mtu),
+                        RouteMetric::Window(window) => route.window = Some(*window),
+                        _ => {}
+                    }
+                }
             }
             RouteAttribute::PrefSource(source) => route.source = ip(source),
             RouteAttribute::Priority(priority) => route.priority = Some(*priority),

@@ -57,7 +57,7 @@ fn addresses_and_routes_of_one_interface_can_be_given_to_another() {
         ip route add 203.0.113.0/24 via 192.0.2.9 dev one metric 7
         ip route add 203.0.113.0/25 via 169.254.1.1 dev one onlink mtu 1280
         ip route add 203.0.113.128/25 via inet6 2001:db8::9 dev one
-        ip -6 route add default via 2001:db8::1 dev one mtu 1300
+        ip -6 route add default via 2001:db8::1 dev one mtu 1300 window 30000
         ip neighbour add 169.254.1.1 lladdr 02:00:00:00:00:09 dev one nud permanent
         ip neighbour add 2001:db8::9 lladdr 02:00:00:00:00:0a dev one nud permanent
         ip neighbour add 192.0.2.77 lladdr 02:00:00:00:00:0b dev one nud reachable");

@@ -168,15 +168,16 @@ fn address() -> impl Strategy<Value = Address> {
 }
 
 fn route() -> impl Strategy<Value = Route> {
-    let rest = any::<([Option<IpAddr>; 2], [Option<u32>; 2], bool)>();
+    let rest = any::<([Option<IpAddr>; 2], [Option<u32>; 3], bool)>();
     (address(), rest).prop_map(
-        |(to, ([gateway, source], [priority, mtu], gateway_on_link))| Route {
+        |(to, ([gateway, source], [priority, mtu, window], gateway_on_link))| Route {
             to,
             gateway,
             gateway_on_link,
             source,
             priority,
             mtu,
+            window,
         },
     )
 }

@@ -80,10 +80,10 @@ pub fn measure(images: &str) -> Result<()> {
          ip route add default via 10.97.3.2; modprobe vhost_net",
     )?;
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("listen")?;
-    let pod = |net: &str, host: &str| {
+    let pod = |net: &str, cpus: u8, host: &str| {
         let mut command = fairing();
         command.args(["run", "--rm", "--timeout=600s", "--insecure-options=none"]);
-        command.arg(format!("--net={net}"));
+        command.args([format!("--net={net}"), format!("--cpu={cpus}")]);
         command.arg(format!("-v={FOLDER}:/mnt:ro"));
         command.args(["busybox", "--exec", "/mnt/bench", "--", "talk", host]);
         command
@@ -104,8 +104,12 @@ pub fn measure(images: &str) -> Result<()> {
     );
     for (place, mut command) in [
         ("a namespace with veth", namespace),
-        ("fairing, a plugin's network", pod("bench", "10.97.1.1")),
-        ("fairing, by passt", pod("host", "10.97.3.2")),
+        ("fairing, a plugin's network", pod("bench", 1, "10.97.1.1")),
+        (
+            "fairing, the same with two CPUs",
+            pod("bench", 2, "10.97.1.1"),
+        ),
+        ("fairing, by passt", pod("host", 1, "10.97.3.2")),
         ("QEMU, tap", subject::qemu_with_network(&image, false)),
         (
             "QEMU, tap with vhost",
