@@ -1,11 +1,14 @@
 //! What guest-init says on the console: through the kernel's log, since there is no serial driver.
 
-use std::fs;
+use std::fs::OpenOptions;
+use std::io::Write;
 
 /// Says one line; priority 3 is what a quiet kernel still prints. Where even that fails, nobody is left to tell.
 pub fn say(line: &str) {
-    let line = line.replace('\n', " ");
-    let _ = fs::write("/dev/kmsg", format!("<3>guest-init: {line}\n"));
+    let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") else {
+        return;
+    };
+    let _ = log.write_all(format!("<3>guest-init: {}\n", line.replace('\n', " ")).as_bytes());
 }
 
 /// Sends the words of a panic the same way.

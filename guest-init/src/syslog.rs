@@ -3,7 +3,7 @@
 //! A process for each app reads it, out of the apps' sight. An app can send descriptors beside a message, and to let go of one may take
 //! as long as the app likes (a TCP socket that lingers). PID 1 must not wait for that, so it never holds the socket.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -84,13 +84,18 @@ impl Drop for Syslog {
 fn prepare(stdio: &TheirStdio, line: &OwnedFd) -> Result<()> {
     match stdio {
         TheirStdio::Pipes([_, _, Some(stderr)]) => dup2_stderr(stderr),
-        _ => dup2_stderr(File::create("/dev/null").context("open /dev/null")?),
+        _ => dup2_stderr(open_null()?),
     }
     .context("set the stderr")?;
     process::close_others(line.as_raw_fd());
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGALRM);
     signals.thread_unblock().context("unblock the alarm")
+}
+
+fn open_null() -> Result<File> {
+    let null = OpenOptions::new().write(true).open("/dev/null");
+    null.context("open /dev/null")
 }
 
 /// Reads what comes to the end.

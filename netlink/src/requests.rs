@@ -51,6 +51,20 @@ impl Netlink {
         })
     }
 
+    /// Has an interface keep at most so many packets for who is to take them.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn set_queue_length(&self, index: u32, packets: u32) -> Result<()> {
+        let request = LinkHeader {
+            index,
+            ..LinkHeader::default()
+        };
+        let length = of_number(libc::IFLA_TXQLEN, packets);
+        self.change(Body::with(libc::RTM_SETLINK, &request, &[length]), 0)
+            .with_context(|| format!("bound the queue of interface {index}"))
+    }
+
     /// Brings an interface up.
     ///
     /// # Errors

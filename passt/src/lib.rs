@@ -73,6 +73,7 @@ pub fn start(forwards: &[String], open: bool) -> Result<Option<Cable>> {
     let addresses = uplinks.iter().map(|uplink| uplink.address).collect();
     let routes = uplinks.into_iter().flat_map(|uplink| uplink.routes);
     let routes = routes.map(|route| Route {
+        mtu: None,
         window: Some(WINDOW_BYTES),
         ..route
     });

@@ -47,13 +47,20 @@ impl Uplink {
         let mut addresses = addresses.iter();
         let address = addresses.find(|address| address.ip.is_ipv4() == out.to.ip.is_ipv4())?;
         let is_own = |route: &Route| route.source.is_none_or(|source| source == address.ip);
+        // For others passt answers only where it has that version.
+        let is_of_version = |gateway: &IpAddr| gateway.is_ipv4() == address.ip.is_ipv4();
         let by_it = routes
             .iter()
             .filter(|(by, route)| *by == interface && is_own(route));
         Some(Self {
             address: *address,
-            gateway: out.gateway,
-            routes: by_it.map(|(_, route)| route.clone()).collect(),
+            gateway: out.gateway.filter(is_of_version),
+            routes: by_it
+                .map(|(_, route)| Route {
+                    gateway: route.gateway.filter(is_of_version),
+                    ..route.clone()
+                })
+                .collect(),
         })
     }
 
@@ -95,6 +102,7 @@ mod tests {
             (2, route("198.51.100.0", 24, None, Some("198.51.100.7"))?),
             (3, route("203.0.113.0", 24, None, None)?),
             (2, route("0.0.0.0", 0, Some("192.0.2.1"), None)?),
+            (2, route("198.18.0.0", 15, Some("fe80::1"), None)?),
         ];
         let addresses = [
             address("2001:db8::7", 64)?,
@@ -104,7 +112,10 @@ mod tests {
         let all: Vec<_> = routes.iter().collect();
         let uplink = Uplink::new(2, &routes[3].1, &all, &addresses);
         let uplink = uplink.expect("it has an address");
-        assert_eq!(uplink.routes, [routes[0].1.clone(), routes[3].1.clone()]);
+        // passt answers for everybody that is asked for.
+        let without_gateway = Route::on_link(address("198.18.0.0", 15)?);
+        let expected = [routes[0].1.clone(), routes[3].1.clone(), without_gateway];
+        assert_eq!(uplink.routes, expected);
         let flags = uplink.flags().join(" ");
         assert_eq!(
             flags,

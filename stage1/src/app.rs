@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::assets;
 use crate::cgroup;
 use crate::clients::{self, Answer, Caller, NewApp, Request};
+use crate::environment;
 use crate::growth::{Grown, Growth};
 use crate::jail::later::{self, PodRoot};
 use crate::life::GRACE;
@@ -110,7 +111,9 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
         shares,
         mut warnings,
     } = AddedApp::new(&manifest, &images, name, &arguments)?;
-    app.environment.extend(environment);
+    for variable in environment {
+        environment::set(&mut app.environment, variable);
+    }
     let limits = plan::pod_limits(&manifest, &images)?;
     let grown = growth.for_apps(&limits, &app.limits, &mut warnings)?;
     warnings

@@ -22,6 +22,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::clients::Clients;
 use crate::control::Control;
 use crate::devices::{self, Made};
+use crate::environment;
 use crate::host;
 use crate::jail::seccomp::{self, Kind};
 use crate::jail::{self, Identity, shares};
@@ -204,7 +205,9 @@ impl Prepared {
             (None, _) => {}
         }
         for app in apps {
-            app.environment.extend_from_slice(environment);
+            for variable in &*environment {
+                environment::set(&mut app.environment, variable.clone());
+            }
         }
         networks.reserved
     }

@@ -6,8 +6,10 @@ use contract::annotation::{self, Annotation};
 use contract::quantity;
 use guest_init::protocol::Limits;
 use serde::{Deserialize, Serialize};
+use vmm::layout::NETWORK_CARDS;
 
 use crate::growth::Growth;
+use crate::network::MOST_QUEUES;
 use crate::plan::{Host, MAX_APPS};
 
 /// Memory of a pod without a limit, MiB; rkt's floor for virtual machines.
@@ -25,7 +27,7 @@ pub const TABLES_PART: u64 = 64;
 /// What the kernel keeps for files of shares that the guest remembers, MiB: for each of a million 2 KiB.
 const SHARED_FILES_MIB: u64 = 2048;
 
-/// Threads of the machine's process beside vCPUs and the pumps of its apps.
+/// Threads of the machine's process beside vCPUs, those of network cards and the pumps of its apps.
 const THREADS: u64 = 32;
 
 /// Threads that move the stdio of one app.
@@ -166,7 +168,10 @@ impl PodLimits {
         let shared_mib = if shares { SHARED_FILES_MIB } else { 0 };
         let machine_mib = u64::from(memory_mib);
         let memory_mib = machine_mib + machine_mib / TABLES_PART + PROCESS_MIB + shared_mib;
-        let threads = THREADS + u64::from(cpus) + apps as u64 * THREADS_PER_APP;
+        // For each pair of queues one, and one more.
+        let of_card = u64::from(cpus.min(MOST_QUEUES)) + 1;
+        let of_cards = u64::from(NETWORK_CARDS) * of_card;
+        let threads = THREADS + u64::from(cpus) + of_cards + apps as u64 * THREADS_PER_APP;
         let cpu_milli = self.together(cpu_milli);
         Limits {
             cpu_milli: cpu_milli.map(|milli| u32::try_from(milli).unwrap_or(u32::MAX)),
@@ -291,7 +296,8 @@ pub mod tests {
         let caps = caps(&[NONE], NONE);
         assert_eq!(
             (caps.memory_bytes, caps.processes),
-            (Some(584 << 20), Some(37))
+            // With six cards of two queues.
+            (Some(584 << 20), Some(37 + 6 * 3))
         );
         assert!(limits(&[NONE], NONE).caps(512, 2, 1, true).memory_bytes > caps.memory_bytes);
     }

@@ -32,7 +32,7 @@ pub fn claim(
     for id in ids {
         let path = claims.join(id.to_string());
         let claim = try_claim(&path, holder, &has_files);
-        let claim = claim.with_context(|| format!("claim uid by {}", path.display()))?;
+        let claim = claim.with_context(|| format!("claim an id by {}", path.display()))?;
         if let Some(claim) = claim {
             return Ok(Some((id, claim)));
         }

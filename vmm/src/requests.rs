@@ -1,6 +1,6 @@
 //! How a device answers requests: chains of queues, one after the other, each with one answer, until it is told to stop.
-//! Disks, shared folders, memory and the control of network cards do; vsock, whose two directions wait for each other, and network cards take chains
-//! themselves.
+//! Disks, shared folders, memory and control queues do; vsock, whose two directions wait for each other, and what moves frames
+//! take chains themselves.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -108,8 +108,8 @@ pub fn drain(
     queue.enable_notification(memory).ok()
 }
 
-/// Answers a request of N bytes, or one that is no such; how many bytes were written to the driver, none of them where there is no room
-/// for all.
+/// Answers a request: `answer` gets its first N bytes, or `None` where it has fewer. How many bytes were written to the driver, none of them
+/// where there is no room for all.
 pub fn exchange<const N: usize>(
     memory: &GuestMemory,
     chain: DescriptorChain<&GuestMemory>,
@@ -121,8 +121,8 @@ pub fn exchange<const N: usize>(
     let answer = answer(is_read.then_some(request));
     let to: Result<Writer<'_>, _> = chain.writer(memory);
     let to = to.ok().filter(|to| to.available_bytes() >= answer.len());
-    let written = to.and_then(|mut to| to.write(&answer).ok());
-    written.map_or(0, |bytes| u32::try_from(bytes).unwrap_or(0))
+    let written = to.and_then(|mut to| to.write_all(&answer).ok());
+    written.map_or(0, |()| u32::try_from(answer.len()).unwrap_or(0))
 }
 
 /// The next chain that is in a queue, if there is one.

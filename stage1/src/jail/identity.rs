@@ -1,6 +1,5 @@
-//! Whose uid the jailed process has. Under root a uid from fairing's range, or a block of them, is claimed by a lock that is
-//! held, through an open descriptor, exactly as long as the process lives: two living pods never share a uid, and nothing is to
-//! be cleaned up after a crash. A claim also names its pod, and is not given out again while that pod's files are there.
+//! Whose uid the jailed process has. Under root a uid from fairing's range, or a block of them, is claimed for as long as the
+//! process lives, and not given out again while its pod's files are there.
 
 use std::fs::File;
 use std::mem;

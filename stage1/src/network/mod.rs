@@ -65,8 +65,11 @@ pub enum Cable {
     Passt(user::Passt),
 }
 
-/// Most queues of a card, each way: each is a thread, and an eighth of a machine of eight CPUs sends by each.
-const MOST_QUEUES: u8 = 8;
+/// Most queues of a card, each way, for each is a thread.
+pub const MOST_QUEUES: u8 = 8;
+
+/// Packets that wait for a machine at most, by all queues of a card: the kernel's own for a tap of one.
+const WAITING_PACKETS: u32 = 500;
 
 /// What adds nothing to loopback.
 const LOOPBACK: [&str; 2] = ["", "none"];
@@ -274,6 +277,7 @@ fn card(netlink: &Netlink, name: &str, interface: Interface, queues: u8) -> Resu
     let tap = netlink::tap(&tap_name, queues.into())?;
     let taps = tap.into_iter().map(Tap::new).collect::<Result<_, _>>();
     let tap_index = netlink.interface(&tap_name)?.index;
+    netlink.set_queue_length(tap_index, WAITING_PACKETS / u32::from(queues))?;
     netlink.set_up(tap_index)?;
     netlink.join(interface.index, tap_index)?;
     Ok(Card {

@@ -35,8 +35,10 @@ fn agree<M: Serialize + DeserializeOwned + PartialEq + Debug>(input: &[u8]) {
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut to_guest = Vec::new();
     let boot = serde_json::json!({"boot": {"hostname": "h", "clock_ns": 1, "entropy": [1, 2], "cpus": 1,
-        "scratch": "disk", "cards": [{"interface": "eth0", "addresses": [{"ip": "192.0.2.2", "prefix": 24}, {"ip": "2001:db8::2", "prefix": 64}]}],
-        "routes": [[0, {"to": {"ip": "0.0.0.0", "prefix": 0}, "gateway": "192.0.2.1", "source": null, "priority": 7}]], "shares": ["auto", "none"], "resolv": null, "hosts": "h", "limits": {"cpu_milli": 900}, "sysctls": [["kernel/msgmax", "1"]], "debug": false}});
+        "scratch": "disk", "cards": [{"interface": "eth0", "addresses": [{"ip": "192.0.2.2", "prefix": 24}, {"ip": "2001:db8::2", "prefix": 64}],
+            "neighbours": [{"ip": "192.0.2.1", "mac": [2, 0, 0, 0, 0, 1]}]}],
+        "routes": [[0, {"to": {"ip": "0.0.0.0", "prefix": 0}, "gateway": "192.0.2.1", "gateway_on_link": true, "source": null, "priority": 7,
+            "mtu": 1300, "window": null}]], "shares": ["auto", "none"], "resolv": null, "hosts": "h", "limits": {"cpu_milli": 900}, "sysctls": [["kernel/msgmax", "1"]], "debug": false}});
     let start = serde_json::json!({"start": {"task": 0, "app": {"name": "a", "root": {"image": {"number": 0, "bytes": 4096}}, "read_only_root": false,
         "restrict_paths": true, "powers": {"capabilities": ["CAP_KILL"], "no_new_privileges": true, "seccomp": [1],
         "oom_score_adj": 5}, "limits": {"cpu_milli": 1500, "cpu_weight": null, "memory_bytes": 1, "processes": 2,

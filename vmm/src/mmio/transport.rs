@@ -247,8 +247,10 @@ mod tests {
     /// Counts its runs, and runs until stopped or, told so, not at all.
     struct Counter {
         runs: Arc<Mutex<u32>>,
-        begun: Sender<u32>,
+        /// Is told of each run's number and queues.
+        begun: Sender<(u32, Vec<u16>)>,
         patient: bool,
+        queue_sizes: &'static [u16],
     }
 
     impl Device for Counter {
@@ -259,7 +261,7 @@ mod tests {
             0
         }
         fn queue_sizes(&self) -> &'static [u16] {
-            &[8]
+            self.queue_sizes
         }
         fn config(&self) -> Vec<u8> {
             vec![]
@@ -270,7 +272,10 @@ mod tests {
             stop: &Stop,
         ) -> (Box<dyn Device>, Vec<Queue>) {
             *self.runs.lock().unwrap() += 1;
-            self.begun.send(*self.runs.lock().unwrap()).unwrap();
+            let queues = activation.queues.iter();
+            let queues = queues.map(|active| active.queue.max_size()).collect();
+            let run = *self.runs.lock().unwrap();
+            self.begun.send((run, queues)).unwrap();
             if self.patient {
                 let epoll = vmm_sys_util::epoll::Epoll::new().unwrap();
                 let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(stop));
@@ -288,24 +293,28 @@ mod tests {
     struct Wired {
         transport: Transport,
         threads: Vec<thread::JoinHandle<io::Result<Box<dyn Device>>>>,
-        begun: Receiver<u32>,
+        begun: Receiver<(u32, Vec<u16>)>,
     }
+
+    /// Queues of the parts of a device.
+    const PARTS: [&[u16]; 2] = [&[8], &[16, 32]];
 
     /// A device of two parts, each of which says when it begins.
     fn wired(patient: bool) -> Wired {
         let (begun_there, begun) = channel();
-        let part = |_| -> Box<dyn Device> {
+        let part = |queue_sizes| -> Box<dyn Device> {
             Box::new(Counter {
                 runs: Arc::default(),
                 begun: begun_there.clone(),
                 patient,
+                queue_sizes,
             })
         };
-        let parts: Vec<_> = (0..2).map(part).collect();
+        let parts = Vec::from(PARTS.map(part));
         let memory = crate::memory::map(1, 0).unwrap();
         let irq = Arc::new(IrqLine::new(vec![]).unwrap());
         let registers = Registers::new(9, 0, &queue_sizes(&parts));
-        let kicks = vec![event().unwrap(), event().unwrap()];
+        let kicks = (0..3).map(|_| event().unwrap()).collect();
         let (transport, servers) = connect(registers, parts, &memory, irq, kicks).unwrap();
         let threads = servers
             .into_iter()
@@ -366,9 +375,9 @@ mod tests {
             } = wired(patient);
             for run in 1..=3 {
                 bring_up(&mut transport, 0x1000);
-                for _part in 0..2 {
-                    assert_eq!(begun.recv_timeout(DEADLINE), Ok(run));
-                }
+                let mut begun = PARTS.map(|_| begun.recv_timeout(DEADLINE).unwrap());
+                begun.sort_by_key(|(_, queues)| queues.len());
+                assert_eq!(begun, PARTS.map(|queues| (run, queues.to_vec())));
                 write(&mut transport, offset::STATUS, 0);
                 assert_eq!(read(&transport, offset::STATUS), 0);
             }
@@ -387,7 +396,7 @@ mod tests {
             begun,
         } = wired(true);
         bring_up(&mut transport, 0x1000);
-        assert_eq!(begun.recv_timeout(DEADLINE), Ok(1));
+        assert_eq!(begun.recv_timeout(DEADLINE).unwrap().0, 1);
         transport.signal_stop();
         drop(transport);
         for thread in threads {

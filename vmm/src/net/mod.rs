@@ -1,8 +1,9 @@
 //! The network card: a cable that leads to a link of the host. Frames pass as they are, with checksums and segments as
 //! unfinished as both sides have agreed on.
 //!
-//! Virtio 1.2, section 5.1. A card has a pair of queues, or several, each a part with a link of its own. A frame passes through a buffer, so that what the link is given is what has been looked at. What
-//! a frame says of itself is judged by the link, which is the host's kernel.
+//! Virtio 1.2, section 5.1. A card has a pair of queues, or several, each a part with a link of its own. A frame passes through a
+//! buffer, so that what the link is given is what has been looked at. What a frame says of itself is judged by the link, which is
+//! the host's kernel.
 
 mod control;
 mod rate;
@@ -80,7 +81,7 @@ pub struct Net {
     link: Box<dyn Link>,
     mac: [u8; 6],
     mtu: u16,
-    /// How many there are of it.
+    /// How many the whole card has.
     pairs: u16,
     /// What the guest sends, and what it receives.
     meters: [Meter; 2],

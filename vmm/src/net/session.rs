@@ -102,12 +102,9 @@ impl<'m> Session<'m> {
     /// # Errors
     /// What only a reset helps against.
     pub fn serve(mut self) -> Result<(), QueueError> {
-        // A driver may leave pairs alone.
-        if !self.rx.queue.ready() && !self.tx.queue.ready() {
+        // A driver may leave pairs alone, or have one queue of a pair for the control queue where it wants one pair alone.
+        if !self.rx.queue.ready() || !self.tx.queue.ready() {
             return Ok(());
-        }
-        if !self.rx.queue.is_valid(self.memory) || !self.tx.queue.is_valid(self.memory) {
-            return Err(QueueError::QueueNotReady);
         }
         let mut events = [EpollEvent::default(); 4];
         loop {

@@ -423,3 +423,30 @@ fn driver_is_told_when_the_link_is_gone() {
     }
     card.stop();
 }
+
+#[test]
+fn pair_of_which_a_queue_is_no_pairs_is_left_alone() {
+    let memory = memory();
+    let ring = MockSplitQueue::create(memory, GuestAddress(0), SIZE);
+    let queue = |ready| {
+        let mut queue: Queue = ring.create_queue().unwrap();
+        queue.set_ready(ready);
+        let kick = EventFd::new(EFD_NONBLOCK).unwrap();
+        ActiveQueue { queue, kick }
+    };
+    let interrupt = Arc::new(Counted::default());
+    let activation = Activation {
+        memory: memory.clone(),
+        features: 0,
+        // The driver's control queue, where it has one pair.
+        queues: vec![queue(true), queue(false)],
+        interrupt: interrupt.clone(),
+    };
+    let (_host, link) = UnixDatagram::pair().unwrap();
+    let meters = [0; 2].map(|_| Meter::new(Limit::default()));
+    let net = Net::new(Box::new(Socket(link)), [2; 6], 1500, meters);
+    let stop = Stop::new(EventFd::new(EFD_NONBLOCK).unwrap());
+    let (_, queues) = Box::new(net).run(activation, &stop);
+    assert_eq!(queues.len(), 2);
+    assert_eq!(interrupt.needs_reset.load(ORDER), 0);
+}
