@@ -63,6 +63,8 @@ pub fn start(forwards: &[String], open: bool) -> Result<Option<Cable>> {
     let mut passt = Command::new(PROGRAM);
     passt.args(["--quiet", "--fd", &theirs.as_raw_fd().to_string()]);
     passt.args(["--dns-forward", &NAME_SERVER.to_string()]);
+    // This end is told otherwise.
+    passt.args(["--no-dhcp", "--no-dhcpv6", "--no-ra"]);
     passt.args(uplinks.iter().flat_map(Uplink::flags));
     passt.args((!open).then_some("--no-map-gw"));
     let ended = passt.args(forwards).stdin(Stdio::null()).output();
