@@ -111,9 +111,7 @@ fn add(pod: &PodDir, name: &str) -> Result<u8> {
         shares,
         mut warnings,
     } = AddedApp::new(&manifest, &images, name, &arguments)?;
-    for variable in environment {
-        environment::set(&mut app.environment, variable);
-    }
+    environment::set(&mut app.environment, &environment);
     let limits = plan::pod_limits(&manifest, &images)?;
     let grown = growth.for_apps(&limits, &app.limits, &mut warnings)?;
     warnings

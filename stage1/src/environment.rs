@@ -45,17 +45,14 @@ pub fn complete(given: &[Variable], name: &str, terminal: bool) -> Result<Vec<(S
             environment.push((name.to_owned(), value.to_owned()));
         }
     }
-    set(
-        &mut environment,
-        ("AC_APP_NAME".to_owned(), name.to_owned()),
-    );
+    set(&mut environment, &[("AC_APP_NAME".into(), name.into())]);
     Ok(environment)
 }
 
-/// Sets a variable of the executor's own, whatever the image says of it.
-pub fn set(environment: &mut Vec<(String, String)>, own: (String, String)) {
-    environment.retain(|(known, _)| *known != own.0);
-    environment.push(own);
+/// Sets variables of the executor's own, whatever the image says of them.
+pub fn set(environment: &mut Vec<(String, String)>, own: &[(String, String)]) {
+    environment.retain(|(known, _)| own.iter().all(|(name, _)| name != known));
+    environment.extend_from_slice(own);
 }
 
 /// Where a bare command is looked for: the PATH that was given, else the working directory and the usual folders.

@@ -205,9 +205,7 @@ impl Prepared {
             (None, _) => {}
         }
         for app in apps {
-            for variable in &*environment {
-                environment::set(&mut app.environment, variable.clone());
-            }
+            environment::set(&mut app.environment, environment);
         }
         networks.reserved
     }

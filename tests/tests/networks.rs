@@ -76,6 +76,15 @@ impl Host {
         pod
     }
 
+    /// The UUID of the pod that it has.
+    #[track_caller]
+    fn only_pod(&self) -> String {
+        let list = finish(&mut self.fairing(&["list", "--no-legend", "--full"]));
+        let list = list.expect_code(0).out();
+        let uuid = list.split_whitespace().next().expect("a pod");
+        uuid.to_owned()
+    }
+
     #[track_caller]
     fn run(&self, net: &str, script: &str) -> Finished {
         finish(&mut self.pod(net, script))
@@ -191,14 +200,11 @@ fn pods_on_a_bridge_talk_to_each_other_and_to_their_host() {
     assert!(listed.contains("bridged:ip4=10.98.1.2"), "{listed}");
     // As it was made, and as it was not.
     let status = |uuid: &str| finish(&mut host.fairing(&["status", "--check-networks", uuid]));
-    let full = finish(&mut host.fairing(&["list", "--no-legend", "--full"]))
-        .expect_code(0)
-        .out();
-    let uuid = full.split_whitespace().next().expect("a pod");
-    status(uuid).expect_code(0);
+    let uuid = host.only_pod();
+    status(&uuid).expect_code(0);
     let inside = format!("ip -n fairing-{uuid} address");
     sh(&format!("{inside} delete 10.98.1.2/24 dev eth0"));
-    let broken = status(uuid).expect_code(254);
+    let broken = status(&uuid).expect_code(254);
     assert!(
         broken.err().contains("bridge (CHECK) failed"),
         "{}",
@@ -731,11 +737,8 @@ fn each_cpu_of_a_machine_sends_by_a_queue_of_its_own() {
         taskset 2 httpd -f -p 81 -h /www & exec taskset 4 httpd -f -p 82 -h /www";
     let mut server = Running::start(&mut host.pod_with(&["--net=several", "--cpu=3"], script));
     assert_eq!(server.line(), "rx-0 rx-1 rx-2 tx-0 tx-1 tx-2 ");
-    let full = finish(&mut host.fairing(&["list", "--no-legend", "--full"]))
-        .expect_code(0)
-        .out();
-    let uuid = full.split_whitespace().next().expect("a pod");
-    let status = finish(&mut host.fairing(&["status", uuid])).expect_code(0);
+    let uuid = host.only_pod();
+    let status = finish(&mut host.fairing(&["status", &uuid])).expect_code(0);
     // Of the card's threads, one for each pair of queues and one that controls them, how often each has waited.
     let waits = || -> Vec<u32> {
         let told = sh(&format!(

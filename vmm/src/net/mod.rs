@@ -62,18 +62,21 @@ pub fn card(
     meters: &[Meter; 2],
 ) -> io::Result<Vec<Box<dyn Device>>> {
     let pairs = u16::try_from(taps.len()).unwrap_or(u16::MAX);
-    let own = taps.iter().map(Tap::try_clone);
-    let own = own.collect::<io::Result<Vec<_>>>()?;
+    let control = (pairs > 1).then(|| control(&taps)).transpose()?;
     let nets = taps.into_iter().map(|tap| -> Box<dyn Device> {
         let net = Net::new(Box::new(tap), mac, mtu, meters.clone());
         Box::new(Net { pairs, ..net })
     });
-    let mut parts: Vec<_> = nets.collect();
-    if pairs > 1 {
-        let attach = Box::new(move |pair: usize, gets| own[pair].set_attached(gets));
-        parts.push(Box::new(Control::new(pairs.into(), attach)));
-    }
-    Ok(parts)
+    let control = control.map(|control| -> Box<dyn Device> { Box::new(control) });
+    Ok(nets.chain(control).collect())
+}
+
+/// The control queue of a card whose pairs lead to `taps`.
+fn control(taps: &[Tap]) -> io::Result<Control> {
+    let own = taps.iter().map(Tap::try_clone);
+    let own = own.collect::<io::Result<Vec<_>>>()?;
+    let attach = move |pair: usize, gets| own[pair].set_attached(gets);
+    Ok(Control::new(taps.len(), Box::new(attach)))
 }
 
 /// A card with one pair of queues, or one such pair.
